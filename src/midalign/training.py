@@ -175,7 +175,7 @@ def build_trainer(
         layer = max(alignment.resolve_layers(find_decoder(model).depth))
     patience = recipe.early_stopping_patience
     try:
-        return AlignmentTrainer(
+        trainer = AlignmentTrainer(
             model,
             args=arguments,
             train_dataset=Dataset.from_list(rows),
@@ -191,6 +191,12 @@ def build_trainer(
         raise
     except ValueError as fault:
         raise RecipeError(f"training or lora: trl or peft refuses these arguments: {fault}") from fault
+    for parameter in trainer.model.parameters():
+        # trl makes the adapter of a quantised model bfloat16, but peft reads it back from a checkpoint as float32, so
+        # that a resumed run would come to another one; peft's own choice for a new adapter is float32.
+        if parameter.requires_grad and parameter.dtype == torch.bfloat16 and recipe.model.quantization:
+            parameter.data = parameter.data.float()
+    return trainer
 
 
 class _Report(TrainerCallback):  # type: ignore[misc]
@@ -317,9 +323,8 @@ def _load(recipe: Recipe) -> PreTrainedModel:
     )
     if section.quantization is None:
         return model
-    prepared: PreTrainedModel = prepare_model_for_kbit_training(
-        model, gradient_checkpointing_kwargs={"use_reentrant": False}
-    )
+    # Whether to checkpoint gradients is said by training.gradient_checkpointing, as for any other model.
+    prepared: PreTrainedModel = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     return prepared
 
 

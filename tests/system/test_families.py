@@ -6,16 +6,18 @@ Gradient checkpointing changes no gradient of either objective, and four-bit wei
 import pytest
 import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training
 from safetensors.torch import load_file
 from transformers import TrainerCallback
+from transformers.pytorch_utils import Conv1D
 from trl import SFTConfig
 
 from midalign.alternation import AlignmentTrainer
 from midalign.data.prompt_tokens import training_rows
 from midalign.generation import generate
 from midalign.models.adapters import attach_adapter, merge_adapters
-from midalign.models.hidden import find_decoder
+from midalign.models.hidden import find_decoder, pooled_states
+from midalign.models.loading import load_model
 from midalign.probe import probe
 from midalign.recipe import AlignmentConfig
 from midalign.recipe_file import load_recipe
@@ -123,10 +125,78 @@ def test_gradient_checkpointing_changes_no_gradient_of_either_objective(family, 
         assert all(torch.allclose(plain[name], again[name], atol=1e-6) for name in plain)
 
 
-def test_four_bit_weights_train_and_save_a_plain_adapter(tmp_path):
-    pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes, which is not installed here")
-    recipe = load_recipe(write_world(tmp_path, model={"quantization": "4bit"}))
-    assert train(recipe, tmp_path / "out", progress=lambda *_: None)["updates"] == 4
-    adapter = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
+# Falcon cannot be quantised: see test_loading.py.
+QLORA = [
+    "llama",
+    "gpt2",
+    *(pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES if f not in ("llama", "gpt2", "falcon")),
+]
+
+
+@pytest.mark.parametrize("family", QLORA)
+def test_qlora_reads_the_four_bit_weights_trains_both_objectives_and_saves_a_plain_adapter(family, tmp_path):
+    """Its sentence vectors are those of the same model in floating point, with the values that four bits stand for."""
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes, which is not installed here")
+    build_model(family).save_pretrained(tmp_path / "model")
+    tokenizer = build_tokenizer()
+    model = load_model(str(tmp_path / "model"), quantization="4bit")
+    plain = load_model(str(tmp_path / "model"), device="cpu")
+    quantised = 0
+    for name, module in model.named_modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            values = bitsandbytes.functional.dequantize_4bit(module.weight.data, module.weight.quant_state).float()
+            twin = plain.get_submodule(name)
+            twin.weight.data.copy_(values.T if isinstance(twin, Conv1D) else values)
+            quantised += 1
+    assert quantised >= 4 * 2, "at least the attention of four blocks"
+    batch = tokenizer([pair.source for pair in PAIRS], padding=True, return_tensors="pt")
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    found, expected = (
+        pooled_states(each, ids.to(each.device), mask.to(each.device))["mean"].cpu() for each in (model, plain)
+    )
+    for layer in range(5):  # products are in bfloat16
+        assert torch.cosine_similarity(found[layer], expected[layer]).min() > 0.999, layer
+
+    model, gradients = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False), Gradients()
+    trainer = AlignmentTrainer(
+        model,
+        args=SFTConfig(
+            output_dir=str(tmp_path / "run"), max_steps=1, per_device_train_batch_size=2, learning_rate=1e-2,
+            save_strategy="no", report_to="none", bf16=False, use_cpu=model.device.type == "cpu", disable_tqdm=True,
+            gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False},
+        ),
+        train_dataset=Dataset.from_list(training_rows(EXAMPLES, tokenizer, system="")),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(r=2, target_modules=linear_names(model), task_type="CAUSAL_LM"),
+        pairs=PAIRS,
+        alignment=AlignmentConfig(batch_size=4),
+        callbacks=[gradients],
+    )  # fmt: skip
+    trainer.train()
+    reached = [
+        {name.split(".lora_")[0] for name, g in update.items() if g.abs().max() > 0} for update in gradients.updates
+    ]
+    blocks = [{next(int(part) for part in name.split(".") if part.isdigit()) for name in names} for names in reached]
+    assert blocks == [{0, 1, 2, 3}, {0, 1}], "the task trains every block, alignment those up to the middle"
+    trainer.save_model(str(tmp_path / "adapter"))
+    adapter = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in adapter.values())
-    assert any(tensor.abs().max() > 0 for name, tensor in adapter.items() if "lora_B" in name)
+    assert all("lora_" in name for name in adapter)
+    attach_adapter(load_model(str(tmp_path / "model"), device="cpu"), tmp_path / "adapter")
+
+
+def test_a_recipe_with_four_bit_weights_trains_and_resumes_to_the_same_adapter(tmp_path):
+    pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes, which is not installed here")
+    recipe = load_recipe(write_world(tmp_path, model={"quantization": "4bit"}, training={"save_steps": 1}))
+    assert train(recipe, tmp_path / "whole", progress=lambda *_: None)["updates"] == 4
+
+    def interrupt(_description, done, _total):
+        if done == 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(recipe, tmp_path / "cut", progress=interrupt)
+    assert train(recipe, tmp_path / "cut", progress=lambda *_: None)["resumed_from"]
+    whole, cut = (load_file(tmp_path / out / "adapter" / "adapter_model.safetensors") for out in ("whole", "cut"))
+    assert any(tensor.abs().max() > 0 for name, tensor in whole.items() if "lora_B" in name)
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)

@@ -6,11 +6,14 @@ is a hub name.
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -22,6 +25,9 @@ from transformers import (
 )
 
 from midalign.errors import MissingExtraError, MissingFileError, ModelError
+from midalign.models.hidden import find_decoder
+
+logger = logging.getLogger(__name__)
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -128,7 +134,8 @@ def load_model(
 
     Raises:
         MissingFileError: If a local folder does not exist.
-        ModelError: If the weights cannot be loaded (truncated, not safetensors, unknown architecture, ...).
+        ModelError: If the weights cannot be loaded (truncated, not safetensors, unknown architecture, ...), or are to
+            be quantised and no layer can be.
     """
     check_model_path(name)
     target = torch.device(device) if device is not None else default_device()
@@ -154,7 +161,11 @@ def load_model(
         raise ModelError(
             f"the weights of {name!r} are damaged or truncated: {fault}. Download or save it anew."
         ) from fault
-    return (model if quantization else model.to(target)).eval()
+    if quantization is None:
+        return model.to(target).eval()
+    _check_quantized(model, name)
+    _keep_trainable(model)
+    return model.eval()
 
 
 def _quantization_config(quantization: str) -> Any:
@@ -172,6 +183,41 @@ def _quantization_config(quantization: str) -> Any:
         bnb_4bit_compute_dtype=torch.bfloat16,
         bnb_4bit_use_double_quant=True,
     )
+
+
+def _check_quantized(model: PreTrainedModel, name: str) -> None:
+    """Refuse a model none of whose layers transformers has quantised, and warn of one that it mostly has not.
+
+    It replaces plain linear layers and leaves subclasses (Falcon) and fused experts as they are, without a word.
+    """
+    small, large = 0, 0
+    for block in find_decoder(model).blocks:
+        for module in block.modules():
+            for weight in module.parameters(recurse=False):
+                quant_state = getattr(weight, "quant_state", None)  # of bitsandbytes, with the weight's true shape
+                if quant_state is not None:
+                    small += math.prod(quant_state.shape)
+                else:
+                    large += weight.numel()
+    if not small:
+        raise ModelError(
+            f"transformers quantises no layer of {name!r} ({type(model).__name__}), so it would take as much memory as "
+            "without. Leave model.quantization out, or choose a model of another family."
+        )
+    if small < large:
+        share = small / (small + large)
+        logger.warning("only %.0f %% of the weights in the blocks of %r are in four bits", 100 * share, name)
+
+
+def _keep_trainable(model: nn.Module) -> None:
+    """Keep bitsandbytes from packing the weights for inference.
+
+    On a CPU with AVX512-BF16 it does so at the first pass without gradients, for good: scales are rounded to bfloat16,
+    and a later backward pass leaves the packed layers out, without an error.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - no attribute that mypy knows
 
 
 def _first_line(fault: Exception) -> str:

@@ -1,6 +1,7 @@
 """Loading models and tokenizers: what is refused, and with which words."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -110,3 +111,36 @@ def test_four_bit_needs_its_extra_and_other_quantizations_are_refused(folder):
             load_model(str(folder), quantization="4bit")
     with pytest.raises(ModelError, match="unknown quantization '3bit'"):
         load_model(str(folder), quantization="3bit")
+
+
+def four_bit(folder, family, **changes):
+    """A tiny model of a family, saved and loaded in four bits."""
+    pytest.importorskip("bitsandbytes", reason="four bits need bitsandbytes, which is not installed here")
+    build_model(family, **changes).save_pretrained(folder)
+    return load_model(str(folder), quantization="4bit")
+
+
+def test_a_family_whose_layers_are_not_quantised_is_refused_and_mostly_unquantised_experts_are_said(tmp_path, caplog):
+    with pytest.raises(ModelError, match=r"quantises no layer .*FalconForCausalLM"):
+        four_bit(tmp_path / "falcon", "falcon")
+    four_bit(tmp_path / "llama", "llama")
+    assert "in four bits" not in caplog.text
+    four_bit(tmp_path / "mixtral", "mixtral")
+    assert re.search(r"only \d+ % of the weights in the blocks of '.*mixtral' are in four bits", caplog.text)
+
+
+def test_an_evaluation_before_training_changes_no_gradient_of_four_bit_weights(tmp_path):
+    """On a CPU with AVX512-BF16 bitsandbytes would pack the weights in the evaluation (seen in 0.50.2)."""
+    gradients = []
+    for evaluated in (False, True):
+        # Of a size that bitsandbytes packs: whole blocks of 64 along a row.
+        model = four_bit(tmp_path / "m", "llama", hidden_size=64, intermediate_size=128, head_dim=16)
+        ids = torch.arange(10, device=model.device).reshape(1, 10) + 5
+        if evaluated:
+            with torch.no_grad():
+                model(ids)
+        embedded = model.get_input_embeddings()(ids).detach().requires_grad_()
+        model.train()(inputs_embeds=embedded, labels=ids).loss.backward()
+        gradients.append(embedded.grad)
+    assert gradients[0].abs().max() > 0
+    assert torch.equal(*gradients)
