@@ -30,8 +30,12 @@ logger = logging.getLogger(__name__)
 
 # 2.2.7 is the newest release; it pins transformers<5, numpy<2 and huggingface-hub<1.
 REQUIREMENT = "unbabel-comet==2.2.7"
+# Its torchmetrics 0.10 imports pkg_resources, which setuptools had until 81.
+SETUPTOOLS = "setuptools<82"
 DEFAULT_MODEL = "Unbabel/wmt22-comet-da"  # COMET's own default (Rei et al. 2022); Apache-2.0
 _SHOWN = 8  # last lines of a failed subprocess
+_NETWORK = "The network (PyPI) is needed; call again to go on, or make the environment by hand and name it with --env."
+_BROKEN = "What was installed does not work together; make an environment in which it does, and name it with --env."
 
 
 def environment() -> Path:
@@ -59,10 +63,11 @@ def set_up(env: Path) -> str:
     if env.exists() and (not env.is_dir() or (any(env.iterdir()) and not (env / "pyvenv.cfg").exists())):
         raise RunError(f"--env {str(env)!r} holds something that is no virtual environment; give another folder")
     if not interpreter(env).exists():
-        _step([sys.executable, "-m", "venv", str(env)], "make a virtual environment")
-    _step([str(interpreter(env)), "-I", "-m", "pip", "install", "--quiet", REQUIREMENT], f"install {REQUIREMENT}")
+        _step([sys.executable, "-m", "venv", str(env)], "make a virtual environment", "Is Python's venv installed?")
+    python = [str(interpreter(env)), "-I"]
+    _step([*python, "-m", "pip", "install", "--quiet", REQUIREMENT, SETUPTOOLS], f"install {REQUIREMENT}", _NETWORK)
     asked = "import comet, importlib.metadata as m; print(m.version('unbabel-comet'))"
-    return _step([str(interpreter(env)), "-I", "-c", asked], "import comet").strip().splitlines()[-1]
+    return _step([*python, "-c", asked], "import comet", _BROKEN).strip().splitlines()[-1]
 
 
 def segment_scores(
@@ -98,7 +103,7 @@ def segment_scores(
         done = _run(command)
         if done.returncode == NO_MODEL:
             raise ModelError(
-                f"COMET's model {model!r} cannot be had: {_last_lines(done.stderr)}\n"
+                f"COMET's model {model!r} cannot be had:\n{_last_lines(done.stderr)}\n"
                 "Give --model the path of a checkpoint (model.ckpt) or its folder, or a hub name that this machine "
                 "can reach and may download (some COMET models want their licence accepted first)."
             )
@@ -158,14 +163,12 @@ def _read(target: Path, ids: Sequence[str]) -> tuple[dict[str, float], dict[str,
     return scores, first
 
 
-def _step(command: Sequence[str], purpose: str) -> str:
+def _step(command: Sequence[str], purpose: str, hint: str) -> str:
     logger.info("%s: %s", purpose, " ".join(command))
     done = _run(command)
     if done.returncode:
-        raise RunError(
-            f"could not {purpose} ({' '.join(command)}):\n{_last_lines(done.stderr or done.stdout)}\n"
-            "The network (PyPI) is needed; call again to go on, or make the environment by hand and name it with --env."
-        )
+        shown = _last_lines(done.stderr or done.stdout)
+        raise RunError(f"could not {purpose} ({' '.join(command)}):\n{shown}\n{hint}")
     return done.stdout
 
 

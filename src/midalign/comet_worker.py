@@ -8,6 +8,7 @@ INPUT has one ``{"id", "src", "mt", "ref"}`` a line. OUTPUT gets a first line ``
 
 import json
 import sys
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,8 +30,18 @@ def checkpoint(model: str) -> str:
     return str(download_model(model))
 
 
+def reasons(fault: BaseException | None) -> list[str]:
+    """What went wrong, the first cause first: COMET calls a hub that it cannot reach a model it does not support."""
+    found: list[str] = []
+    while fault is not None:
+        found.insert(0, f"{type(fault).__name__}: {(str(fault).strip().splitlines() or [''])[0]}")
+        fault = fault.__cause__ or fault.__context__
+    return list(dict.fromkeys(found))
+
+
 def main() -> int:
     """Score the input file; returns the exit code."""
+    warnings.filterwarnings("ignore")  # COMET's old dependencies warn a lot, and stderr is shown where it fails
     name, source, target, batch_size = sys.argv[1:5]
     rows = [json.loads(line) for line in Path(source).read_text(encoding="utf-8").split("\n") if line]
     try:
@@ -38,7 +49,7 @@ def main() -> int:
 
         model = load_from_checkpoint(checkpoint(name))
     except Exception as fault:  # whatever the hub, the network or the file raised: the caller shows it
-        sys.stderr.write(f"{type(fault).__name__}: {fault}\n")
+        sys.stderr.write("".join(f"{reason}\n" for reason in reasons(fault)))
         return NO_MODEL
     import torch  # COMET's own dependency
 

@@ -107,7 +107,7 @@ def test_a_model_is_a_file_a_folder_or_a_name(env, tmp_path):
 def test_a_model_that_cannot_be_had_is_said_with_the_reason(env, tmp_path, model):
     (tmp_path / "empty").mkdir()
     name = str(tmp_path / "empty") if model == "empty" else model
-    with pytest.raises(ModelError, match=r"cannot be had: .*(not supported|holds no \.ckpt)[\s\S]*Give --model"):
+    with pytest.raises(ModelError, match=r"cannot be had:\n.*(not supported|holds no \.ckpt)[\s\S]*Give --model"):
         comet.score_comet(EXAMPLES, OUTPUTS, model=name, env=env)
 
 
@@ -145,13 +145,15 @@ def test_setup_makes_an_environment_and_installs_the_pinned_release(tmp_path, mo
     assert comet.set_up(tmp_path / "env") == "2.2.7"
     python = str(comet.interpreter(tmp_path / "env"))
     assert asked[0] == [sys.executable, "-m", "venv", str(tmp_path / "env")]
-    assert asked[1] == [python, "-I", "-m", "pip", "install", "--quiet", "unbabel-comet==2.2.7"]
+    assert asked[1] == [python, "-I", "-m", "pip", "install", "--quiet", "unbabel-comet==2.2.7", "setuptools<82"]
     assert asked[2][0] == python
 
 
 def test_setup_without_a_network_says_so_and_refuses_folders_of_others(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        comet.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", "No route to host")
+        comet.subprocess,
+        "run",
+        lambda command, **_: subprocess.CompletedProcess(command, int("pip" in command), "", "No route to host"),
     )
     with pytest.raises(RunError, match=r"No route to host\nThe network \(PyPI\) is needed"):
         comet.set_up(tmp_path / "env")
@@ -159,6 +161,29 @@ def test_setup_without_a_network_says_so_and_refuses_folders_of_others(tmp_path,
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(RunError, match="no virtual environment"):
         comet.set_up(tmp_path / "mine")
+
+
+def test_setup_whose_packages_do_not_work_together_does_not_blame_the_network(tmp_path, monkeypatch):
+    def run(command, **_):
+        broken = command[2] == "-c"
+        return subprocess.CompletedProcess(command, int(broken), "", "No module named 'pkg_resources'" * broken)
+
+    monkeypatch.setattr(comet.subprocess, "run", run)
+    with pytest.raises(
+        RunError, match=r"could not import comet[\s\S]*pkg_resources'\nWhat was installed does not work"
+    ):
+        comet.set_up(tmp_path / "env")
+
+
+def test_the_first_cause_is_shown_of_a_model_that_cannot_be_downloaded(tmp_path):
+    """COMET turns whatever the hub raised into "not supported"."""
+    hidden = FAKE_COMET.replace(
+        "    if name",
+        "    try:\n        open('/no/hub')\n    except OSError:\n        raise KeyError('not supported')\n    if name",
+    )
+    env = environment(tmp_path / "env", {"comet.py": hidden, "torch.py": FAKE_TORCH})
+    with pytest.raises(ModelError, match=r"cannot be had:\nFileNotFoundError: .*/no/hub'\nKeyError: 'not supported'"):
+        comet.score_comet(EXAMPLES, OUTPUTS, model="Hub/known", env=env)
 
 
 def test_the_worker_imports_nothing_of_midalign():
