@@ -19,7 +19,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 import midalign
-from midalign import cli_comet
+from midalign import cli_comet, cli_testbed
 from midalign.console import (
     choice,
     codes,
@@ -32,7 +32,7 @@ from midalign.console import (
     say_where,
     weights_of,
 )
-from midalign.errors import ModelError, UserError
+from midalign.errors import ModelError, RunError, UserError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,6 +42,7 @@ app = typer.Typer(
     "Start with `midalign demo --out runs/demo`, then `midalign run RECIPE --out DIR` on your own data.",
 )
 app.add_typer(cli_comet.app, name="comet")
+app.add_typer(cli_testbed.app, name="testbed")
 
 Out = Annotated[Path, typer.Option(help="Folder for the results; made if needed, never overwritten with another run.")]
 RecipeFile = Annotated[Path, typer.Argument(help="The YAML recipe; see recipes/ for examples.")]
@@ -239,6 +240,9 @@ def generate(
     batch_tokens: Annotated[int, typer.Option(help="Padded tokens in a batch.")] = 8192,
     system: Annotated[str | None, typer.Option(help="System text instead of midalign's own.")] = None,
     completion_style: Style = "slots",
+    constrained: Annotated[
+        str, typer.Option(help="none, or json: hold the answers of extraction to its JSON (extra 'constrained').")
+    ] = "none",
     backend: Annotated[str, typer.Option(help="transformers, or vllm (an extra).")] = "transformers",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     trust_remote_code: Annotated[bool, typer.Option(help="Let code from the model's repository run here.")] = False,
@@ -252,13 +256,16 @@ def generate(
 
     model, style = _model_path(model), choice("completion-style", completion_style, STYLES)
     choice("backend", backend, ("transformers", "vllm"))
+    held = None if choice("constrained", constrained, ("none", "json")) == "none" else "json"
+    if held and (task is not Task.extraction or backend == "vllm"):
+        raise RunError("--constrained json is for --task extraction and --backend transformers; leave it out")
     examples = read_examples(task.value, data, format=format, languages=codes(languages), split=split)
     inputs = {
         "model": model, "adapter": str(adapter) if adapter else None, "task": task.value, "data": data, "split": split,
         "languages": codes(languages), "max_new_tokens": max_new_tokens, "batch_tokens": batch_tokens,
         "system": system, "completion_style": completion_style, "dtype": dtype,
         "backend": backend,
-    }  # fmt: skip
+    } | ({"constrained": held} if held else {})  # fmt: skip
     run = Run(out, "generate", inputs, [path for path in (model, data, adapter) if path])
     if _nothing_to_do(run, out / PREDICTIONS):
         return
@@ -284,6 +291,7 @@ def generate(
             batch_tokens=batch_tokens,
             completion_style=style,
             system=system,
+            constrained=held,
             partial=partial,
             progress=progress,
         )

@@ -7,7 +7,8 @@ Kinds of document:
     numbers    digits and their words, counting on
     naming     "the kitchen is an area": what kind of thing something is
     lists      names of things with the punctuation of lists, tables and code between them (`Corpus.lists`)
-    bilingual  an English sentence or name and the same in another language; only training meanings and values
+    bilingual  sentences with their translation, word lists, English words in a sentence of another language or the
+               other way round; only training meanings and values
 
 The resource level of a language scales everything but copying; bilingual text falls with its square root.
 """
@@ -22,7 +23,7 @@ from typing import Literal
 
 from midalign.testbed.lexicon import LANGUAGES, THINGS, load_lexicons
 from midalign.testbed.values import LABELS, spell
-from midalign.testbed.world import World
+from midalign.testbed.world import Utterance, World
 
 Kind = Literal["chatter", "readback", "copying", "numbers", "naming", "lists", "bilingual"]
 
@@ -150,25 +151,46 @@ class Corpus:
         return "\n".join(lines)
 
     def _bilingual(self, language: str, rng: random.Random) -> str:
-        return "\n".join(self._pair(language, rng) for _ in range(rng.randint(1, 2)))
+        chance = rng.random()
+        if chance < 0.4:
+            return "\n".join(self._pair(self._names(language, rng), rng) for _ in range(rng.randint(2, 5)))
+        if chance < 0.8:
+            return "\n".join(self._pair(self._translation(language, rng), rng) for _ in range(rng.randint(1, 2)))
+        return self._code_switched(language, rng)
 
-    def _pair(self, language: str, rng: random.Random) -> str:
-        world = self.world
-        if rng.random() < 0.3:
-            concept = rng.choice([c for c in world.things(THINGS) if not world.held_out(c)])
-            texts = [self.lexicons[code].name(concept) for code in ("eng_Latn", language)]
-        else:
-            texts = self._translation(language, rng)
+    def _pair(self, texts: list[str], rng: random.Random) -> str:
         if rng.random() < 0.5:
             texts.reverse()
-        return f"{texts[0]} ({texts[1]})" if rng.random() < 0.5 else "\n".join(texts)
+        return " = ".join(texts)
+
+    def _names(self, language: str, rng: random.Random) -> list[str]:
+        concept = rng.choice([c for c in self.world.things(THINGS) if not self.world.held_out(c)])
+        return [self.lexicons[code].name(concept) for code in ("eng_Latn", language)]
+
+    def _code_switched(self, language: str, rng: random.Random) -> str:
+        """A sentence of one language in which things are called by their names in the other."""
+        order = ["eng_Latn", language]
+        rng.shuffle(order)
+        while True:
+            said = self._train_utterances(order[:1], rng)[0]
+            things = [slot for slot in said.slots if slot.concept.partition("/")[0] in THINGS]
+            if things:
+                break
+        text = said.text
+        for slot in sorted(things, key=lambda slot: slot.start, reverse=True):
+            text = text[: slot.start] + self.lexicons[order[1]].name(slot.concept) + text[slot.end :]
+        return text
 
     def _translation(self, language: str, rng: random.Random) -> list[str]:
+        return [said.text for said in self._train_utterances(["eng_Latn", language], rng)]
+
+    def _train_utterances(self, languages: list[str], rng: random.Random) -> list[Utterance]:
+        """The same training meaning in each language."""
         while True:
             meaning = self.world.invent(rng, skewed=True)
             if self.world.split(meaning) != "train":
                 continue
-            said = [self.world.say(meaning, code, rng, tries=8) for code in ("eng_Latn", language)]
-            texts = [utterance.text for utterance in said if utterance is not None]
-            if len(texts) == 2:
-                return texts
+            said = [self.world.say(meaning, code, rng, tries=8) for code in languages]
+            utterances = [utterance for utterance in said if utterance is not None]
+            if len(utterances) == len(languages):
+                return utterances

@@ -14,8 +14,8 @@ from midalign.retrieval import accuracy_matrix
 from midalign.testbed.chance import chance
 from midalign.testbed.corpus import Corpus
 from midalign.testbed.lexicon import LANGUAGES
-from midalign.testbed.tasks import parallel_rows
-from midalign.testbed.world import World, anchor_free
+from midalign.testbed.tasks import known_anchor_free, parallel_rows
+from midalign.testbed.world import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def inspect_base(folder: Path, *, languages: Sequence[str], seed: int = 0, sente
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     world = World(seed, languages)
-    rows = parallel_rows(world, languages, sentences, chance(seed, "parallel_anchor_free"), anchor_free)
+    rows = parallel_rows(world, languages, sentences, chance(f"{seed} parallel_anchor_free"), known_anchor_free(world))
     vectors = []
     for i in range(len(languages)):
         batch = tokenizer([row[i].text for row in rows], padding=True, return_tensors="pt")

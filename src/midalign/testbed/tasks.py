@@ -1,7 +1,7 @@
 """Writes the testbed's data sets as ordinary files, in formats that the readers of `midalign.data` know.
 
 parallel/<lang_Scrp>.txt              probing: n-way parallel by line, meanings that no training text pairs up
-parallel_anchor_free/<lang_Scrp>.txt  the same without numbers and without names that are shared between languages
+parallel_anchor_free/<lang_Scrp>.txt  the same without numbers, names shared between languages, and held-out values
 pairs/testbed.<xxx>-eng.{<xxx>,eng}   alignment: Moses pairs of English and each aligned language
 slots/<lang_Scrp>.{train,valid,test}.conll   slot filling in xSID's columns; train for supervised languages only
 data_card.json                        languages, roles, resource levels, sizes, seed
@@ -21,7 +21,7 @@ from midalign.testbed.chance import chance
 from midalign.testbed.lexicon import LANGUAGES, TestbedLanguage
 from midalign.testbed.templates import Key
 from midalign.testbed.values import LABELS
-from midalign.testbed.world import Meaning, Split, Utterance, World, anchor_free
+from midalign.testbed.world import Meaning, Split, Utterance, World, anchor_free, is_value
 
 _WORDS = re.compile(r"\d+(?:[.,:]\d+)?|[%°?!.,;:\"()]|[^\s\d%°?!.,;:\"()]+")
 
@@ -64,6 +64,19 @@ def _meanings(
         misses = 0
         seen.add(meaning)
         yield meaning
+
+
+def known_anchor_free(world: World) -> Callable[[Meaning], bool]:
+    """Which meanings to probe on: no anchors, and no held-out value.
+
+    Training text may hold each word and its translation, but no bilingual text holds the meaning: so retrieval asks
+    whether sentences are put together alike, not whether a word was never seen.
+    """
+    return lambda meaning: (
+        anchor_free(meaning)
+        and world.split(meaning) == "probe"
+        and not any(world.held_out(concept) for _, concept in meaning.values if is_value(concept))
+    )
 
 
 class _Stream:
@@ -154,7 +167,7 @@ def build_data(
     train: int = 400,
     valid: int = 60,
     test: int = 150,
-    pairs: int = 300,
+    pairs: int = 1000,
     parallel: int = 200,
 ) -> dict[str, Any]:
     """Writes all data sets of the testbed (see the module's docstring for the files).
@@ -174,7 +187,7 @@ def build_data(
     """
     world = World(seed, languages)
     sizes: dict[str, Any] = {}
-    for folder, keep in (("parallel", lambda _: True), ("parallel_anchor_free", anchor_free)):
+    for folder, keep in (("parallel", lambda _: True), ("parallel_anchor_free", known_anchor_free(world))):
         rows = parallel_rows(world, languages, parallel, chance(f"{seed} {folder}"), keep)
         for i, code in enumerate(languages):
             _write(out / folder / f"{code}.txt", "".join(row[i].text + "\n" for row in rows))
@@ -222,8 +235,8 @@ def data_card(world: World, sizes: dict[str, Any]) -> dict[str, Any]:
         "roles": {role: [t.code for t in told if t.role == role] for role in ("supervised", "aligned", "unseen")},
         "sizes": sizes,
         "held_out": "a third of all values and 40 % of each language's wordings never occur in task training or in "
-        "pairs; a tenth of all meanings (the probing sets) and all meanings of held-out values never occur in any "
-        "bilingual text",
+        "pairs; a tenth of all meanings, half of those without anchors (the probing sets), and all meanings of "
+        "held-out values never occur in any bilingual text",
     }
 
 

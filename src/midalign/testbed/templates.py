@@ -29,9 +29,9 @@ except ImportError as error:  # pragma: no cover - depends on the installation
 
 _T = TypeVar("_T")
 
-OPTIONAL_SHARE = 0.35
+OPTIONAL_SHARE = 0.25
 """How often an optional part is said. Below one half, so that short wordings dominate, as in the LOG's prototypes."""
-ZIPF_EXPONENT = 1.5
+ZIPF_EXPONENT = 2.0
 """Alternative number i (from 1) has weight ``i ** -ZIPF_EXPONENT``."""
 SHUFFLE_SHARE = 0.2
 """How often the parts of a free permutation change their order."""

@@ -24,6 +24,20 @@ class Workspace:
     languages: tuple[str, ...]
 
 
+def find_profile(name: str) -> str:
+    """The name, if a profile has it.
+
+    Raises:
+        DataError: No profile has that name.
+    """
+    if name not in PROFILES:
+        raise DataError(
+            f"The testbed has no profile {name!r}, so there is no base to build; "
+            f"write one of {', '.join(PROFILES)}.{did_you_mean(name, PROFILES)}"
+        )
+    return name
+
+
 def shipped_base() -> Path | None:
     """The base that comes with the package (profile ``"base"``, seed 0), or None where it was left out."""
     folder = Path(str(files("midalign.testbed"))) / "weights"
@@ -50,12 +64,7 @@ def demo_workspace(
     Raises:
         DataError: No profile has that name.
     """
-    if profile not in PROFILES:
-        raise DataError(
-            f"The testbed has no profile {profile!r}, so there is no base to build; "
-            f"write one of {', '.join(PROFILES)}.{did_you_mean(profile, PROFILES)}"
-        )
-    chosen = PROFILES[profile]
+    chosen = PROFILES[find_profile(profile)]
     data, base = out / "data", out / "base"
     if not (data / "data_card.json").exists():
         build_data(data, seed=seed, languages=chosen.languages)

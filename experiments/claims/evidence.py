@@ -1,0 +1,309 @@
+"""Writes docs/evidence.md from the runs of run.py: every claim, the paper's figure, ours, and whether it holds.
+
+    python experiments/claims/evidence.py --out RUNS [--claim N] [--write docs/evidence.md]
+
+The unit is a run: one base and one seed. A difference is taken within a run and then averaged over runs; its 95 %
+interval is Student's t over runs. ``p`` is approximate randomisation over all items of all runs, paired by item.
+A claim *holds* where the interval lies on its side of zero, is *contradicted* where it lies on the other, and is
+*not shown* otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from run import HERE, recipe_of
+from scipy import stats
+
+from midalign.evaluation import SCORES
+from midalign.generation import PREDICTIONS, read_predictions
+from midalign.languages import Language
+from midalign.metrics.comparison import compare
+from midalign.recipe_data import read_task_data
+from midalign.training import TRAINING_FILE
+
+ROLES = {
+    name: tuple(str(Language.parse(code).code) for code in codes)
+    for name, codes in yaml.safe_load((HERE / "recipe.yaml").read_text())["languages"].items()
+}
+LOW = set(ROLES["low_resource"])
+GROUPS: dict[str, tuple[str, ...]] = {
+    "supervised": ROLES["supervised"],
+    "aligned": ROLES["aligned"],
+    "aligned, high": tuple(c for c in ROLES["aligned"] if c not in LOW),
+    "aligned, low": tuple(c for c in ROLES["aligned"] if c in LOW),
+    "unseen": ROLES["unseen"],
+    "transfer": ROLES["aligned"] + ROLES["unseen"],
+    "transfer, Latin": tuple(c for c in ROLES["aligned"] + ROLES["unseen"] if c.endswith("Latn")),
+    "transfer, other scripts": tuple(c for c in ROLES["aligned"] + ROLES["unseen"] if not c.endswith("Latn")),
+}
+METRICS = {"slot_f1": "slot F1", "label_f1": "label F1", "value_f1": "value F1", "intent_accuracy": "intent"}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over runs, in points, with the 95 % interval of Student's t; and the values that it is the mean of."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """The mean."""
+        return float(np.mean(self.values))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The interval; without bounds where there is one run only."""
+        if len(self.values) < 2:
+            return (-np.inf, np.inf)
+        half = stats.t.ppf(0.975, len(self.values) - 1) * stats.sem(self.values)
+        return (self.mean - half, self.mean + half)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+    def verdict(self, sign: int = 1) -> str:
+        """Whether the value is above zero (``sign`` 1) or below (-1)."""
+        low, high = sorted(sign * bound for bound in self.interval)
+        return "holds" if low > 0 else "contradicted" if high < 0 else "not shown"
+
+
+class Runs:
+    """What run.py left, by arm and run."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.runs = sorted(path.parent for path in out.glob("*/seed*/sft") if (path / SCORES).exists())
+
+    def having(self, *arms: str) -> list[Path]:
+        """The runs in which all of these arms are done."""
+        return [run for run in self.runs if all((run / arm / SCORES).exists() for arm in arms)]
+
+    @cache  # noqa: B019
+    def scores(self, run: Path, arm: str) -> dict[tuple[str, str], float]:
+        """Percent by (metric, language)."""
+        rows = json.loads((run / arm / SCORES).read_text())["scores"]
+        return {(row["metric"], row["language"]): 100 * row["value"] for row in rows if row.get("language")}
+
+    def score(self, run: Path, arm: str, metric: str, codes: Sequence[str]) -> float:
+        """The mean over languages."""
+        return float(np.mean([self.scores(run, arm)[metric, code] for code in codes]))
+
+    @cache  # noqa: B019
+    def probe(self, run: Path, arm: str) -> np.ndarray[Any, Any]:
+        """Retrieval in percent, ``(layers, languages, languages)``, with the languages' codes in `probed`."""
+        found = json.loads((run / arm / "probe" / "probe.json").read_text())
+        matrices = [[[np.nan if x is None else x for x in row] for row in layer["matrix"]] for layer in found["layers"]]
+        return 100 * np.array(matrices, dtype=float)
+
+    @cache  # noqa: B019
+    def probed(self, run: Path) -> list[str]:
+        """The languages of a probe, in order."""
+        return list(json.loads((run / "sft" / "probe" / "probe.json").read_text())["languages"])
+
+    def retrieval(self, run: Path, arm: str, layer: int, codes: Sequence[str] | None = None) -> float:
+        """Mean retrieval at a layer: over all directions, or between English and these languages."""
+        matrix = self.probe(run, arm)[layer]
+        if codes is None:
+            return float(np.nanmean(matrix))
+        names = self.probed(run)
+        english = names.index("eng_Latn")
+        rows = [names.index(code) for code in codes if code != "eng_Latn"]
+        return float(np.mean([(matrix[english, i] + matrix[i, english]) / 2 for i in rows]))
+
+    def layer(self, run: Path, arm: str = "joint") -> int:
+        """The aligned layer."""
+        return int(json.loads((run / arm / TRAINING_FILE).read_text())["layer"])
+
+    def seconds(self, run: Path, arm: str) -> float:
+        """Wall time of training."""
+        return float(json.loads((run / arm / TRAINING_FILE).read_text())["seconds"])
+
+    def gain(self, arm: str, group: str, metric: str = "slot_f1", over: str = "sft") -> Estimate:
+        """Score of an arm less that of another, within each run."""
+        codes = GROUPS[group]
+        return Estimate(
+            tuple(
+                self.score(run, arm, metric, codes) - self.score(run, over, metric, codes)
+                for run in self.having(arm, over)
+            )
+        )
+
+    def p_value(self, arm: str, group: str, over: str = "sft", metric: str = "slot_f1") -> float:
+        """Approximate randomisation over the items of all runs, paired."""
+        examples, first, second = [], [], []
+        for run in self.having(arm, over):
+            name = f"{run.parent.name}/{run.name}"
+            base = json.loads((run / "base.json").read_text())["path"]
+            test = read_task_data(recipe_of(Path(base), int(run.name.removeprefix("seed")), arm)).test
+            examples += [replace(item, id=f"{name}/{item.id}") for item in test]
+            for kept, side in ((first, over), (second, arm)):
+                kept += [replace(p, id=f"{name}/{p.id}") for p in read_predictions(run / side / PREDICTIONS)]
+        found = compare(
+            examples, first, second, "slots", groups={group: GROUPS[group]}, metrics=[metric],
+            completion_style="intent_slots",
+        )  # fmt: skip
+        return next(one.p_randomization for one in found if one.group == group)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table."""
+
+    number: int
+    claim: str
+    paper: str
+    ours: str
+    verdict: str
+
+
+def middle_layers(runs: Runs) -> Row:
+    """Claim 1: of the base, the best inner layer against the better of the two ends."""
+    done = {run.parent: run for run in runs.having("base")}.values()
+    curves = [np.array([runs.retrieval(run, "base", k) for k in range(len(runs.probe(run, "base")))]) for run in done]
+    gaps = Estimate(tuple(float(c[1:-1].max() - max(c[0], c[-1])) for c in curves))
+    mean = np.mean(curves, axis=0)
+    best = int(mean[1:-1].argmax()) + 1
+    ours = f"layer {best}: {mean[best]:.1f} %, ends {mean[0]:.1f} and {mean[-1]:.1f} %; gap {gaps} (bases, untrained)"
+    return Row(1, "middle layers retrieve best", "middle of the depth peaks", ours, gaps.verdict())
+
+
+def retrieval_predicts_transfer(runs: Runs) -> Row:
+    """Claim 2: over transfer languages, retrieval of the base with English against slot F1 after SFT."""
+    found = []
+    for run in runs.having("base", "sft"):
+        layer = runs.layer(run)
+        codes = GROUPS["transfer"]
+        retrieval = [runs.retrieval(run, "base", layer, [code]) for code in codes]
+        found.append(float(stats.spearmanr(retrieval, [runs.scores(run, "sft")["slot_f1", c] for c in codes])[0]))
+    rho = Estimate(tuple(found))
+    low, high = rho.interval
+    ours = f"Spearman {rho.mean:.2f} [{low:.2f}, {high:.2f}] over {len(GROUPS['transfer'])} languages"
+    return Row(2, "retrieval correlates with transfer", "significant correlation", ours, rho.verdict())
+
+
+def sft_does_not_align(runs: Runs) -> Row:
+    """Claim 3: what SFT alone does to retrieval, beside what joint training does, at the aligned layer."""
+    done = runs.having("base", "sft", "joint")
+    at = {run: runs.layer(run) for run in done}
+    change = Estimate(tuple(runs.retrieval(r, "sft", at[r]) - runs.retrieval(r, "base", at[r]) for r in done))
+    joint = Estimate(tuple(runs.retrieval(r, "joint", at[r]) - runs.retrieval(r, "base", at[r]) for r in done))
+    high = change.interval[1]
+    verdict = "holds" if high < joint.interval[0] and high < 5 else "not shown"
+    return Row(3, "SFT alone does not raise alignment", "no rise", f"SFT {change}, joint {joint} points", verdict)
+
+
+def retrieval_gain(runs: Runs) -> Row:
+    """The paper's 39.4 to 73.2 %: retrieval at the aligned layer between English and aligned languages."""
+    done = runs.having("sft", "joint")
+    codes = GROUPS["aligned"]
+    before = [runs.retrieval(run, "sft", runs.layer(run), codes) for run in done]
+    after = [runs.retrieval(run, "joint", runs.layer(run), codes) for run in done]
+    gain = Estimate(tuple(np.subtract(after, before)))
+    ours = f"{np.mean(before):.1f} to {np.mean(after):.1f} %: {gain}"
+    return Row(0, "alignment raises retrieval at its layer (aligned languages)", "39.4 to 73.2 %: +33.8", ours,
+               gain.verdict())  # fmt: skip
+
+
+def aligned_gain(runs: Runs) -> Row:
+    """Claim 4: aligned languages gain, low-resource ones more than high-resource ones."""
+    every, low, high = (runs.gain("joint", group) for group in ("aligned", "aligned, low", "aligned, high"))
+    more = Estimate(tuple(np.subtract(low.values, high.values)))
+    control = Estimate(
+        tuple(np.subtract(runs.gain("joint", "aligned").values, runs.gain("shuffled", "aligned").values))
+    )
+    p = runs.p_value("joint", "aligned")
+    ours = f"{every} (p = {p:.3f}); low {low}, high {high}, low less high {more}; over shuffled pairs {control}"
+    verdict = every.verdict() if every.verdict() != "holds" else f"holds; low more than high: {more.verdict()}"
+    return Row(4, "aligned languages gain most, low-resource ones more", "+3.8 low, +0.7 high", ours, verdict)
+
+
+def supervised_do_not_lose(runs: Runs) -> Row:
+    """Claim 5."""
+    gain = runs.gain("joint", "supervised")
+    verdict = "holds" if gain.interval[0] > -0.5 else "contradicted" if gain.interval[1] < -0.5 else "not shown"
+    ours = f"{gain} (p = {runs.p_value('joint', 'supervised'):.3f})"
+    return Row(5, "supervised languages do not lose (more than 0.5)", "+0.4", ours, verdict)
+
+
+def unseen_gain(runs: Runs) -> Row:
+    """Claim 6."""
+    gain = runs.gain("joint", "unseen")
+    control = runs.gain("joint", "unseen", over="shuffled")
+    ours = f"{gain} (p = {runs.p_value('joint', 'unseen'):.3f}); over shuffled pairs {control}"
+    return Row(6, "unseen languages gain a little", "+0.4", ours, gain.verdict())
+
+
+def layers(runs: Runs) -> Row:
+    """Claim 7: alignment of a bottom and of the top layer against the chosen one."""
+    bottom, top = (runs.gain(arm, "aligned") for arm in ("bottom", "top"))
+    less = runs.gain("bottom", "aligned", over="joint")
+    ours = f"bottom {bottom}, top {top}, chosen {runs.gain('joint', 'aligned')}; bottom less chosen {less}"
+    return Row(7, "aligning the bottom hurts, the top is uneven", "bottom below SFT", ours, bottom.verdict(-1))
+
+
+def more_languages(runs: Runs) -> Row:
+    """Claim 8: five aligned languages against two, over all transfer languages."""
+    two, five = (runs.gain(arm, "transfer") for arm in ("two_languages", "joint"))
+    more = runs.gain("joint", "transfer", over="two_languages")
+    return Row(8, "more aligned languages help", "5: +1.5, 19: +1.9", f"2: {two}, 5: {five}; 5 less 2 {more}",
+               more.verdict())  # fmt: skip
+
+
+def merged(runs: Runs) -> Row:
+    """Claim 10: the merged adapter, weights tuned on dev, as a share of the joint gain."""
+    gain, joint = runs.gain("merged", "aligned"), runs.gain("joint", "aligned")
+    weights = [
+        json.loads((run / "merged" / "merge.json").read_text())["chosen"]["alignment"] for run in runs.having("merged")
+    ]
+    chosen = ", ".join(f"{weight:g}" for weight in weights)
+    share = f"{100 * gain.mean / joint.mean:.0f} % of the joint gain" if joint.mean > 0 else "no joint gain to share"
+    ours = f"{gain} (p = {runs.p_value('merged', 'aligned'):.3f}), {share}; alignment weights {chosen}"
+    return Row(10, "separately trained and merged keeps the gain", "+1.1 of +1.5", ours, gain.verdict())
+
+
+def scripts(runs: Runs) -> Row:
+    """Claim 12: non-Latin scripts gain less than Latin ones."""
+    latin, other = (runs.gain("joint", f"transfer, {name}") for name in ("Latin", "other scripts"))
+    less = Estimate(tuple(np.subtract(latin.values, other.values)))
+    ours = f"Latin {latin}, other scripts {other}; Latin less other {less}"
+    return Row(12, "non-Latin scripts gain least", "+0.5", ours, less.verdict())
+
+
+def layers_below(runs: Runs) -> Row:
+    """Claim 13: retrieval one to three layers below the aligned one, joint less SFT."""
+    done = runs.having("sft", "joint")
+    rows = []
+    for below in (1, 2, 3):
+        values = []
+        for run in done:
+            k = runs.layer(run) - below
+            values.append(runs.retrieval(run, "joint", k) - runs.retrieval(run, "sft", k))
+        rows.append(Estimate(tuple(values)))
+    ours = "; ".join(f"{i} below: {row}" for i, row in enumerate(rows, 1))
+    return Row(13, "aligning layer k raises the layers below it", "rises below k too", ours, rows[0].verdict())
+
+
+CLAIMS: dict[int, tuple[tuple[str, ...], Callable[[Runs], Row]]] = {
+    0: (("sft", "joint"), retrieval_gain),
+    1: (("base",), middle_layers),
+    2: (("base", "sft"), retrieval_predicts_transfer),
+    3: (("base", "sft", "joint"), sft_does_not_align),
+    4: (("sft", "joint", "shuffled"), aligned_gain),
+    5: (("sft", "joint"), supervised_do_not_lose),
+    6: (("sft", "joint", "shuffled"), unseen_gain),
+    7: (("sft", "joint", "bottom", "top"), layers),
+    8: (("sft", "joint", "two_languages"), more_languages),
+    10: (("sft", "joint", "alignment", "merged"), merged),
+    12: (("sft", "joint"), scripts),
+    13: (("sft", "joint"), layers_below),
+}
+"""Number of the claim (0: retrieval itself) to the arms that it needs and the function that tests it."""
