@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -65,7 +66,9 @@ class AlternatingMixin:
         super().__init__(*args, **kwargs)
         me: Any = self
         self.alignment = alignment or AlignmentConfig()
-        self.schedule = Schedule.parse(self.alignment.schedule, self.alignment.warmup)
+        self.schedule = Schedule.parse(
+            self.alignment.schedule, self.alignment.warmup, self.alignment.max_updates
+        )
         self._sums: dict[str, torch.Tensor] = {}
         self.pairs: PairDataset | None = None
         self.held_out: PairDataset | None = None
@@ -203,7 +206,7 @@ class AlternatingMixin:
             assert self.objective is not None
             loss = self.objective.loss(model, inputs)
             self._remember("alignment_loss", loss, 1.0)
-            return loss * share
+            return loss * share * self.alignment.weight
         result = super().compute_loss(  # type: ignore[misc]
             model,
             inputs,
@@ -222,10 +225,14 @@ class AlternatingMixin:
         Raises:
             ModelError: If the loss is not finite.
         """
-        if PAIR_KEYS in inputs and self.alignment.mini_batch_size is not None:
-            loss = self._cached_step(model, inputs)
-        else:
+        if PAIR_KEYS not in inputs:
             loss = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        else:
+            with self._only_aligned_modules(model):
+                if self.alignment.mini_batch_size is not None:
+                    loss = self._cached_step(model, inputs)
+                else:
+                    loss = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
         if not torch.isfinite(loss):
             me: Any = self
             what = "alignment" if PAIR_KEYS in inputs else "task"
@@ -235,6 +242,27 @@ class AlternatingMixin:
                 "and start anew in another --out."
             )
         return loss
+
+    @contextmanager
+    def _only_aligned_modules(self, model: nn.Module) -> Iterator[None]:
+        """Freeze what ``alignment.modules`` leaves out; a weight without gradient is skipped by the optimiser."""
+        words = self.alignment.modules
+        others = []
+        if words is not None:
+            named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+            others = [p for name, p in named if not any(word in name for word in words)]
+            if len(others) == len(named):
+                raise ModelError(
+                    f"alignment.modules = {list(words)}: no trained weight has such a word in its name, so nothing would "
+                    f"be aligned. One of the names is {named[0][0]!r}."
+                )
+        for parameter in others:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in others:
+                parameter.requires_grad_(True)
 
     def _cached_step(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
         me: Any = self
@@ -247,11 +275,11 @@ class AlternatingMixin:
                 model,
                 batch,
                 me.accelerator.backward,
-                scale=1 / accumulation,
+                scale=self.alignment.weight / accumulation,
                 no_sync=lambda: me.accelerator.no_sync(model),
             )
         self._remember("alignment_loss", loss, 1.0)
-        mean: torch.Tensor = loss / accumulation
+        mean: torch.Tensor = loss * self.alignment.weight / accumulation
         return mean
 
     # ---- logging and evaluation

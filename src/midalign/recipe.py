@@ -177,8 +177,17 @@ class AlignmentConfig(Section):
         "update", description="'update', 'micro_batch', 'task', 'align', or a pattern such as 'task:3,align:1'."
     )
     warmup: int = Field(0, ge=0, description="Task updates before the first alignment update.")
+    max_updates: int | None = Field(
+        None, gt=0, description="At most so many alignment updates; what is left of the training is the task's alone."
+    )
     patience: int | None = Field(
         None, gt=0, description="Stop aligning after so many evaluations without a better eval_retrieval."
+    )
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False, description="Multiplies the alignment loss.")
+    modules: tuple[str, ...] | None = Field(
+        None,
+        description="Alignment updates move only the adapters of modules with such a word in their name, such as [mlp]; "
+        "all by default.",
     )
     batch_size: int = Field(
         32, ge=2, description=f"Pairs in a contrastive batch of one process; the negatives come from it ({PAPER}: 32)."
@@ -290,6 +299,15 @@ class GenerationSection(Section):
     )
     max_new_tokens: int = Field(128, gt=0, description="Longest answer, in tokens.")
     batch_tokens: int = Field(8192, gt=0, description="Padded prompt and answer tokens in a batch.")
+    constrained: Literal["json"] | None = Field(
+        None, description="'json' holds the answers of extraction to the JSON that it asks for (extra 'constrained')."
+    )
+
+    @model_validator(mode="after")
+    def _backend_can_constrain(self) -> GenerationSection:
+        if self.constrained is not None and self.backend == "vllm":
+            raise ValueError("constrained: json is for backend: transformers; leave it out with vllm")
+        return self
 
 
 class EvaluationSection(Section):
@@ -320,6 +338,15 @@ class Recipe(Section):
     merge: MergeSection = MergeSection()
     generation: GenerationSection = GenerationSection()
     evaluation: EvaluationSection = EvaluationSection()
+
+    @model_validator(mode="after")
+    def _only_json_is_held_to_json(self) -> Recipe:
+        if self.generation.constrained is not None and self.task.name != "extraction":
+            raise ValueError(
+                f"generation.constrained = 'json' is for the task extraction; the answers of {self.task.name} are no "
+                "JSON, so leave it out"
+            )
+        return self
 
     def as_dict(self) -> dict[str, Any]:
         """The resolved recipe as plain data, ready for JSON or YAML."""

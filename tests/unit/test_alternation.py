@@ -82,6 +82,57 @@ def test_eight_updates_are_task_align_task_and_an_alignment_update_leaves_upper_
         assert bool(upper) == (update % 2 == 0), update
 
 
+@pytest.mark.parametrize("mini_batch_size", [None, 2])
+def test_alignment_updates_move_only_the_modules_named(tmp_path, mini_batch_size):
+    run = trainer(
+        tmp_path,
+        alignment={"modules": ["mlp"], "mini_batch_size": mini_batch_size, "schedule": "task:1,align:2"},
+        max_steps=2,
+    )
+    before = {}
+    moved = []
+    step = run.training_step
+
+    def training_step(model, inputs, *args, **kwargs):
+        loss = step(model, inputs, *args, **kwargs)
+        with_gradient = {n for n, p in run.model.named_parameters() if p.grad is not None and p.grad.any()}
+        moved.append(("align" if PAIR_KEYS in inputs else "task", with_gradient))
+        return loss
+
+    run.training_step = training_step
+    before = {n: p.detach().clone() for n, p in run.model.named_parameters()}
+    run.train()
+    assert {kind for kind, _ in moved} == {"task", "align"}
+    for kind, names in moved:
+        assert any("mlp" in name for name in names)
+        assert any("self_attn" in name for name in names) == (kind == "task")
+    after = dict(run.model.named_parameters())
+    assert any(not torch.equal(before[n], after[n]) for n in before if "self_attn" in n and "lora" in n)
+    assert all(p.requires_grad == ("lora" in n) for n, p in after.items())
+
+
+def test_modules_that_no_weight_has_are_refused(tmp_path):
+    with pytest.raises(ModelError, match="no trained weight has such a word"):
+        trainer(tmp_path, alignment={"modules": ["mpl"]}).train()
+
+
+@pytest.mark.parametrize("mini_batch_size", [None, 2])
+def test_the_weight_scales_the_gradient_of_alignment_and_not_the_logged_loss(tmp_path, mini_batch_size):
+    found = []
+    for weight in (1.0, 0.25):
+        run = trainer(tmp_path, dropout=0.0, alignment={"weight": weight, "mini_batch_size": mini_batch_size})
+        batch = run.collate_pairs([run.pairs[i] for i in range(4)])
+        run.current_gradient_accumulation_steps = 1
+        run.create_optimizer_and_scheduler(1)
+        run.training_step(run.model, batch)
+        logged = run._sums["alignment_loss"][0].item()
+        found.append((logged, [p.grad for p in run.model.parameters() if p.grad is not None]))
+    assert found[0][0] == pytest.approx(found[1][0])
+    assert found[0][1]
+    for whole, part in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(part, whole / 4)
+
+
 def test_losses_are_logged_apart(tmp_path):
     run = trainer(tmp_path)
     run.train()

@@ -39,21 +39,24 @@ class Schedule:
         per_micro_batch: Whether one step of the pattern is a micro-batch (the reference implementation's mixing, in
             which an accumulation window holds both objectives) rather than an optimiser update (the paper's text).
         warmup: Number of updates at the start that are task updates whatever the pattern says.
+        most_alignment: After so many alignment steps of the pattern, all that follows is the task; None for no bound.
+            Without effect on a pattern that has no task.
     """
 
     pattern: tuple[Objective, ...] = NAMED_SCHEDULES["update"]
     per_micro_batch: bool = False
     warmup: int = 0
+    most_alignment: int | None = None
 
     @classmethod
-    def parse(cls, text: str, warmup: int = 0) -> Schedule:
+    def parse(cls, text: str, warmup: int = 0, most_alignment: int | None = None) -> Schedule:
         """Read ``update``, ``micro_batch``, ``task``, ``align``, or a pattern such as ``task:3,align:1``.
 
         Raises:
             ValueError: If the text is none of these.
         """
         if text in NAMED_SCHEDULES:
-            return cls(NAMED_SCHEDULES[text], text == "micro_batch", warmup)
+            return cls(NAMED_SCHEDULES[text], text == "micro_batch", warmup, most_alignment)
         pattern: list[Objective] = []
         for part in text.split(","):
             match = re.fullmatch(r"\s*(task|align)\s*:\s*([1-9]\d*)\s*", part)
@@ -63,7 +66,7 @@ class Schedule:
                     "objectives and counts such as 'task:3,align:1'"
                 )
             pattern += [cast("Objective", match[1])] * int(match[2])
-        return cls(tuple(pattern), False, warmup)
+        return cls(tuple(pattern), False, warmup, most_alignment)
 
     def objective(self, update: int, micro_batch: int = 0, accumulation: int = 1) -> Objective:
         """The objective of micro-batch `micro_batch` (from 0) within optimiser update `update` (from 0)."""
@@ -72,6 +75,10 @@ class Schedule:
         step = update - self.warmup if "task" in self.pattern else update
         if self.per_micro_batch:
             step = step * accumulation + micro_batch
+        if self.most_alignment is not None and "task" in self.pattern:
+            rounds, rest = divmod(step, len(self.pattern))
+            if rounds * self.pattern.count("align") + self.pattern[:rest].count("align") >= self.most_alignment:
+                return "task"
         return self.pattern[step % len(self.pattern)]
 
     def updates_for(self, task_updates: int) -> int:

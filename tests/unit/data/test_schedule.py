@@ -91,6 +91,19 @@ def test_patterns(text, expected):
     assert [Schedule.parse(text).objective(i) for i in range(8)] == expected
 
 
+@pytest.mark.parametrize("text", ["update", "task:2,align:3", "align:1,task:1", "micro_batch"])
+def test_after_the_most_alignment_updates_all_is_the_task(text):
+    plain, capped = Schedule.parse(text, warmup=2), Schedule.parse(text, warmup=2, most_alignment=4)
+    expected, aligned = [], 0
+    for update in range(40):
+        objective = plain.objective(update)
+        aligned += objective == "align"
+        expected.append(objective if aligned <= 4 else "task")
+    assert [capped.objective(update) for update in range(40)] == expected
+    assert expected.count("align") == 4
+    assert sum(capped.objective(update) == "task" for update in range(capped.updates_for(20))) == 20
+
+
 def test_warmup_delays_alignment():
     schedule = Schedule.parse("update", warmup=3)
     assert [schedule.objective(i) for i in range(7)] == ["task"] * 3 + ["task", "align", "task", "align"]
