@@ -256,7 +256,7 @@ def generate(
 
     model, style = _model_path(model), choice("completion-style", completion_style, STYLES)
     choice("backend", backend, ("transformers", "vllm"))
-    held = None if choice("constrained", constrained, ("none", "json")) == "none" else "json"
+    held: Any = None if choice("constrained", constrained, ("none", "json")) == "none" else "json"
     if held and (task is not Task.extraction or backend == "vllm"):
         raise RunError("--constrained json is for --task extraction and --backend transformers; leave it out")
     examples = read_examples(task.value, data, format=format, languages=codes(languages), split=split)

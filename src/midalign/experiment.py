@@ -239,6 +239,7 @@ class Experiment:
                 batch_tokens=recipe.generation.batch_tokens,
                 completion_style=recipe.evaluation.completion_style,
                 system=recipe.task.system,
+                constrained=recipe.generation.constrained,
                 partial=folder / f".{PREDICTIONS}.partial",
                 progress=self.progress,
             )

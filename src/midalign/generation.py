@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
@@ -21,7 +21,7 @@ from midalign.data.prompt_tokens import prompt_ids
 from midalign.data.prompts import render
 from midalign.errors import DataError, MissingFileError, RunError
 from midalign.generation_engine import Engine, TransformersEngine
-from midalign.metrics.completions import CompletionStyle
+from midalign.metrics.completions import ENTITY_SCHEMA, CompletionStyle
 from midalign.records import Prediction, TaskExample
 from midalign.runs import write_atomically
 
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 PREDICTIONS = "predictions.jsonl"
 Progress = Callable[[str, int, int], None]
+Constrained = Literal["json"]
 
 
 def generate(
@@ -41,6 +42,7 @@ def generate(
     batch_tokens: int = 8192,
     completion_style: CompletionStyle = "slots",
     system: str | None = None,
+    constrained: Constrained | None = None,
     partial: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Prediction]:
@@ -55,6 +57,8 @@ def generate(
         batch_tokens: Prompt and answer tokens of a batch, padding included.
         completion_style: See `midalign.data.prompts.render`.
         system: A system text to use instead of ours.
+        constrained: ``"json"`` holds the answers of extraction to the JSON that it asks for, as they are generated
+            (`midalign.generation_constraint`); None leaves the model free.
         partial: File that finished batches are appended to and read back from; None keeps nothing.
         progress: Called with a description, the number of answered examples, and how many there are.
 
@@ -62,15 +66,23 @@ def generate(
         One prediction per example, in their order. Special tokens are stripped, spaces at both ends too.
 
     Raises:
-        DataError: If a prompt and its answer do not fit into the model's window.
+        DataError: If a prompt and its answer do not fit into the model's window, or `constrained` is for a task whose
+            answers are no JSON.
+        MissingExtraError: If `constrained` is asked for and llguidance is not installed.
         MissingFileError: If the adapter is not there.
-        ModelError: If the adapter does not fit the model.
+        ModelError: If the adapter does not fit the model, or `constrained` the engine or the tokenizer.
         RunError: If `partial` cannot be written to.
     """
+    if constrained is not None and (other := next((e for e in examples if e.task != "extraction"), None)):
+        raise DataError(
+            f"item {other.id}: generation.constrained 'json' is for the task 'extraction'; the answers of "
+            f"{other.task!r} are no JSON. Leave it out."
+        )
     prompts = [render(e, tokenizer, completion_style=completion_style, system=system)[0] for e in examples]
     tokens = [prompt_ids(prompt, tokenizer) for prompt in prompts]
     engine = model if isinstance(model, Engine) else TransformersEngine(model, tokenizer)
     check_window(engine.config, examples, tokens, max_new_tokens)
+    engine.constrain(ENTITY_SCHEMA if constrained is not None else None)
     done = _read_partial(partial) if partial is not None else {}
     lengths = [len(ids) for ids in tokens]
     batches = list(batches_by_length(lengths, max_new_tokens, batch_tokens * engine.batch_factor))

@@ -5,7 +5,7 @@ Greedy, from the same prompt token ids, with the same end tokens; adapters throu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,10 @@ from midalign.models.loading import load_config, load_end_tokens
 
 # What vLLM's `max_lora_rank` may be (its LoRAConfig).
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+NO_CONSTRAINT = (
+    "generation.constrained 'json' is for generation.backend 'transformers'; with 'vllm', leave it out: the share of "
+    "answers that are JSON is among the scores (parse_rate)"
+)
 
 
 class VllmEngine(Engine):
@@ -82,6 +86,15 @@ class VllmEngine(Engine):
         from vllm.lora.request import LoRARequest
 
         self._request = LoRARequest(f"adapter-{self._adapters[path]}", self._adapters[path], str(path))
+
+    def constrain(self, schema: Mapping[str, Any] | None) -> None:
+        """Refuse: vLLM's own way of doing it has changed its name twice and is not tested here.
+
+        Raises:
+            ModelError: If there is a schema.
+        """
+        if schema is not None:
+            raise ModelError(NO_CONSTRAINT)
 
     def answer(self, rows: Sequence[list[int]], max_new_tokens: int) -> list[list[int]]:
         """Generate all rows."""

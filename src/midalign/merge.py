@@ -307,6 +307,7 @@ def _score_of(
             batch_tokens=recipe.generation.batch_tokens,
             completion_style=recipe.evaluation.completion_style,
             system=recipe.task.system,
+            constrained=recipe.generation.constrained,
         )
         strata, name = _strata(dev, predictions, recipe), MAIN_METRIC[recipe.task.name]
         sums = [resample_sums(stratum.stats, recipe.evaluation.resamples, recipe.seed) for stratum in strata]

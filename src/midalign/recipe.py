@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from midalign.data.parallel import ParallelFormat
 from midalign.data.schedule import Schedule
@@ -339,14 +339,15 @@ class Recipe(Section):
     generation: GenerationSection = GenerationSection()
     evaluation: EvaluationSection = EvaluationSection()
 
-    @model_validator(mode="after")
-    def _only_json_is_held_to_json(self) -> Recipe:
-        if self.generation.constrained is not None and self.task.name != "extraction":
+    @field_validator("generation")
+    @classmethod
+    def _only_json_is_held_to_json(cls, generation: GenerationSection, found: ValidationInfo) -> GenerationSection:
+        task = found.data.get("task")
+        if generation.constrained is not None and task is not None and task.name != "extraction":
             raise ValueError(
-                f"generation.constrained = 'json' is for the task extraction; the answers of {self.task.name} are no "
-                "JSON, so leave it out"
+                f"constrained: json is for the task extraction; the answers of {task.name} are no JSON, so leave it out"
             )
-        return self
+        return generation
 
     def as_dict(self) -> dict[str, Any]:
         """The resolved recipe as plain data, ready for JSON or YAML."""

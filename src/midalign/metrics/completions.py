@@ -17,6 +17,23 @@ CompletionStyle = Literal["slots", "intent_slots"]
 NO_SLOTS = "None"
 Failure = Literal["truncated", "not_json", "wrong_schema"]
 FAILURES: tuple[Failure, ...] = ("truncated", "not_json", "wrong_schema")
+# What `parse_entities` accepts, as JSON Schema. Types are open: which there are is the prompt's to say.
+ENTITY_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "Results": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"TypeName": {"type": "string"}, "Text": {"type": "string"}},
+                "required": ["TypeName", "Text"],
+                "additionalProperties": False,
+            },
+        }
+    },
+    "required": ["Results"],
+    "additionalProperties": False,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,262 @@
+"""Constrained JSON: a random model's answers parse under the task's schema; without the constraint they never do."""
+
+import json
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from transformers import PreTrainedTokenizerBase
+
+from midalign.cli import main
+from midalign.errors import DataError, MissingExtraError, ModelError, RecipeError
+from midalign.generation import generate
+from midalign.generation_engine import TransformersEngine
+from midalign.generation_vllm import VllmEngine
+from midalign.metrics.completions import ENTITY_SCHEMA, parse_entities
+from midalign.recipe_file import build_recipe
+from midalign.records import TaskExample
+from tests.conftest import build_model, build_tokenizer
+from tests.tiny_world import recipe_content
+
+pytest.importorskip("llguidance", reason="needs the extra 'constrained'")
+from midalign.generation_constraint import ConstrainedRows, JsonConstraint
+
+EXAMPLES = [
+    TaskExample(f"x:{i}", "extraction", "eng_Latn", text)
+    for i, text in enumerate(
+        ["licht", "на кухне am freitag", "wake me", "闹钟", "a", "turn on the light in the kitchen"]
+    )
+]
+OPTIONS = dict(max_new_tokens=90, system="")
+GOLD = '{"Results": [{"TypeName": "LOC", "Text": "K\\u00fcche \\" 闹钟 { ] в"}, {"TypeName": "", "Text": "x"}]}'
+
+
+def closing(family, seed, **changes):
+    """A random model that likes to end things: quotes, brackets and the end token are likely where allowed."""
+    tokenizer = build_tokenizer()
+    model = build_model(family, max_position_embeddings=256, **changes)
+    if family == "gpt2":
+        model = build_model(family, n_positions=256, max_position_embeddings=256, tie_word_embeddings=False)
+    head = model.get_output_embeddings()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(head.weight.shape, generator=generator))
+        for text in ('"', "]", "}"):
+            (token,) = tokenizer(text, add_special_tokens=False)["input_ids"]
+            head.weight[token] *= 3
+    return model, tokenizer
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
+def test_every_answer_of_a_random_model_that_ends_is_json_of_the_schema(family):
+    """An answer that does not end is cut off inside the JSON, and is said to be."""
+    ended = 0
+    for seed in range(4):
+        model, tokenizer = closing(family, seed)
+        free = generate(model, tokenizer, EXAMPLES, **OPTIONS)
+        assert all(parse_entities(p.prediction).failure for p in free)
+        held = generate(model, tokenizer, EXAMPLES, constrained="json", **OPTIONS)
+        for prediction in held:
+            output = parse_entities(prediction.prediction)
+            tokens = tokenizer(prediction.prediction, add_special_tokens=False)["input_ids"]
+            assert output.failure in (None, "truncated"), prediction.prediction
+            assert output.failure is None or len(tokens) > OPTIONS["max_new_tokens"] / 4
+            ended += output.failure is None
+        assert generate(model, tokenizer, EXAMPLES, **OPTIONS) == free, "the constraint is of one call"
+    assert ended > 3
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3", "qwen3_moe"])
+def test_batches_and_rounds_change_no_constrained_answer(family, monkeypatch):
+    model, tokenizer = closing(family, 1)
+    expected = [generate(model, tokenizer, [e], constrained="json", **OPTIONS)[0] for e in EXAMPLES]
+    for batch_tokens, rounds in ((100_000, 8), (300, 3), (100_000, 1), (100_000, 10_000)):
+        monkeypatch.setattr("midalign.generation_engine.ROUND", rounds)
+        found = generate(model, tokenizer, EXAMPLES, constrained="json", batch_tokens=batch_tokens, **OPTIONS)
+        assert found == expected
+
+
+def test_constrained_answers_equal_a_plain_loop_that_asks_a_fresh_matcher_at_every_step():
+    """Greedy over the tokens that leave the text a beginning of valid JSON; nothing is carried from step to step."""
+    from llguidance import LLMatcher
+    from llguidance.hf import from_tokenizer
+
+    from midalign.data.prompt_tokens import prompt_ids
+    from midalign.data.prompts import render
+
+    model, tokenizer = closing("llama", 2)
+    layout = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+    grammar = LLMatcher.grammar_from_json_schema(ENTITY_SCHEMA, overrides=layout)
+    known = from_tokenizer(tokenizer)
+    for example in EXAMPLES[:3]:
+        ids, new = prompt_ids(render(example, tokenizer, system="")[0], tokenizer), []
+        while len(new) < 40 and new[-1:] != [tokenizer.eos_token_id]:
+            with torch.no_grad():
+                order = model(torch.tensor([ids + new])).logits[0, -1].argsort(descending=True).tolist()
+            new.append(next(t for t in order if LLMatcher(known, grammar).validate_tokens([*new, t]) == len(new) + 1))
+        (found,) = generate(model, tokenizer, [example], constrained="json", max_new_tokens=40, system="")
+        assert found.prediction == tokenizer.decode(new, skip_special_tokens=True).strip()
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10_000), st.integers(384, 400))
+def test_random_logits_write_json_that_parses(seed, width):
+    """Sampled, not greedy: every branch of the schema; logits wider than the vocabulary, as models pad them."""
+    tokenizer = build_tokenizer()
+    rows = JsonConstraint(ENTITY_SCHEMA, tokenizer, [tokenizer.eos_token_id]).rows(3)
+    generator = torch.Generator().manual_seed(seed)
+    closing_tokens = [tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in ('"', "]", "}")]
+    ids = torch.ones(3, 1, dtype=torch.long)
+    for _ in range(120):
+        scores = torch.randn(3, width, generator=generator)
+        scores[:, closing_tokens] += 2
+        ids = torch.cat([ids, rows(ids, scores).argmax(-1, keepdim=True)], dim=1)
+    for row in ids[:, 1:].tolist():
+        ended = tokenizer.eos_token_id in row
+        row = row[: row.index(tokenizer.eos_token_id)] if ended else row
+        assert max(row) < 384
+        if ended:
+            text = tokenizer.decode(row)
+            assert parse_entities(text).failure is None
+            assert set(json.loads(text)) == {"Results"}
+
+
+@pytest.mark.parametrize("text", [GOLD, '{"Results": []}'])
+def test_gold_answers_are_allowed_and_end(text):
+    from midalign.data.prompts import completion
+    from midalign.records import Span
+
+    tokenizer = build_tokenizer()
+    example = TaskExample("x:0", "extraction", "eng_Latn", "a b", ("a", "b"), (Span("LOC", 0, 1), Span("PER", 1, 2)))
+    for gold in (json.dumps(json.loads(text), ensure_ascii=False), completion(example)):
+        rows = JsonConstraint(ENTITY_SCHEMA, tokenizer, [2]).rows(1)
+        ids = [1]
+        for token in [*tokenizer(gold, add_special_tokens=False)["input_ids"], 2]:
+            masked = rows(torch.tensor([ids]), torch.zeros(1, 384))[0]
+            assert masked[token] == 0, tokenizer.decode([*ids, token])
+            ids.append(token)
+        assert (masked == 0).nonzero().tolist() == [[2]], "nothing but the end follows"
+
+
+def test_any_of_several_end_tokens_may_end_an_answer():
+    tokenizer = build_tokenizer()
+    rows = JsonConstraint(ENTITY_SCHEMA, tokenizer, [2, 5]).rows(1)
+    ids = [1]
+    for token in tokenizer('{"Results": []}', add_special_tokens=False)["input_ids"]:
+        assert not torch.isfinite(rows(torch.tensor([ids]), torch.zeros(1, 384))[0, [2]]).any()
+        ids.append(token)
+    assert torch.isfinite(rows(torch.tensor([ids]), torch.zeros(1, 384))[0]).nonzero().flatten().tolist() == [2, 5]
+
+
+def test_an_adapter_is_constrained_as_well(tmp_path):
+    model, tokenizer = closing("llama", 3)
+    config = LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
+    get_peft_model(closing("llama", 3)[0], config).save_pretrained(tmp_path, save_embedding_layers=False)
+    found = generate(model, tokenizer, EXAMPLES, adapter=tmp_path, constrained="json", **OPTIONS)
+    assert {parse_entities(p.prediction).failure for p in found} <= {None, "truncated"}
+
+
+def test_an_interrupted_constrained_run_goes_on(tmp_path):
+    model, tokenizer = closing("llama", 1)
+    options = dict(OPTIONS, constrained="json", batch_tokens=250)
+    expected = generate(model, tokenizer, EXAMPLES, **options)
+    calls = []
+
+    def stop(_description, done, total):
+        calls.append(done)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(model, tokenizer, EXAMPLES, partial=tmp_path / "p", progress=stop, **options)
+    assert 0 < (tmp_path / "p").read_text(encoding="utf-8").count("\n") < len(EXAMPLES)
+    assert generate(model, tokenizer, EXAMPLES, partial=tmp_path / "p", **options) == expected
+
+
+def test_other_tasks_are_refused_before_anything_is_generated(monkeypatch):
+    monkeypatch.setattr(TransformersEngine, "answer", lambda *_: pytest.fail("generated"))
+    slots = [TaskExample("s:0", "slots", "eng_Latn", "a")]
+    with pytest.raises(DataError, match=r"item s:0: generation\.constrained 'json' is for the task 'extraction'"):
+        generate(build_model("llama"), build_tokenizer(), slots, constrained="json", **OPTIONS)
+
+
+def test_without_the_extra_the_message_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    with pytest.raises(
+        MissingExtraError, match=r"generation.constrained 'json'.*pip install 'midalign\[constrained\]'"
+    ):
+        generate(build_model("llama"), build_tokenizer(), EXAMPLES, constrained="json", **OPTIONS)
+    generate(build_model("llama"), build_tokenizer(), EXAMPLES[:1], max_new_tokens=2, system="")
+
+
+def test_a_tokenizer_of_another_library_is_refused():
+    class Slow(PreTrainedTokenizerBase):
+        pass
+
+    with pytest.raises(ModelError, match="cannot read this Slow"):
+        JsonConstraint(ENTITY_SCHEMA, Slow(), [2])
+
+
+def test_a_row_that_breaks_the_schema_is_an_error_not_a_wrong_answer():
+    rows = JsonConstraint(ENTITY_SCHEMA, build_tokenizer(), [2]).rows(1)
+    rows(torch.tensor([[1]]), torch.zeros(1, 384))
+    with pytest.raises(ModelError, match="does not work with this tokenizer"):
+        rows(torch.tensor([[1, 7]]), torch.zeros(1, 384))
+    assert isinstance(rows, ConstrainedRows)
+
+
+def test_vllm_refuses_by_name():
+    with pytest.raises(ModelError, match="backend 'transformers'"):
+        VllmEngine.constrain(object.__new__(VllmEngine), ENTITY_SCHEMA)
+    VllmEngine.constrain(object.__new__(VllmEngine), None)
+
+
+def test_a_recipe_takes_it_for_extraction_and_transformers_only(tmp_path):
+    content = recipe_content(tmp_path)
+    held = ["generation.constrained=json", "task.name=extraction"]
+    assert build_recipe(content, held).generation.constrained == "json"
+    assert build_recipe(content).generation.constrained is None
+    with pytest.raises(
+        RecipeError, match="generation: constrained: json is for the task extraction; the answers of slots"
+    ):
+        build_recipe(content, held[:1])
+    with pytest.raises(RecipeError, match="constrained: json is for backend: transformers"):
+        build_recipe(content, [*held, "generation.backend=vllm"])
+
+
+def test_the_command_holds_answers_and_tells_its_run_from_a_free_one(tmp_path, monkeypatch, capsys):
+    model, tokenizer = closing("llama", 1)
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "data").mkdir()
+    lines = ["# text = in Rom", "1\tin\tO\t-\t-", "2\tRom\tB-LOC\t-\t-", ""] * 2
+    (tmp_path / "data" / "de_x-ud-test.iob2").write_text("\n".join([*lines, ""]))
+    monkeypatch.chdir(tmp_path)
+    command = [
+        "midalign", "generate", "--model", "model", "--data", "data", "--task", "extraction", "--languages", "deu",
+        "--max-new-tokens", "80", "--system", "x",
+    ]  # fmt: skip
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [*command, *arguments])
+        try:
+            main()
+        except SystemExit as ended:
+            return ended.code
+        return 0
+
+    assert run("--out", "held", "--constrained", "json") in (0, None)
+    predictions = [json.loads(line) for line in (tmp_path / "held" / "predictions.jsonl").read_text().splitlines()]
+    assert {parse_entities(p["prediction"]).failure for p in predictions} <= {None, "truncated"}
+    assert run("--out", "held") == 2
+    assert "other inputs" in capsys.readouterr().err.replace("\n", " ")
+    assert run("--out", "free") in (0, None)
+    fingerprints = [
+        json.loads((tmp_path / out / "manifest.json").read_text())["fingerprint"] for out in ("held", "free")
+    ]
+    assert fingerprints[0] != fingerprints[1]
+    assert run("--out", "vllm", "--constrained", "json", "--backend", "vllm") == 2
+    assert run("--out", "slots", "--constrained", "json", "--task", "slots") == 2
