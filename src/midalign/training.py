@@ -6,20 +6,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
-import time
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from datasets import Dataset
 from peft import LoraConfig, prepare_model_for_kbit_training
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import (
     EarlyStoppingCallback,
@@ -30,11 +28,11 @@ from transformers import (
     TrainerCallback,
 )
 from transformers.pytorch_utils import Conv1D
-from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig
 
 from midalign.alignment import choose_layer
 from midalign.alternation import AlignmentTrainer
+from midalign.checkpoints import Stopwatch, last_whole_checkpoint, stopped_early_at
 from midalign.data.prompt_tokens import training_rows
 from midalign.errors import ModelError, RecipeError, RunError, UserError
 from midalign.model_card import model_card
@@ -57,7 +55,6 @@ Objective = Literal["joint", "task", "align"]
 TRAINING_FILE = "training.json"
 ADAPTER = "adapter"
 _CHECKPOINTS = "checkpoints"
-_OPTIMIZER_STATES = ("optimizer.pt", "optimizer.bin", "optimizer_0", "latest")  # the last three: FSDP, FSDP, DeepSpeed
 
 
 def train(
@@ -108,32 +105,17 @@ def train(
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(_Report(progress, objective))
+    trainer.add_callback(Stopwatch())
     with trainer.accelerator.main_process_first():  # it deletes what is half-written
         checkpoint = last_whole_checkpoint(out / _CHECKPOINTS)
+    if checkpoint is not None and (end := stopped_early_at(checkpoint)) is not None:
+        trainer.args.max_steps = end
     if begin is not None:
         begin()
-    start = time.monotonic()
-    try:
+    with _explained(out):
         trainer.train(resume_from_checkpoint=checkpoint)
-    except Exception as fault:
-        if not disk_is_full(fault):
-            raise
-        raise RunError(
-            f"the disk of {str(out)!r} is full, so a checkpoint could not be saved. The one before it is whole: free "
-            "some space, and the same command goes on from there."
-        ) from fault
-    summary = {
-        "objective": objective,
-        "layer": trainer.objective.top if trainer.objective else None,
-        "stopped_aligning_at": trainer.aligning_until(),
-        "updates": trainer.state.global_step,
-        "task_examples": len(task_data.train) if objective != "align" else 0,
-        "pairs": len(pair_data.train),
-        "seconds": round(time.monotonic() - start, 3),
-        "resumed_from": checkpoint,
-        "log_history": trainer.state.log_history,
-    }
-    _save_adapter(trainer, out / ADAPTER, model_card(recipe, objective, summary))
+        summary = _summary(trainer, objective, task_data, pair_data, checkpoint)
+        _save_adapter(trainer, out / ADAPTER, model_card(recipe, objective, summary))
     if trainer.args.process_index == 0:
         write_json(out / TRAINING_FILE, summary)
         shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
@@ -197,6 +179,55 @@ def build_trainer(
         if parameter.requires_grad and parameter.dtype == torch.bfloat16 and recipe.model.quantization:
             parameter.data = parameter.data.float()
     return trainer
+
+
+def _summary(
+    trainer: AlignmentTrainer, objective: Objective, task_data: TaskData, pair_data: PairData, checkpoint: str | None
+) -> dict[str, Any]:
+    """What ``training.json`` holds."""
+    # The Trainer makes its callbacks anew on resume.
+    stopwatch = next(each for each in trainer.callback_handler.callbacks if isinstance(each, Stopwatch))
+    return {
+        "objective": objective,
+        "layer": trainer.objective.top if trainer.objective else None,
+        "stopped_aligning_at": trainer.aligning_until(),
+        "updates": trainer.state.global_step,
+        "task_examples": len(task_data.train) if objective != "align" else 0,
+        "pairs": len(pair_data.train),
+        "seconds": stopwatch.seconds,
+        "resumed_from": checkpoint,
+        "log_history": trainer.state.log_history,
+    }
+
+
+@contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    """Turn what ends a training from outside into an error that says so, and how to go on.
+
+    Raises:
+        RunError: If the disk is full, or another process of the training has ended.
+    """
+    try:
+        yield
+    except Exception as fault:
+        if disk_is_full(fault):
+            raise RunError(
+                f"the disk of {str(out)!r} is full, so a checkpoint or the adapter could not be saved. The checkpoint "
+                "before it is whole: free some space, and the same command goes on from there."
+            ) from fault
+        if _process_is_gone(fault):
+            raise RunError(
+                "another process of this training, or a worker that reads its data, has ended "
+                f"({str(fault).splitlines()[0]}). Was it killed for lack of memory? Its own output says more. The "
+                f"newest whole checkpoint in {str(out)!r} is kept, and the same command goes on from there."
+            ) from fault
+        raise
+
+
+def _process_is_gone(fault: Exception) -> bool:
+    """Whether an exception comes from the loss of another process, as gloo, NCCL, the store or a DataLoader say it."""
+    signs = ("Connection closed by peer", "Connection reset by peer", "DataLoader worker")
+    return isinstance(fault, dist.DistError) or any(sign in str(fault) for sign in signs)
 
 
 class _Report(TrainerCallback):  # type: ignore[misc]
@@ -274,42 +305,6 @@ def linear_names(model: nn.Module) -> list[str]:
     return sorted(names)
 
 
-def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; half-written ones are skipped with a warning and deleted.
-
-    The trainer writes ``trainer_state.json`` last, so that a checkpoint whose state can be read is whole after a kill;
-    files that a failing disk cut short are found by their own formats.
-    """
-    while folder.is_dir():
-        newest = get_last_checkpoint(str(folder))
-        if newest is None:
-            return None
-        fault = _fault_of_checkpoint(Path(newest))
-        if fault is None:
-            return str(newest)
-        logger.warning("checkpoint %s is half-written or broken (%s); going on from an older one", newest, fault)
-        shutil.rmtree(newest)
-    return None
-
-
-def _fault_of_checkpoint(checkpoint: Path) -> str | None:
-    """The first file of a checkpoint that is missing, cut short or of no use; None if it is whole."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return "trainer_state.json"
-    if not any((checkpoint / name).exists() for name in _OPTIMIZER_STATES):
-        return "optimizer.pt"
-    try:
-        with safe_open(checkpoint / "adapter_model.safetensors", "pt") as file:
-            if not all(torch.isfinite(file.get_tensor(name)).all() for name in file.keys()):  # noqa: SIM118 - no dict
-                return "adapter_model.safetensors holds numbers that are not finite"
-    except (OSError, SafetensorError):
-        return "adapter_model.safetensors"
-    cut = [file.name for file in sorted(checkpoint.glob("*.pt*")) if not zipfile.is_zipfile(file)]
-    return cut[0] if cut else None
-
-
 def _load(recipe: Recipe) -> PreTrainedModel:
     section = recipe.model
     model = load_model(
@@ -345,11 +340,16 @@ def _save_adapter(trainer: AlignmentTrainer, target: Path, card: str) -> None:
     if main:
         shutil.rmtree(temporary, ignore_errors=True)
     together()
-    trainer.save_model(str(temporary))
-    together()
-    if main:
-        (temporary / "training_args.bin").unlink(missing_ok=True)  # a pickle
-        (temporary / "README.md").write_text(card, encoding="utf-8")
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)  # noqa: PTH105
+    try:
+        trainer.save_model(str(temporary))
+        together()
+        if main:
+            (temporary / "training_args.bin").unlink(missing_ok=True)  # a pickle
+            (temporary / "README.md").write_text(card, encoding="utf-8")
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(temporary, target)  # noqa: PTH105
+    except BaseException:
+        if main:
+            shutil.rmtree(temporary, ignore_errors=True)  # on a full disk it would be in the way
+        raise
     together()

@@ -1,7 +1,9 @@
 """Training one adapter from a recipe: what is trained, what is left behind, and going on after an interruption."""
 
+import contextlib
 import errno
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -15,12 +17,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from midalign.alternation import AlignmentTrainer
+from midalign.checkpoints import last_whole_checkpoint
 from midalign.data.prompt_tokens import IGNORED
 from midalign.errors import DataError, ModelError, RecipeError, RunError
 from midalign.models.loading import load_model, load_tokenizer
 from midalign.recipe_data import read_pair_data, read_task_data
 from midalign.recipe_file import build_recipe, load_recipe
-from midalign.training import build_trainer, last_whole_checkpoint, linear_names, lora_config, train, training_arguments
+from midalign.training import _save_adapter, build_trainer, linear_names, lora_config, train, training_arguments
 from tests.conftest import build_model, build_tokenizer
 from tests.tiny_world import recipe_content, write_lines, write_slots, write_world
 
@@ -238,6 +242,36 @@ def test_early_stopping_comes_at_the_same_update_after_an_interruption(recipe, t
     assert same(adapter(tmp_path / "cut"), adapter(tmp_path / "whole"))
 
 
+STOPPED = {
+    "early stopping": [
+        "training.max_steps=20", "training.learning_rate=3.0", "training.metric_for_best_model=eval_loss",
+        "training.greater_is_better=false", "training.load_best_model_at_end=true", "early_stopping_patience=4",
+    ],
+    "no longer aligning": ["training.max_steps=6", "alignment.patience=1"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STOPPED)
+def test_a_training_that_had_stopped_early_and_was_killed_before_its_adapter_was_saved_adds_no_update(
+    recipe, tmp_path, monkeypatch, name
+):
+    made = recipe(
+        "training.save_steps=1", "training.eval_strategy=steps", "training.eval_steps=1", "task.limit_dev=2",
+        *STOPPED[name],
+    )  # fmt: skip
+    whole = train(made, tmp_path / "whole", progress=quiet)
+    assert whole["updates"] < 2 * made.training["max_steps"], "it stops early here"
+    monkeypatch.setattr("midalign.training._save_adapter", lambda *_: (_ for _ in ()).throw(KilledError))
+    with pytest.raises(KilledError):
+        train(made, tmp_path / "cut", progress=quiet)
+    monkeypatch.undo()
+    resumed = train(made, tmp_path / "cut", progress=quiet)
+    assert resumed["resumed_from"].endswith(f"checkpoint-{whole['updates']}")
+    assert resumed["updates"] == whole["updates"]
+    assert resumed["stopped_aligning_at"] == whole["stopped_aligning_at"]
+    assert same(adapter(tmp_path / "cut"), adapter(tmp_path / "whole"))
+
+
 @pytest.mark.parametrize("objective", ["joint", "align"])
 def test_nan_ends_in_a_clear_error_and_no_adapter(recipe, tmp_path, objective):
     made = recipe("training.learning_rate=1e30", "training.max_grad_norm=0", "training.max_steps=6")
@@ -262,11 +296,99 @@ def test_a_full_disk_is_a_clear_error_and_the_checkpoint_before_it_stays_good(sa
         return real(*args, **kwargs)
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(RunError, match="is full, so a checkpoint could not be saved"):
+    with pytest.raises(RunError, match="is full, so a checkpoint or the adapter could not be saved"):
         train(saving, tmp_path / "cut", progress=quiet)
     monkeypatch.undo()
     assert train(saving, tmp_path / "cut", progress=quiet)["resumed_from"] is not None
     assert same(adapter(tmp_path / "cut"), adapter(tmp_path / "whole"))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own of 4 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system cannot be mounted here (it needs root)")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize(("while_saving", "left"), [("a checkpoint", "checkpoint-2"), ("the adapter", "checkpoint-6")])
+def test_on_a_disk_that_is_really_full_the_checkpoint_before_stays_good(
+    saving, tmp_path, small_disk, monkeypatch, while_saving, left
+):
+    train(saving, tmp_path / "whole", progress=quiet)
+    filler, out = small_disk / "filler", small_disk / "cut"
+
+    def fill():
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+
+    def save_adapter(*args):
+        fill()
+        _save_adapter(*args)
+
+    def progress(_description, done, _total):
+        if while_saving == "a checkpoint" and done == 3:
+            fill()
+
+    monkeypatch.setattr("midalign.training._save_adapter", save_adapter)
+    with pytest.raises(RunError, match=r"is full.*the same command goes on from there"):
+        train(saving, out, progress=progress)
+    monkeypatch.undo()
+    assert not [path for path in out.iterdir() if "adapter" in path.name], "no half of an adapter"
+    filler.unlink()
+    assert train(saving, out, progress=quiet)["resumed_from"].endswith(left)
+    assert same(adapter(out), adapter(tmp_path / "whole"))
+
+
+def test_a_killed_data_worker_is_a_clear_error_and_the_checkpoint_before_it_stays_good(recipe, tmp_path):
+    made = recipe("training.max_steps=3", "training.save_steps=1", "training.dataloader_num_workers=1")
+    train(made, tmp_path / "whole", progress=quiet)
+
+    def progress(_description, done, _total):
+        if done == 3:
+            for worker in multiprocessing.active_children():
+                worker.kill()
+                worker.join()
+
+    with pytest.raises(RunError, match=r"a worker that reads its data, has ended .*the same command goes on"):
+        train(made, tmp_path / "cut", progress=progress)
+    assert train(made, tmp_path / "cut", progress=quiet)["resumed_from"]
+    assert same(adapter(tmp_path / "cut"), adapter(tmp_path / "whole"))
+
+
+def test_a_loss_that_was_not_finite_once_leaves_the_checkpoint_before_it_good(saving, tmp_path, monkeypatch):
+    train(saving, tmp_path / "whole", progress=quiet)
+    compute, calls = AlignmentTrainer.compute_loss, []
+
+    def flaky(*args, **kwargs):
+        calls.append(1)
+        return compute(*args, **kwargs) * (float("nan") if len(calls) == 4 else 1.0)
+
+    monkeypatch.setattr(AlignmentTrainer, "compute_loss", flaky)
+    with pytest.raises(ModelError, match="loss is nan at update 4"):
+        train(saving, tmp_path / "cut", progress=quiet)
+    monkeypatch.undo()
+    assert train(saving, tmp_path / "cut", progress=quiet)["resumed_from"].endswith("checkpoint-3")
+    assert same(adapter(tmp_path / "cut"), adapter(tmp_path / "whole"))
+
+
+def test_the_seconds_of_a_resumed_training_include_those_before_its_checkpoint(saving, tmp_path):
+    def slow(_description, done, _total):
+        time.sleep(0.5 if done <= 3 else 0)
+        if done == 4:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train(saving, tmp_path / "cut", progress=slow)
+    start = time.monotonic()
+    summary = train(saving, tmp_path / "cut", progress=quiet)
+    assert summary["resumed_from"].endswith("checkpoint-3")
+    assert 1.5 < summary["seconds"] < 1.5 + 5 + time.monotonic() - start
 
 
 def test_another_fault_of_the_trainer_is_not_called_a_full_disk(saving, tmp_path, monkeypatch):

@@ -1,0 +1,95 @@
+"""Checkpoints of an interrupted training: which one is whole, whether training had stopped there, and its seconds."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import get_last_checkpoint
+
+logger = logging.getLogger(__name__)
+
+_STATE = "trainer_state.json"
+_OPTIMIZER_STATES = ("optimizer.pt", "optimizer.bin", "optimizer_0", "latest")  # the last three: FSDP, FSDP, DeepSpeed
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end; half-written ones are skipped with a warning and deleted.
+
+    The trainer writes ``trainer_state.json`` last, so that a checkpoint whose state can be read is whole after a kill;
+    files that a failing disk cut short are found by their own formats.
+    """
+    while folder.is_dir():
+        newest = get_last_checkpoint(str(folder))
+        if newest is None:
+            return None
+        fault = _fault_of_checkpoint(Path(newest))
+        if fault is None:
+            return str(newest)
+        logger.warning("checkpoint %s is half-written or broken (%s); going on from an older one", newest, fault)
+        shutil.rmtree(newest)
+    return None
+
+
+def _fault_of_checkpoint(checkpoint: Path) -> str | None:
+    """The first file of a checkpoint that is missing, cut short or of no use; None if it is whole."""
+    try:
+        json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return _STATE
+    if not any((checkpoint / name).exists() for name in _OPTIMIZER_STATES):
+        return "optimizer.pt"
+    try:
+        with safe_open(checkpoint / "adapter_model.safetensors", "pt") as file:
+            if not all(torch.isfinite(file.get_tensor(name)).all() for name in file.keys()):  # noqa: SIM118 - no dict
+                return "adapter_model.safetensors holds numbers that are not finite"
+    except (OSError, SafetensorError):
+        return "adapter_model.safetensors"
+    cut = [file.name for file in sorted(checkpoint.glob("*.pt*")) if not zipfile.is_zipfile(file)]
+    return cut[0] if cut else None
+
+
+def stopped_early_at(checkpoint: str) -> int | None:
+    """The update at which a callback had ended the training when the checkpoint was written; None if none had.
+
+    The Trainer forgets that on resume and makes one more update, or as many as there are to the next evaluation.
+    """
+    state = json.loads((Path(checkpoint) / _STATE).read_text(encoding="utf-8"))
+    stopped = state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]
+    return int(state["global_step"]) if stopped and state["global_step"] < state["max_steps"] else None
+
+
+class Stopwatch(TrainerCallback, ExportableState):  # type: ignore[misc]
+    """Seconds of a training, with those before an interruption, up to the checkpoint that it went on from.
+
+    Attributes:
+        before: Seconds up to that checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self.before = 0.0
+        self._start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds until now, to the millisecond."""
+        return round(self.before + time.monotonic() - self._start, 3)
+
+    def state(self) -> dict[str, Any]:
+        """What the Trainer keeps in a checkpoint."""
+        return {"args": {}, "attributes": {"before": self.seconds}}
+
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Take what the checkpoint holds, also where the Trainer was not told to restore callbacks."""
+        kept = state.stateful_callbacks.get(type(self).__name__)
+        if isinstance(kept, dict):
+            self.before = kept["attributes"]["before"]
