@@ -10,6 +10,7 @@ A claim *holds* where the interval lies on its side of zero, is *contradicted* w
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from run import HERE, recipe_of
+from run import HERE, NEEDED, recipe_of
 from scipy import stats
 
 from midalign.evaluation import SCORES
@@ -292,18 +293,153 @@ def layers_below(runs: Runs) -> Row:
     return Row(13, "aligning layer k raises the layers below it", "rises below k too", ours, rows[0].verdict())
 
 
-CLAIMS: dict[int, tuple[tuple[str, ...], Callable[[Runs], Row]]] = {
-    0: (("sft", "joint"), retrieval_gain),
-    1: (("base",), middle_layers),
-    2: (("base", "sft"), retrieval_predicts_transfer),
-    3: (("base", "sft", "joint"), sft_does_not_align),
-    4: (("sft", "joint", "shuffled"), aligned_gain),
-    5: (("sft", "joint"), supervised_do_not_lose),
-    6: (("sft", "joint", "shuffled"), unseen_gain),
-    7: (("sft", "joint", "bottom", "top"), layers),
-    8: (("sft", "joint", "two_languages"), more_languages),
-    10: (("sft", "joint", "alignment", "merged"), merged),
-    12: (("sft", "joint"), scripts),
-    13: (("sft", "joint"), layers_below),
+CLAIMS: dict[int, Callable[[Runs], Row]] = {
+    0: retrieval_gain,
+    1: middle_layers,
+    2: retrieval_predicts_transfer,
+    3: sft_does_not_align,
+    4: aligned_gain,
+    5: supervised_do_not_lose,
+    6: unseen_gain,
+    7: layers,
+    8: more_languages,
+    10: merged,
+    12: scripts,
+    13: layers_below,
 }
-"""Number of the claim (0: retrieval itself) to the arms that it needs and the function that tests it."""
+"""Number of the claim (0: retrieval itself) to the function that tests it; `run.NEEDED` has its arms."""
+
+
+BEYOND = {
+    "shuffled": "the control: each sentence aligned with the translation of another one",
+    "bottom": "layer 2",
+    "top": "the last layer",
+    "pool_last": "pooling: last token",
+    "pool_mean_unit": "pooling: mean of unit-length states (robust to sinks)",
+    "two_layers": "two layers",
+    "temperature_01": "temperature 0.1, the paper's",
+    "forward": "one direction, as the reference implementation",
+    "anchored": "English side detached",
+    "three_to_one": "three task updates to one of alignment",
+    "first_half": "alignment in the first half only",
+    "weight_03": "alignment loss times 0.3",
+    "mlp_only": "alignment moves the adapters of the MLPs only",
+    "merged": "alignment adapter merged, weight tuned on dev",
+}
+
+
+def claims_table(rows: Sequence[Row]) -> list[str]:
+    """The main table, as Markdown lines."""
+    lines = ["| | claim | the paper (Llama 3 8B) | here | verdict |", "|---|---|---|---|---|"]
+    lines += [f"| {r.number or ''} | {r.claim} | {r.paper} | {r.ours} | **{r.verdict}** |" for r in rows]
+    return lines
+
+
+def scores_table(runs: Runs) -> list[str]:
+    """Levels of SFT, and what each main arm changes, metric by metric."""
+    lines = ["| languages | score | SFT | joint | shuffled pairs | merged |", "|---|---|---|---|---|---|"]
+    for group in ("supervised", "aligned", "aligned, high", "aligned, low", "unseen"):
+        for metric, name in METRICS.items():
+            level = np.mean([runs.score(run, "sft", metric, GROUPS[group]) for run in runs.having("sft")])
+            cells = [
+                str(runs.gain(arm, group, metric)) if runs.having("sft", arm) else "–"
+                for arm in ("joint", "shuffled", "merged")
+            ]
+            lines.append(f"| {group} | {name} | {level:.1f} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def beyond_table(runs: Runs) -> list[str]:
+    """Every arm against SFT: aligned languages by score, supervised slot F1, retrieval, and training time."""
+    head = "| arm | runs | slot F1, aligned | label | value | intent | slot F1, supervised | retrieval | time |"
+    lines = [head, "|---" * 9 + "|"]
+    for arm, what in ({"joint": "the setting of all claims above"} | BEYOND).items():
+        done = runs.having("sft", arm)
+        if not done:
+            continue
+        gains = [str(runs.gain(arm, "aligned", metric)) for metric in METRICS]
+        supervised = runs.gain(arm, "supervised")
+        rises = Estimate(
+            tuple(
+                runs.retrieval(run, arm, runs.layer(run), GROUPS["aligned"])
+                - runs.retrieval(run, "sft", runs.layer(run), GROUPS["aligned"])
+                for run in done
+            )
+        )
+        trained = [run for run in done if (run / arm / TRAINING_FILE).exists()]
+        ratio = np.median([runs.seconds(run, arm) / runs.seconds(run, "sft") for run in trained]) if trained else None
+        cost = "–" if ratio is None else f"{ratio:.2f}x"
+        lines.append(f"| {what} | {len(done)} | " + " | ".join(gains) + f" | {supervised} | {rises} | {cost} |")
+    return lines
+
+
+def languages_table(runs: Runs) -> list[str]:
+    """Slot F1 of every language, SFT and joint."""
+    lines = ["| language | role | level | SFT | joint less SFT |", "|---|---|---|---|---|"]
+    done = runs.having("sft", "joint")
+    for role in ("supervised", "aligned", "unseen"):
+        for code in ROLES[role]:
+            before = [runs.scores(run, "sft")["slot_f1", code] for run in done]
+            after = [runs.scores(run, "joint")["slot_f1", code] for run in done]
+            level = "low" if code in LOW else "high"
+            gain = Estimate(tuple(np.subtract(after, before)))
+            lines.append(f"| {code} | {role} | {level} | {np.mean(before):.1f} | {gain} |")
+    return lines
+
+
+def curve_table(runs: Runs) -> list[str]:
+    """Retrieval by layer: all directions, and between English and the aligned languages."""
+    arms = [arm for arm in ("base", "sft", "joint", "shuffled", "merged") if runs.having(arm)]
+    lines = ["| layer | " + " | ".join(arms) + " |", "|---" * (len(arms) + 1) + "|"]
+    for layer in range(len(runs.probe(runs.having("sft")[0], "sft"))):
+        cells = []
+        for arm in arms:
+            done = runs.having(arm)
+            every = np.mean([runs.retrieval(run, arm, layer) for run in done])
+            aligned = np.mean([runs.retrieval(run, arm, layer, GROUPS["aligned"]) for run in done])
+            cells.append(f"{every:.1f} / {aligned:.1f}")
+        lines.append(f"| {layer} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def runs_table(runs: Runs) -> list[str]:
+    """Each run by itself: nothing is averaged away."""
+    lines = ["| base | seed | SFT, aligned | joint | shuffled | merged |", "|---|---|---|---|---|---|"]
+    for run in runs.having("sft"):
+        codes = GROUPS["aligned"]
+        cells = [
+            f"{runs.score(run, arm, 'slot_f1', codes):.1f}" if run in runs.having(arm) else "–"
+            for arm in ("sft", "joint", "shuffled", "merged")
+        ]
+        lines.append(f"| {run.parent.name} | {run.name.removeprefix('seed')} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def main() -> None:
+    """Reads the arguments; prints, or writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="the folder that run.py wrote to")
+    parser.add_argument("--claim", type=int, choices=list(CLAIMS), help="only this claim")
+    parser.add_argument("--write", type=Path, help="the page to write")
+    given = parser.parse_args()
+    runs = Runs(given.out)
+    numbers = [given.claim] if given.claim is not None else list(CLAIMS)
+    rows = [test(runs) for number, test in CLAIMS.items() if number in numbers and runs.having(*NEEDED[number])]
+    table = claims_table(rows)
+    if given.write is None:
+        print("\n".join(table))
+        return
+    page = (HERE / "evidence.md.in").read_text()
+    parts = {
+        "claims": table, "scores": scores_table(runs), "beyond": beyond_table(runs), "languages": languages_table(runs),
+        "curve": curve_table(runs), "runs": runs_table(runs),
+    }  # fmt: skip
+    for name, lines in parts.items():
+        page = page.replace(f"<!-- {name} -->", "\n".join(lines))
+    bases = sorted({run.parent.name for run in runs.runs})
+    page = page.replace("<!-- count -->", f"{len(runs.runs)} runs ({len(bases)} bases)")
+    given.write.write_text(page)
+
+
+if __name__ == "__main__":
+    main()

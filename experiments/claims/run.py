@@ -38,6 +38,21 @@ from midalign.training import ADAPTER, TRAINING_FILE, train
 
 HERE = Path(__file__).parent
 ARMS: dict[str, dict[str, Any]] = yaml.safe_load((HERE / "arms.yaml").read_text())
+NEEDED: dict[int, list[str]] = {
+    0: ["sft", "joint"],
+    1: ["base", "sft"],
+    2: ["base", "sft", "joint"],
+    3: ["base", "sft", "joint"],
+    4: ["sft", "joint", "shuffled"],
+    5: ["sft", "joint"],
+    6: ["sft", "joint", "shuffled"],
+    7: ["sft", "joint", "bottom", "top"],
+    8: ["sft", "joint", "two_languages"],
+    10: ["sft", "joint", "alignment", "merged"],
+    12: ["sft", "joint"],
+    13: ["sft", "joint"],
+}
+"""The arms that each claim needs, in an order in which they can be run; 0 is the rise of retrieval itself."""
 SHOWN = ("slot_f1", "label_f1", "value_f1", "intent_accuracy")
 
 
@@ -75,6 +90,7 @@ def run_arm(base: Path, seed: int, arm: str, out: Path, *, dev: bool) -> None:
     if (folder / SCORES).exists():
         return
     started = time.monotonic()
+    write_json(folder.parent / "base.json", {"path": str(base)})
     spec = ARMS[arm]
     recipe = recipe_of(base, seed, arm)
     task, corpus = read_task_data(recipe), read_probe_corpus(recipe)
@@ -128,6 +144,7 @@ def main() -> None:
     parser.add_argument("--bases", nargs="+", type=Path, required=True, help="folders of midalign testbed build")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--claim", type=int, choices=list(NEEDED), help="the arms of this claim, instead of --arms")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--dev", action="store_true", help="score on dev items, to choose settings")
     parser.add_argument("--threads", type=int, default=1)
@@ -135,7 +152,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     for seed in given.seeds:
         for base in given.bases:
-            for arm in given.arms:
+            for arm in given.arms if given.claim is None else NEEDED[given.claim]:
                 run_arm(base.resolve(), seed, arm, given.out, dev=given.dev)
 
 

@@ -14,8 +14,8 @@ from midalign.margin import retrieval_accuracy
 from midalign.testbed.base import Profile, build_base
 from midalign.testbed.chance import chance
 from midalign.testbed.inspect import inspect_base
-from midalign.testbed.tasks import parallel_rows
-from midalign.testbed.world import World, anchor_free
+from midalign.testbed.tasks import known_anchor_free, parallel_rows
+from midalign.testbed.world import World
 
 TINY = Profile(
     languages=("eng_Latn", "deu_Latn", "ell_Grek"),
@@ -40,7 +40,8 @@ def test_the_layer_curve_is_that_of_a_plain_loop_and_an_untrained_model_copies_n
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path)
     model = LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
-    rows = parallel_rows(World(0, TINY.languages), TINY.languages, 24, chance(0, "parallel_anchor_free"), anchor_free)
+    world = World(0, TINY.languages)
+    rows = parallel_rows(world, TINY.languages, 24, chance("0 parallel_anchor_free"), known_anchor_free(world))
     with torch.no_grad():
         states = [
             torch.stack(
