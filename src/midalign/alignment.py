@@ -26,6 +26,7 @@ from midalign.data.pair_batches import PAIR_KEYS, PairCollator, PairDataset, fal
 from midalign.losses import info_nce
 from midalign.margin import retrieval_accuracy
 from midalign.models.hidden import find_decoder, pooled_states, stopped_states
+from midalign.models.tokens import window
 from midalign.pooling import pool
 from midalign.recipe import AlignmentConfig
 from midalign.records import ParallelPair
@@ -192,7 +193,7 @@ def choose_layer(
         The best layer (the lowest of equals; never 0, which has no block to train) and the accuracy of every layer, by
         cosine, averaged over both directions and the pairs of languages.
     """
-    data = PairDataset(pairs, tokenizer)
+    data = PairDataset(pairs, tokenizer, window(model, tokenizer))
     collate = PairCollator(tokenizer.pad_token_id or 0)
     device = next(model.parameters()).device
     depth = find_decoder(model).depth

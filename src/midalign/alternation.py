@@ -31,6 +31,7 @@ from midalign.data.pair_batches import PAIR_KEYS, PairCollator, PairDataset
 from midalign.data.schedule import AlternatingBatchSampler, Objective, Schedule
 from midalign.errors import DataError, ModelError, RecipeError
 from midalign.models.hidden import find_decoder, unwrap, verify_stopping
+from midalign.models.tokens import window
 from midalign.recipe import AlignmentConfig
 from midalign.records import ParallelPair
 from midalign.temperature import LearnedTemperature
@@ -66,9 +67,7 @@ class AlternatingMixin:
         super().__init__(*args, **kwargs)
         me: Any = self
         self.alignment = alignment or AlignmentConfig()
-        self.schedule = Schedule.parse(
-            self.alignment.schedule, self.alignment.warmup, self.alignment.max_updates
-        )
+        self.schedule = Schedule.parse(self.alignment.schedule, self.alignment.warmup, self.alignment.max_updates)
         self._sums: dict[str, torch.Tensor] = {}
         self.pairs: PairDataset | None = None
         self.held_out: PairDataset | None = None
@@ -92,7 +91,8 @@ class AlternatingMixin:
                 "alignment.patience needs training.dataloader_num_workers = 0: workers fetch batches ahead, so that "
                 "where alignment stops would depend on timing"
             )
-        limit = getattr(me.args, "max_length", None)
+        limits = [getattr(me.args, "max_length", None), window(me.model, me.processing_class)]
+        limit = min((limit for limit in limits if limit is not None), default=None)
         self.pairs = PairDataset(pairs, me.processing_class, limit)
         learned = None
         if self.alignment.learn_temperature is not None:
@@ -253,8 +253,8 @@ class AlternatingMixin:
             others = [p for name, p in named if not any(word in name for word in words)]
             if len(others) == len(named):
                 raise ModelError(
-                    f"alignment.modules = {list(words)}: no trained weight has such a word in its name, so nothing would "
-                    f"be aligned. One of the names is {named[0][0]!r}."
+                    f"alignment.modules = {list(words)}: no trained weight has such a word in its name, so nothing "
+                    f"would be aligned. One of the names is {named[0][0]!r}."
                 )
         for parameter in others:
             parameter.requires_grad_(False)

@@ -61,7 +61,7 @@ def read_task_data(recipe: Recipe) -> TaskData:
     test = _read_split(recipe, task.test_split, languages.all)
     dev = _without(dev, test, "dev_split", "test_split")
     train = _without(train, [*dev, *test], "train_split", "dev_split and task.test_split")
-    data = TaskData(_limited(train, task.limit_train), _limited(dev, task.limit_dev), _limited(test, task.limit_test))
+    data = TaskData(limited(train, task.limit_train), limited(dev, task.limit_dev), limited(test, task.limit_test))
     for name, wanted in (("train", languages.supervised), ("dev", languages.supervised), ("test", languages.all)):
         present = {role_language(example) for example in getattr(data, name)}
         pivot = {ENGLISH} if task.name == "translation" else set()
@@ -92,7 +92,7 @@ def read_pair_data(recipe: Recipe, evaluated: Iterable[str] = ()) -> PairData:
         evaluated: Texts that the model is evaluated on: of the dev and test items, of the probe.
 
     Raises:
-        UserError: From the reader.
+        UserError: From the reader; or if no pair of two languages is left to train on.
     """
     section = recipe.parallel
     languages = tuple(dict.fromkeys((ENGLISH, *recipe.languages.aligned)))
@@ -117,6 +117,13 @@ def read_pair_data(recipe: Recipe, evaluated: Iterable[str] = ()) -> PairData:
         raise DataError(
             f"{section.data}: every pair shares a text with a held-out pair or with the evaluation data (task or "
             "probe), so nothing is left to align on. Probe on another corpus, or on another part of it."
+        )
+    left = {(pair.source_language, pair.target_language) for pair in kept}
+    if lost := [f"{source} and {target}" for source, target in grouped if (source, target) not in left]:
+        raise DataError(
+            f"{section.data}: every pair of {', '.join(lost)} shares a text with a held-out pair or with the "
+            "evaluation data (task or probe), and would silently not be aligned. Give more pairs, lower "
+            "parallel.held_out, or take the language out of languages.aligned."
         )
     return PairData(kept, held_out)
 
@@ -183,8 +190,8 @@ def _read_split(recipe: Recipe, split: str, languages: Sequence[str]) -> list[Ta
     return read_examples(task.name, task.data, format=task.format, languages=languages, split=split)
 
 
-def _limited(examples: Iterable[TaskExample], limit: int | None) -> list[TaskExample]:
-    """The first `limit` of each language."""
+def limited(examples: Iterable[TaskExample], limit: int | None) -> list[TaskExample]:
+    """The first `limit` examples of each language (that of `role_language`), all for None."""
     counts: dict[str, int] = defaultdict(int)
     kept = []
     for example in examples:

@@ -104,6 +104,17 @@ def test_automatic_layer_is_the_one_where_retrieval_is_best():
     assert accuracies[best] == max(accuracies[layer] for layer in (1, 2, 3, 4))
 
 
+def test_the_automatic_layer_is_found_without_the_pairs_that_the_models_window_does_not_hold(caplog):
+    """GPT-2 has learned positions: a longer pair would be an index error."""
+    model, long = (
+        build_model("gpt2", n_positions=32, max_position_embeddings=32),
+        ParallelPair("say " * 60, "скажи", "eng_Latn", "rus_Cyrl", "x"),
+    )
+    expected = choose_layer(model, build_tokenizer(), PAIRS, AlignmentConfig())
+    assert choose_layer(model, build_tokenizer(), [*PAIRS, long], AlignmentConfig()) == expected
+    assert "left out 1 of 9 pairs" in caplog.text
+
+
 @pytest.mark.parametrize("layer", [5, {2: 1.0, 9: 1.0}])
 def test_layers_beyond_the_depth_are_refused(layer):
     with pytest.raises(ModelError, match="4 blocks"):

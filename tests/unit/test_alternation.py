@@ -223,6 +223,18 @@ def test_a_schedule_with_alignment_needs_pairs(tmp_path):
         trainer(tmp_path, pairs=())
 
 
+def test_a_pair_longer_than_the_models_window_is_left_out_whatever_the_arguments_say(tmp_path, caplog):
+    long = ParallelPair("light " * 60, "licht", "eng_Latn", "deu_Latn", "x")
+    run = trainer(
+        tmp_path,
+        model=build_model("gpt2", n_positions=32, max_position_embeddings=32),
+        pairs=[*PAIRS, long],
+        max_length=None,
+    )
+    assert len(run.pairs) == len(PAIRS)
+    assert "left out 1 of 18 pairs with a side of more than 32 tokens" in caplog.text
+
+
 def test_cached_gradients_train_to_the_adapter_of_the_plain_loss(tmp_path):
     results = []
     for size in (None, 3):

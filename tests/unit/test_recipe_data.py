@@ -146,6 +146,23 @@ def test_chunks_of_long_pairs_share_no_sentence_with_what_is_held_out_or_evaluat
     assert not any(". " in text for text in texts[0])
 
 
+def test_an_aligned_language_none_of_whose_pairs_is_left_is_refused_by_name(recipe, tmp_path):
+    made = recipe("languages.aligned=[de, ru]", "languages.unseen=[]")
+    german = set((tmp_path / "lines" / "deu.txt").read_text(encoding="utf-8").splitlines())
+    assert {p.target_language for p in read_pair_data(made).train} == {"deu_Latn", "rus_Cyrl"}
+    with pytest.raises(DataError, match="every pair of eng_Latn and deu_Latn shares a text"):
+        read_pair_data(made, german)
+
+
+def test_a_supervised_language_none_of_whose_items_is_left_is_refused_by_name(recipe, tmp_path):
+    made = recipe("languages.supervised=[en, de]", "languages.aligned=[ru]", "languages.unseen=[]")
+    for i in range(SPLIT_SIZES["train"]):
+        rewrite(tmp_path / "slots" / "de.train.conll", f"train{i}\t", f"test{i % 4}\t")
+        rewrite(tmp_path / "slots" / "de.train.conll", f"train{i}\n", f"test{i % 4}\n")
+    with pytest.raises(DataError, match="no train item is left in deu_Latn"):
+        read_task_data(made)
+
+
 def test_no_aligned_language_gives_no_pairs(recipe):
     assert read_pair_data(recipe("languages.aligned=[]", "languages.unseen=[de, ru]")) == ([], [])
 

@@ -34,7 +34,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         groups: For each of them the number of its pair of languages, from 0 without gaps.
 
     Raises:
-        DataError: If no pair is left.
+        DataError: If no pair is left, or none of two languages.
     """
 
     def __init__(self, pairs: Sequence[ParallelPair], tokenizer: Any, max_length: int | None = None) -> None:
@@ -58,8 +58,14 @@ class PairDataset(Dataset[dict[str, Any]]):
                 f"no parallel pair is left to align on: there were {len(pairs)}, and each has a side of more than "
                 f"{max_length} tokens. Raise training.max_length, or give shorter sentences."
             )
-        names = [f"{pair.source_language} {pair.target_language}" for pair in self.pairs]
+        names = [_languages(pair) for pair in self.pairs]
         numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        if lost := [name for name in dict.fromkeys(map(_languages, pairs)) if name not in numbers]:
+            raise DataError(
+                f"no pair of {', '.join(lost)} is left: each has a side of more than {max_length} tokens, and the "
+                "language would silently not be aligned. Raise training.max_length, give shorter sentences "
+                "(parallel.chunks), hold out more (parallel.held_out), or take the language out of languages.aligned."
+            )
         self.groups = [numbers[name] for name in names]
 
     def __len__(self) -> int:
@@ -69,6 +75,10 @@ class PairDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One pair with its tokens."""
         return {"pair": self.pairs[index], "tokens": self.tokens[index]}
+
+
+def _languages(pair: ParallelPair) -> str:
+    return f"{pair.source_language} and {pair.target_language}"
 
 
 class PairCollator:

@@ -40,6 +40,12 @@ def test_a_pair_longer_than_the_limit_is_left_out_and_counted(caplog):
         PairDataset([long], build_tokenizer(), max_length=40)
 
 
+def test_languages_none_of_whose_pairs_is_short_enough_are_refused_by_name():
+    long = [ParallelPair(f"wake {i}", "разбуди " * 50, "eng_Latn", "rus_Cyrl", f"ru:{i}") for i in range(3)]
+    with pytest.raises(DataError, match="no pair of eng_Latn and rus_Cyrl is left: each has a side of more than 40"):
+        PairDataset([*PAIRS[:12], *long], build_tokenizer(), max_length=40)
+
+
 def test_collated_rows_are_sources_then_targets():
     data = PairDataset(PAIRS, build_tokenizer())
     batch = PairCollator(0)([data[0], data[1]])
