@@ -24,7 +24,9 @@ of exactly 0 counts as the smallest positive float, so that 0 / 0 is 0 and never
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +39,9 @@ CANDIDATES: tuple[str, ...] = ("all", "nearest")
 # Similarities, scores and masked scores of one block: 1 GiB together, so n up to 9,459 needs no second product.
 _BLOCK_BYTES = 1 << 30
 _BYTES_PER_CELL = 12
+
+# Past so many sentences `nearest` is searched by faiss on a CPU, where it is installed (docs/probe.md, "Cost").
+_FAISS_FROM = 100_000
 
 # Similarities a batch of languages should reach: enough to amortise a step's start, few enough to stay in cache.
 _BATCH_CELLS_CPU = 1 << 22
@@ -159,9 +164,49 @@ def retrieve_units(
     """
     if block is not None and block < 1:
         raise ValueError(f"block is the number of rows scored at a time: {block} is less than 1")
+    if block is None and candidates == "nearest" and x.device.type == "cpu" and max(len(x), y.shape[1]) > _FAISS_FROM:
+        with contextlib.suppress(ImportError):
+            return _retrieve_by_faiss(x, y, margins, k)
     rows = block or max(1, _BLOCK_BYTES // (_BYTES_PER_CELL * y.shape[0] * y.shape[1]))
     with torch.autocast(x.device.type, enabled=False):  # a probe inside training must not score in bfloat16
         return _retrieve_blocks(x, y, margins, k, candidates == "nearest", rows)
+
+
+def _retrieve_by_faiss(x: Tensor, y: Tensor, margins: Sequence[str], k: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """`retrieve_units` for ``nearest`` by an exact index; of sentences equally near to the k-th it takes any."""
+    import faiss
+
+    def index(vectors: Tensor) -> Any:
+        found = faiss.IndexFlatIP(vectors.shape[1])
+        found.add(vectors.numpy())
+        return found
+
+    def search(where: Any, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and rows of the k nearest, ``(queries, k)``, rows ascending, so that the lowest of equals wins."""
+        cosines, rows = (torch.from_numpy(found) for found in where.search(queries.numpy(), k))
+        rows, order = rows.sort(dim=1)
+        return cosines.gather(1, order), rows
+
+    def best(found: tuple[Tensor, Tensor], others: Tensor, margin: str) -> Tensor:
+        cosines, rows = found
+        scores = cosines
+        if margin in ("ratio", "distance"):
+            means = cosines.mean(dim=1, keepdim=True) / 2 + others[rows] / 2
+            tiny = torch.finfo(means.dtype).tiny
+            scores = cosines / means.masked_fill(means == 0, tiny) if margin == "ratio" else cosines - means
+        return rows.gather(1, scores.argmax(dim=1, keepdim=True)).squeeze(1)
+
+    x_index = index(x)
+    matches: dict[str, list[tuple[Tensor, Tensor]]] = {margin: [] for margin in margins}
+    for other in y:
+        forward, backward = search(index(other), x), search(x_index, other)
+        x_near, y_near = forward[0].mean(dim=1), backward[0].mean(dim=1)
+        for margin in margins:
+            matches[margin].append((best(forward, y_near, margin), best(backward, x_near, margin)))
+    return {
+        margin: (torch.stack([pair[0] for pair in found]), torch.stack([pair[1] for pair in found]))
+        for margin, found in matches.items()
+    }
 
 
 def check_options(margins: Sequence[str], k: int, candidates: str, n: int) -> None:

@@ -143,6 +143,27 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
+@pytest.mark.parametrize(("n", "m", "d", "k"), [(300, 300, 24, 4), (257, 301, 64, 1), (60, 50, 8, 7)])
+def test_faiss_retrieves_the_same_both_ways_with_every_margin(monkeypatch, n, m, d, k):
+    faiss = pytest.importorskip("faiss", reason="faiss-cpu is not installed here (extra faiss)")
+    x, y = (unit(each) for each in languages(n, d, m=m))
+    others = torch.stack([y, unit(y + 0.5), y.roll(1, 0)])
+    expected = retrieve_units(x, others, MARGINS, k, "nearest", None)
+    searched, index = [], faiss.IndexFlatIP
+    monkeypatch.setattr(faiss, "IndexFlatIP", lambda size: searched.append(1) or index(size))
+    monkeypatch.setattr("midalign.margin._FAISS_FROM", max(n, m))
+    retrieve_units(x, others, MARGINS, k, "nearest", None)
+    assert not searched, "only past that size"
+    monkeypatch.setattr("midalign.margin._FAISS_FROM", max(n, m) - 1)
+    found = retrieve_units(x, others, MARGINS, k, "nearest", None)
+    assert len(searched) == 1 + len(others)
+    for margin in MARGINS:
+        for ours, theirs in zip(expected[margin], found[margin], strict=True):
+            assert torch.equal(ours, theirs), margin
+    retrieve_units(x, others, MARGINS, k, "all", None)
+    assert len(searched) == 1 + len(others), "all scores every sentence, which no index does"
+
+
 def test_in_blocks_no_tensor_is_larger_than_a_block_or_the_input():
     x, y = languages(400, 8, seed=7)
     with LargestTensor() as whole:
