@@ -10,7 +10,6 @@ import os
 import shutil
 import sys
 import warnings
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +18,13 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 import midalign
-from midalign import cli_comet, cli_testbed
+from midalign import cli_comet, cli_evaluate, cli_testbed
 from midalign.console import (
+    STYLES,
+    Languages,
+    Out,
+    Style,
+    Task,
     choice,
     codes,
     console,
@@ -28,7 +32,6 @@ from midalign.console import (
     progress_bars,
     quiet_libraries,
     say_probe,
-    say_scores,
     say_where,
     weights_of,
 )
@@ -42,26 +45,13 @@ app = typer.Typer(
     "Start with `midalign demo --out runs/demo`, then `midalign run RECIPE --out DIR` on your own data.",
 )
 app.add_typer(cli_comet.app, name="comet")
+app.command()(cli_evaluate.evaluate)
 app.add_typer(cli_testbed.app, name="testbed")
 
-Out = Annotated[Path, typer.Option(help="Folder for the results; made if needed, never overwritten with another run.")]
 RecipeFile = Annotated[Path, typer.Argument(help="The YAML recipe; see recipes/ for examples.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value, such as alignment.layer=8.")]
 ModelName = Annotated[str, typer.Option(help="Hub name or local folder of the model.")]
-Style = Annotated[str, typer.Option(help="slots, or intent_slots where the answers begin with the intent.")]
 AdapterPath = Annotated[Path | None, typer.Option(help="PEFT adapter to put on the model.")]
-Languages = Annotated[str | None, typer.Option(help="Comma-separated codes of any kind, such as eng,deu or en,de.")]
-
-
-STYLES = ("slots", "intent_slots")
-
-
-class Task(StrEnum):
-    """The downstream tasks."""
-
-    slots = "slots"
-    translation = "translation"
-    extraction = "extraction"
 
 
 @app.callback(invoke_without_command=True)
@@ -196,7 +186,10 @@ def merge(
     base: Annotated[str, typer.Option(help="The base model that both adapters were trained on.")],
     adapter: Annotated[list[str], typer.Option(help="name=PATH of an adapter; give it several times.")],
     out: Out,
-    weights: Annotated[str | None, typer.Option(help="name=weight,... such as task=1.0,alignment=0.5.")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="name=weight,... such as task=1.0,alignment=0.5; 0.2/0.5/0.8 is one per band of layers."),
+    ] = None,
     tune: Annotated[Path | None, typer.Option(help="Recipe whose dev data the weights are tuned on.")] = None,
     method: Annotated[str, typer.Option(help="sum (exact), parameters, peft_linear, svd, ties or dare.")] = "sum",
     rank: Annotated[int | None, typer.Option(help="Rank to truncate to, for svd, ties and dare.")] = None,
@@ -300,48 +293,6 @@ def generate(
     run.finish()
     console.print(f"{len(predictions)} answers")
     say_where(out / PREDICTIONS)
-
-
-@app.command()
-def evaluate(
-    data: Annotated[str, typer.Option(help="Folder or file with the gold data.")],
-    predictions: Annotated[Path, typer.Option(help="predictions.jsonl, ours or anybody's, with the ids of the data.")],
-    out: Out,
-    task: Annotated[Task, typer.Option(help="What was answered.")] = Task.slots,
-    languages: Languages = None,
-    format: Annotated[str, typer.Option(help="Format of the data; told by itself where possible.")] = "auto",  # noqa: A002
-    split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
-    completion_style: Style = "slots",
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples behind every interval.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
-) -> None:
-    """Scores with intervals, per language and over all, of anybody's predictions; no model needed."""
-    from midalign.evaluation import SCORES, score, write_scores
-    from midalign.generation import read_predictions
-    from midalign.recipe_data import read_examples
-    from midalign.runs import Run
-
-    found, style = read_predictions(predictions), choice("completion-style", completion_style, STYLES)
-    chosen = codes(languages)
-    if chosen is None and task is not Task.translation and any(p.language for p in found):
-        chosen = list(dict.fromkeys(p.language for p in found if p.language))
-        console.print(f"scoring the languages that were answered: {', '.join(chosen)} (--languages asks for others)")
-    examples = read_examples(task.value, data, format=format, languages=chosen, split=split)
-    scores = score(examples, found, completion_style=style, resamples=resamples, seed=seed)
-    inputs = {
-        "task": task.value,
-        "data": data,
-        "split": split,
-        "languages": chosen,
-        "completion_style": style,
-        "resamples": resamples,
-        "seed": seed,
-    }
-    run = Run(out, "evaluate", inputs, [data, predictions])
-    write_scores(scores, out / SCORES)
-    run.finish(seeds=[seed])
-    say_scores(scores)
-    say_where(out / SCORES)
 
 
 @app.command()

@@ -40,13 +40,11 @@ def score(
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
 ) -> None:
     """COMET of translations, per direction and over all, with intervals; segment scores beside them."""
-    import json
-
     from midalign import comet
     from midalign.evaluation import SCORES, write_scores
     from midalign.generation import read_predictions
     from midalign.recipe_data import read_examples
-    from midalign.runs import Run, write_atomically
+    from midalign.runs import Run
 
     found, chosen = read_predictions(predictions), codes(languages)
     examples = read_examples("translation", data, format=format, languages=chosen, split=split)
@@ -54,9 +52,24 @@ def score(
     run = Run(out, "comet score", inputs, [data, predictions, model])
     with run.timed("comet"):
         scores, segments = comet.score_comet(examples, found, model=model, env=env, resamples=resamples, seed=seed)
-    lines = (json.dumps({"id": name, "score": value}, ensure_ascii=False) + "\n" for name, value in segments.items())
-    write_atomically(out / "segments.jsonl", "".join(lines))
+    comet.write_segments(segments, found, out / comet.SEGMENTS)
     write_scores(scores, out / SCORES)
     run.finish(seeds=[seed])
     say_scores(scores)
     say_where(out / SCORES)
+
+
+@app.command()
+def add(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished `midalign run` on translation.")],
+    model: Annotated[str, typer.Option(help="Checkpoint, folder with one, or hub name.")] = "Unbabel/wmt22-comet-da",
+    env: Env = None,
+) -> None:
+    """COMET of every system of a finished run, into its scores, its paired comparisons and its report."""
+    from midalign.comet_run import add_comet
+    from midalign.report.page import PAGE
+
+    for system, scores in add_comet(run, model=model, env=env).items():
+        console.print(f"[bold]{system}[/bold]")
+        say_scores(scores)
+    say_where(run / PAGE)

@@ -2,13 +2,15 @@
 
 1. `set_up` makes a virtual environment and installs unbabel-comet there (needs the network);
 2. `segment_scores` hands it source, translation and reference as JSONL and reads back a score per segment;
-3. `score_comet` makes scores per direction and group from them, with bootstrap intervals like every other metric.
+3. `score_comet` makes scores per direction and group from them, with bootstrap intervals like every other metric;
+4. `write_segments` and `read_segments` keep them for `midalign evaluate`, which needs no environment then.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -22,9 +24,9 @@ from midalign.comet_worker import NO_MODEL
 from midalign.errors import DataError, MissingFileError, ModelError, RunError
 from midalign.metrics.scoring import Groups, Predictions, align_outputs, score_strata
 from midalign.metrics.significance import RESAMPLES, SEED
-from midalign.metrics.translation import segment_strata
-from midalign.records import Score, TaskExample
-from midalign.runs import cache_folder
+from midalign.metrics.translation import SegmentScores, segment_strata
+from midalign.records import Prediction, Score, TaskExample
+from midalign.runs import cache_folder, fingerprint, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ REQUIREMENT = "unbabel-comet==2.2.7"
 # Its torchmetrics 0.10 imports pkg_resources, which setuptools had until 81.
 SETUPTOOLS = "setuptools<82"
 DEFAULT_MODEL = "Unbabel/wmt22-comet-da"  # COMET's own default (Rei et al. 2022); Apache-2.0
+METRIC = "comet"
+SEGMENTS = "segments.jsonl"
 _SHOWN = 8  # last lines of a failed subprocess
 _NETWORK = "The network (PyPI) is needed; call again to go on, or make the environment by hand and name it with --env."
 _BROKEN = "What was installed does not work together; make an environment in which it does, and name it with --env."
@@ -121,7 +125,7 @@ def score_comet(
     groups: Groups | None = None,
     resamples: int = RESAMPLES,
     seed: int = SEED,
-) -> tuple[list[Score], dict[str, float]]:
+) -> tuple[list[Score], SegmentScores]:
     """COMET per language or direction and per group (mean over its languages), with 95 % bootstrap intervals.
 
     A system's COMET is the mean over its segments; resampling resamples segments, so nothing is scored twice.
@@ -136,7 +140,7 @@ def score_comet(
         seed: Bootstrap seed.
 
     Returns:
-        The scores, and each segment's by id.
+        The scores, and each segment's.
 
     Raises:
         DataError: No examples, examples that are no translations, or ids that do not fit.
@@ -146,13 +150,69 @@ def score_comet(
     if other := next((example for example in examples if example.task != "translation"), None):
         raise DataError(f"item {other.id} is of the task {other.task!r}, but COMET scores translations")
     rows = [
-        {"id": e.id, "src": e.text, "mt": " ".join(output.split("\n")).strip(), "ref": e.reference}
+        {"id": e.id, "src": e.text, "mt": one_line(output), "ref": e.reference}
         for e, output in zip(examples, outputs, strict=True)
     ]
-    segments, about = segment_scores(rows, model, env or environment())
+    values, about = segment_scores(rows, model, env or environment())
     versions = "|".join(f"{name}:{number}" for name, number in sorted(about["versions"].items()))
-    signature = f"comet|model:{about['model']}|{versions}"
-    return score_strata(segment_strata(examples, segments, "comet", signature), groups, resamples, seed), segments
+    segments = SegmentScores(METRIC, values, f"comet|model:{about['model']}|{versions}")
+    return score_strata(segment_strata(examples, segments), groups, resamples, seed), segments
+
+
+def one_line(output: str) -> str:
+    """A translation as COMET is given it."""
+    return " ".join(output.split("\n")).strip()
+
+
+def write_segments(segments: SegmentScores, predictions: Sequence[Prediction], path: Path) -> None:
+    """Write segment scores as JSONL: ``id``, ``score``, ``translation`` (a hash of what was scored), ``signature``."""
+    of = {prediction.id: fingerprint(one_line(prediction.prediction)) for prediction in predictions}
+    lines = [
+        {"id": name, "score": score, "translation": of[name], "signature": segments.signature}
+        for name, score in segments.scores.items()
+    ]
+    write_atomically(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def read_segments(path: str | Path, predictions: Sequence[Prediction]) -> SegmentScores:
+    """Read segment scores, ours or anybody's (``id`` and ``score``), of these predictions.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: A line that is no segment score, ids that are not those of the predictions, scores of other
+            translations than these (where the file has their hashes), or of more than one model.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(f"segment scores {str(path)!r} do not exist; `midalign comet score` writes them")
+    of = {prediction.id: fingerprint(one_line(prediction.prediction)) for prediction in predictions}
+    scores: dict[str, float] = {}
+    signatures = set()
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            name, score, translation = row["id"], float(row["score"]), row.get("translation")
+        except (ValueError, KeyError, TypeError, AttributeError) as fault:
+            raise DataError(
+                f'{path}:{number}: not a segment score ({fault}); each line is {{"id": "deu:0", "score": 0.85}}'
+            ) from None
+        if name in scores or name not in of or not math.isfinite(score):
+            why = "comes twice" if name in scores else "is no number" if name in of else "is of no prediction"
+            raise DataError(f"{path}:{number}: the score of {name!r} {why}, so the file is not of these predictions")
+        if translation not in (None, of[name]):
+            raise DataError(
+                f"{path}:{number}: the score of {name!r} is of another translation than the predictions have; score "
+                "these with `midalign comet score`"
+            )
+        scores[name] = score
+        signatures.add(str(row.get("signature", f"{METRIC}|segments:{path.name}")))
+    if missing := [name for name in of if name not in scores]:
+        raise DataError(f"{path}: {len(missing)} predictions have no score, such as {missing[0]!r}; score all of them")
+    if len(signatures) > 1:
+        raise DataError(f"{path}: scores of different models cannot be averaged: {', '.join(sorted(signatures))}")
+    return SegmentScores(METRIC, scores, signatures.pop())
 
 
 def _read(target: Path, ids: Sequence[str]) -> tuple[dict[str, float], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""How the command speaks to people: tables, progress bars, and the reading of what they typed."""
+"""How the command speaks to people: options of several verbs, tables, progress bars, reading what they typed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -16,6 +18,23 @@ from rich.table import Table
 from midalign.errors import RunError, did_you_mean
 from midalign.languages import canonical
 from midalign.records import Score
+
+if TYPE_CHECKING:
+    from midalign.metrics.comparison import Comparison
+
+Out = Annotated[Path, typer.Option(help="Folder for the results; made if needed, never overwritten with another run.")]
+Style = Annotated[str, typer.Option(help="slots, or intent_slots where the answers begin with the intent.")]
+Languages = Annotated[str | None, typer.Option(help="Comma-separated codes of any kind, such as eng,deu or en,de.")]
+STYLES = ("slots", "intent_slots")
+
+
+class Task(StrEnum):
+    """The downstream tasks."""
+
+    slots = "slots"
+    translation = "translation"
+    extraction = "extraction"
+
 
 # Under a launcher with several processes only the first one speaks.
 console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
@@ -58,16 +77,20 @@ def named(option: str, values: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def weights_of(text: str) -> dict[str, float]:
-    """Weights of the form ``name=number,name=number``.
+def weights_of(text: str) -> dict[str, float | list[float]]:
+    """Weights of the form ``name=number,name=number``; ``0.2/0.5/0.8`` is one number per band of layers.
 
     Raises:
         RunError: If they are not of that form.
     """
     try:
-        return {name: float(value) for name, value in named("weights", text.split(",")).items()}
+        bands = {name: [float(v) for v in value.split("/")] for name, value in named("weights", text.split(",")).items()}
     except ValueError:
-        raise RunError(f"--weights {text!r}: a weight is a number, such as task=1.0,alignment=0.5") from None
+        raise RunError(
+            f"--weights {text!r}: a weight is a number, or one per band of layers from the lowest to the highest, such "
+            "as task=1.0,alignment=0.5 or task=1.0,alignment=0.2/0.5/0.8"
+        ) from None
+    return {name: values[0] if len(values) == 1 else values for name, values in bands.items()}
 
 
 def say_probe(result: dict[str, Any]) -> None:
@@ -83,13 +106,29 @@ def say_probe(result: dict[str, Any]) -> None:
 
 
 def say_scores(scores: Sequence[Score]) -> None:
-    """Print scores with their intervals."""
+    """Print scores with their intervals; of several seeds, with their standard deviation."""
+    over_seeds = any(hasattr(found, "sd") for found in scores)
+    value = ("mean over seeds", "sd of seeds") if over_seeds else ("value",)
     table = Table()
-    for column in ("language or group", "metric", "value", "95 % interval", "n"):
+    for column in ("language or group", "metric", *value, "95 % interval", "n"):
         table.add_column(column)
     for found in scores:
         where = found.language or found.group
-        table.add_row(where, found.metric, f"{found.value:.4f}", f"{found.low:.4f} to {found.high:.4f}", str(found.n))
+        numbers = [f"{found.value:.4f}", *([f"{getattr(found, 'sd', 0.0):.4f}"] if over_seeds else [])]
+        table.add_row(where, found.metric, *numbers, f"{found.low:.4f} to {found.high:.4f}", str(found.n))
+    Console().print(table)
+
+
+def say_comparisons(comparisons: Sequence[Comparison]) -> None:
+    """Print paired differences with their intervals and p-values; of groups, no correction was made."""
+    table = Table(title="difference to the baseline, on the same items")
+    for column in ("language or group", "metric", "difference", "95 % interval", "p", "p (Holm)"):
+        table.add_column(column)
+    for found in comparisons:
+        corrected = "" if found.p_holm is None else f"{found.p_holm:.4f}"
+        interval = f"{found.low:+.4f} to {found.high:+.4f}"
+        where, p_value = found.language or found.group, f"{found.p_randomization:.4f}"
+        table.add_row(where, found.metric, f"{found.difference:+.4f}", interval, p_value, corrected)
     Console().print(table)
 
 

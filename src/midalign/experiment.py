@@ -21,15 +21,15 @@ from typing import Any
 
 import torch
 
+from midalign.comet import SEGMENTS, read_segments
 from midalign.data.parallel import ParallelCorpus
 from midalign.data.prompt_tokens import prompt_ids
 from midalign.data.prompts import completion, render
 from midalign.errors import DataError
-from midalign.evaluation import MAIN_METRIC, SCORES, score, write_scores
+from midalign.evaluation import MAIN_METRIC, SCORES, compare_runs, score, write_scores
 from midalign.generation import PREDICTIONS, check_window, generate, read_predictions, write_predictions
 from midalign.languages import Language
 from midalign.merge import MERGE_FILE, tune_weights
-from midalign.metrics.comparison import compare
 from midalign.metrics.completions import CompletionStyle
 from midalign.models.adapters import attach_adapter, merge_adapters
 from midalign.models.loading import load_config, load_model, load_tokenizer
@@ -273,22 +273,22 @@ class Experiment:
         recipe = self.recipe
         main = MAIN_METRIC[recipe.task.name]
         outputs = {s: read_predictions(self.out / "evaluation" / s / PREDICTIONS) for s in SYSTEMS}
-        options: dict[str, Any] = {}
-        if recipe.task.name == "slots":
-            options["completion_style"] = recipe.evaluation.completion_style
+        folders = {system: self.out / "evaluation" / system / SEGMENTS for system in SYSTEMS}
+        # Of an earlier `midalign comet add`.
+        segments = {s: read_segments(path, outputs[s]) for s, path in folders.items() if path.exists()}
         comparisons = [
             {"baseline": BASELINE, "system": system} | asdict(found)
             for system in SYSTEMS
             if system != BASELINE
-            for found in compare(
+            for found in compare_runs(
                 self.task.test,
                 outputs[BASELINE],
                 outputs[system],
-                recipe.task.name,
                 groups=recipe.languages.groups(),
+                completion_style=recipe.evaluation.completion_style,
+                segments=(segments[BASELINE], segments[system]) if {BASELINE, system} <= set(segments) else None,
                 resamples=recipe.evaluation.resamples,
                 seed=recipe.seed,
-                **options,
             )
         ]
         trained = {s: read_json(self.out / "train" / s / TRAINING_FILE) for s in TRAINED}

@@ -25,7 +25,7 @@ import torch
 
 from midalign.data.prompt_tokens import IGNORED, training_rows
 from midalign.errors import DataError, RunError
-from midalign.evaluation import MAIN_METRIC
+from midalign.evaluation import MAIN_METRIC, strata_of
 from midalign.generation import generate
 from midalign.merge_search import (
     Memo,
@@ -39,11 +39,8 @@ from midalign.merge_search import (
     grid,
 )
 from midalign.merging import Weight
-from midalign.metrics.extraction import extraction_strata
-from midalign.metrics.scoring import Stratum, mean_over
+from midalign.metrics.scoring import mean_over
 from midalign.metrics.significance import FloatArray, paired_result, percentiles, resample_sums
-from midalign.metrics.slots import slot_strata
-from midalign.metrics.translation import translation_strata
 from midalign.models.adapter_files import check_target
 from midalign.models.adapters import MERGE_FILE as RECORD
 from midalign.models.adapters import LiveAdapters, export_merged_base, merge_adapters
@@ -52,7 +49,7 @@ from midalign.models.hidden import unwrap
 from midalign.models.loading import load_model, load_tokenizer
 from midalign.recipe import MergeSection, Recipe
 from midalign.recipe_data import data_paths, read_task_data
-from midalign.records import Prediction, TaskExample
+from midalign.records import TaskExample
 from midalign.runs import Run, write_json
 
 logger = logging.getLogger(__name__)
@@ -180,7 +177,7 @@ class MergeJob:
     Attributes:
         base: Hub name or folder of the base model.
         adapters: Folder of each adapter, by name.
-        weights: Weight of each adapter; None where they are tuned.
+        weights: Weight of each adapter, a number or one per band of layers; None where they are tuned.
         recipe: The recipe whose dev data they are tuned on; None where they are given.
         method: A key of `midalign.merging.METHODS`.
         rank: Rank to truncate to; None for the method's own.
@@ -194,7 +191,7 @@ class MergeJob:
 
     base: str
     adapters: dict[str, str]
-    weights: dict[str, float] | None = None
+    weights: Mapping[str, Weight] | None = None
     recipe: Recipe | None = None
     method: str = "sum"
     rank: int | None = None
@@ -309,20 +306,13 @@ def _score_of(
             system=recipe.task.system,
             constrained=recipe.generation.constrained,
         )
-        strata, name = _strata(dev, predictions, recipe), MAIN_METRIC[recipe.task.name]
+        strata = strata_of(dev, predictions, recipe.evaluation.completion_style)
+        name = MAIN_METRIC[recipe.task.name]
         sums = [resample_sums(stratum.stats, recipe.evaluation.resamples, recipe.seed) for stratum in strata]
         draws = [stratum.measure(name).of_sums(drawn) for stratum, drawn in zip(strata, sums, strict=True)]
         return float(np.mean([s.value(name) for s in strata])), mean_over(strata, draws, recipe.seed)
 
     return measure
-
-
-def _strata(dev: Sequence[TaskExample], predictions: Sequence[Prediction], recipe: Recipe) -> list[Stratum]:
-    if recipe.task.name == "translation":
-        return translation_strata(dev, predictions)
-    if recipe.task.name == "extraction":
-        return extraction_strata(dev, predictions)
-    return slot_strata(dev, predictions, completion_style=recipe.evaluation.completion_style)
 
 
 def _loss_of(

@@ -19,7 +19,7 @@ MODULES = {
 }
 LOWEST = {"errors", "languages", "records"}
 PURE = {"pooling", "losses", "margin", "retrieval", "merging", "metrics"}
-HIGHEST = {"cli", "cli_comet", "cli_testbed", "console", "__main__"}
+HIGHEST = {"cli", "cli_comet", "cli_evaluate", "cli_testbed", "console", "__main__"}
 
 
 def layer(module):

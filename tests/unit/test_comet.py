@@ -12,6 +12,7 @@ import pytest
 
 from midalign import comet
 from midalign.errors import DataError, MissingFileError, ModelError, RunError
+from midalign.metrics.translation import SegmentScores
 from midalign.records import Prediction, Span, TaskExample
 
 # What an environment's packages look like to the worker: the score of a segment is its number of equal words.
@@ -80,7 +81,7 @@ def test_scores_are_the_means_of_what_the_environment_says_of_each_segment(env):
     scores, segments = comet.score_comet(
         EXAMPLES, OUTPUTS[::-1], model="Hub/known", env=env, groups={"supervised": ["deu_Latn"]}, resamples=200, seed=0
     )
-    assert segments == EXPECTED
+    assert segments.scores == EXPECTED
     found = {(s.language, s.group): s for s in scores}
     assert set(found) == {("deu_Latn", None), ("fra_Latn", None), (None, "all"), (None, "supervised")}
     german = [value for name, value in EXPECTED.items() if name.startswith("deu")]
@@ -100,7 +101,7 @@ def test_a_model_is_a_file_a_folder_or_a_name(env, tmp_path):
     file = tmp_path / "model" / "checkpoints" / "model.ckpt"
     file.write_bytes(b"")
     for model in (file, tmp_path / "model"):
-        assert comet.score_comet(EXAMPLES, OUTPUTS, model=str(model), env=env, resamples=100)[1] == EXPECTED
+        assert comet.score_comet(EXAMPLES, OUTPUTS, model=str(model), env=env, resamples=100)[1].scores == EXPECTED
 
 
 @pytest.mark.parametrize("model", ["Hub/unknown", "empty"])
@@ -218,3 +219,49 @@ def test_the_command_scores_and_a_missing_model_exits_with_2(env, tmp_path):
     assert done.returncode == 2
     assert "cannot be had" in done.stderr
     assert not (tmp_path / "no").exists()
+
+
+def test_segment_scores_are_read_back_and_anybodys_need_only_id_and_score(tmp_path):
+    segments = SegmentScores("comet", EXPECTED, "comet|model:m")
+    comet.write_segments(segments, OUTPUTS, tmp_path / "s.jsonl")
+    assert comet.read_segments(tmp_path / "s.jsonl", OUTPUTS) == segments
+    lines = [json.dumps({"id": p.id, "score": 1}) for p in OUTPUTS]
+    (tmp_path / "theirs.jsonl").write_text("\n".join(lines))
+    theirs = comet.read_segments(tmp_path / "theirs.jsonl", OUTPUTS)
+    assert set(theirs.scores.values()) == {1.0}
+    assert theirs.signature == "comet|segments:theirs.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("{\n", r"s\.jsonl:25: not a segment score"),
+        ('{"id": "deu:0"}\n', r"s\.jsonl:25: not a segment score \('score'\)"),
+        ('{"id": "deu:0", "score": 1}\n', "'deu:0' comes twice"),
+        ('{"id": "xxx:0", "score": 1}\n', "'xxx:0' is of no prediction"),
+    ],
+)
+def test_a_line_that_is_no_segment_score_is_named(tmp_path, change, message):
+    comet.write_segments(SegmentScores("comet", EXPECTED, "s"), OUTPUTS, tmp_path / "s.jsonl")
+    with (tmp_path / "s.jsonl").open("a") as file:
+        file.write(change)
+    with pytest.raises(DataError, match=message):
+        comet.read_segments(tmp_path / "s.jsonl", OUTPUTS)
+
+
+def test_segment_scores_of_other_translations_too_few_or_not_finite_are_refused(tmp_path):
+    comet.write_segments(SegmentScores("comet", EXPECTED, "s"), OUTPUTS, tmp_path / "s.jsonl")
+    changed = [*OUTPUTS[:-1], Prediction(OUTPUTS[-1].id, "", "", "other words")]
+    with pytest.raises(DataError, match=r"s\.jsonl:24: .*is of another translation"):
+        comet.read_segments(tmp_path / "s.jsonl", changed)
+    with pytest.raises(DataError, match="1 predictions have no score, such as 'new:0'"):
+        comet.read_segments(tmp_path / "s.jsonl", [*OUTPUTS, Prediction("new:0", "", "", "a")])
+    (tmp_path / "nan.jsonl").write_text('{"id": "deu:0", "score": NaN}\n')
+    with pytest.raises(DataError, match="is no number"):
+        comet.read_segments(tmp_path / "nan.jsonl", OUTPUTS)
+    lines = [json.dumps({"id": p.id, "score": 1, "signature": p.id[:3]}) for p in OUTPUTS]
+    (tmp_path / "mixed.jsonl").write_text("\n".join(lines))
+    with pytest.raises(DataError, match="different models cannot be averaged: deu, fra"):
+        comet.read_segments(tmp_path / "mixed.jsonl", OUTPUTS)
+    with pytest.raises(MissingFileError, match="comet score"):
+        comet.read_segments(tmp_path / "none.jsonl", OUTPUTS)

@@ -108,11 +108,25 @@ def compare(
     }
     first = build[task](examples, predictions_a, **options)
     second = build[task](examples, predictions_b, **options)
-    available = [measure.name for measure in first[0].measures]
-    unknown = set(metrics or ()) - set(available)
+    unknown = set(metrics or ()) - {measure.name for measure in first[0].measures}
     if unknown:
-        raise ValueError(f"task {task!r} has no metric {sorted(unknown)}; it has {', '.join(available)}")
-    names = list(metrics or available)
+        available = ", ".join(measure.name for measure in first[0].measures)
+        raise ValueError(f"task {task!r} has no metric {sorted(unknown)}; it has {available}")
+    return compare_strata(first, second, groups=groups, metrics=metrics, resamples=resamples, trials=trials, seed=seed)
+
+
+def compare_strata(
+    first: Sequence[Stratum],
+    second: Sequence[Stratum],
+    *,
+    groups: Groups | None = None,
+    metrics: Sequence[str] | None = None,
+    resamples: int = RESAMPLES,
+    trials: int = TRIALS,
+    seed: int = SEED,
+) -> list[Comparison]:
+    """Compare two systems by their statistics on the same items, row by row; arguments as `compare`."""
+    names = list(metrics or [measure.name for measure in first[0].measures])
     draws = {id(a): _draws(a, b, names, resamples, trials, seed) for a, b in zip(first, second, strict=True)}
     settings = f"|bs:{resamples}|ar:{trials}|seed:{seed}"
     comparisons = []

@@ -150,8 +150,8 @@ def score_strata(
         resamples: Number of bootstrap resamples.
         seed: A language's draw uses ``default_rng(seed)``, as sacreBLEU does; see `mean_over` for groups.
     """
-    suffix = f"|bs:{resamples}|seed:{seed}|midalign:{version('midalign')}"
-    drawn = {id(stratum): _resampled(stratum, resamples, seed) for stratum in strata}
+    suffix = settings(resamples, seed)
+    drawn = {id(stratum): resampled_values(stratum, resamples, seed) for stratum in strata}
     scores = []
     for stratum in strata:
         for measure in stratum.measures:
@@ -177,7 +177,13 @@ def score_strata(
     return scores
 
 
-def _resampled(stratum: Stratum, resamples: int, seed: int) -> dict[str, FloatArray]:
+def settings(resamples: int, seed: int) -> str:
+    """The end of a signature: what decides an interval."""
+    return f"|bs:{resamples}|seed:{seed}|midalign:{version('midalign')}"
+
+
+def resampled_values(stratum: Stratum, resamples: int, seed: int) -> dict[str, FloatArray]:
+    """Every measure on the same resamples of the items, ``(resamples,)`` each, by name."""
     sums = resample_sums(stratum.stats, resamples, seed)
     return {measure.name: measure.of_sums(sums) for measure in stratum.measures}
 

@@ -219,12 +219,17 @@ def combine_seeds(
             f"combining seeds needs statistics of the same items for each seed, got shapes "
             f"{[table.shape for table in tables]}; score all seeds on the same test set"
         )
-    values = np.array([float(formula(table.sum(0))) for table in tables])
-    resampled = np.stack([formula(resample_sums(table, resamples, seed)) for table in tables])
-    drawn = np.random.default_rng([*np.atleast_1d(seed), 1]).integers(len(tables), size=(len(tables), resamples))
-    low, high = percentiles(np.take_along_axis(resampled, drawn, axis=0).mean(axis=0))
-    sd = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-    return SeedSummary(tuple(values.tolist()), float(values.mean()), sd, low, high)
+    values = [float(formula(table.sum(0))) for table in tables]
+    return seed_summary(values, [formula(resample_sums(table, resamples, seed)) for table in tables], seed)
+
+
+def seed_summary(values: Sequence[float], resampled: Sequence[FloatArray], seed: Seed = SEED) -> SeedSummary:
+    """The summary of `combine_seeds` from each seed's score and its scores ``(resamples,)`` on the same resamples."""
+    scores, draws = np.array(values, dtype=np.float64), np.stack(resampled)
+    drawn = np.random.default_rng([*np.atleast_1d(seed), 1]).integers(len(draws), size=draws.shape)
+    low, high = percentiles(np.take_along_axis(draws, drawn, axis=0).mean(axis=0))
+    sd = float(scores.std(ddof=1)) if len(scores) > 1 else 0.0
+    return SeedSummary(tuple(scores.tolist()), float(scores.mean()), sd, low, high)
 
 
 def _table(stats: npt.ArrayLike) -> FloatArray:

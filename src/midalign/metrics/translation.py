@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -88,21 +89,27 @@ def translation_strata(examples: Sequence[TaskExample], predictions: Predictions
     ]
 
 
-def segment_strata(
-    examples: Sequence[TaskExample], scores: Mapping[str, float], name: str, signature: str
-) -> list[Stratum]:
-    """The statistics of each direction for a metric that is a mean over segments, such as COMET.
+@dataclass(frozen=True, slots=True)
+class SegmentScores:
+    """Scores of single translations by a metric whose system score is their mean, such as COMET.
 
-    Args:
-        examples: What was translated.
-        scores: Score of each example's translation, by id.
+    Attributes:
         name: Name of the metric.
-        signature: How it was computed.
+        scores: By id of the example.
+        signature: How they were computed.
     """
-    measure = Measure(name, slice(0, 2), share, signature)
+
+    name: str
+    scores: Mapping[str, float]
+    signature: str
+
+
+def segment_strata(examples: Sequence[TaskExample], segments: SegmentScores) -> list[Stratum]:
+    """The statistics of each direction for segment scores, which must be of exactly these examples."""
+    measure = Measure(segments.name, slice(0, 2), share, segments.signature)
     return [
         Stratum(language, direction, np.array([[score, 1.0] for _, score in rows]), (measure,))
-        for language, direction, rows in _by_direction(examples, [scores[example.id] for example in examples])
+        for language, direction, rows in _by_direction(examples, [segments.scores[e.id] for e in examples])
     ]
 
 

@@ -49,13 +49,22 @@ _METRIC_NAMES = {
     "entity_precision": "entity precision",
     "entity_recall": "entity recall",
     "unparsed": "outputs that do not parse",
+    "parse_rate": "outputs that parse",
+    "truncated": "outputs that break off",
+    "not_json": "outputs that are no JSON",
+    "wrong_schema": "outputs that are other JSON",
+    "unknown_type": "outputs with an unknown type",
+    "not_in_text": "outputs with a text not in the sentence",
     "bleu": "BLEU",
     "chrf": "chrF",
     "ter": "TER",
     "comet": "COMET",
 }
 _OUT_OF_100 = ("bleu", "chrf", "ter", "loss")  # sacreBLEU's own scale, and nats; every other score is a fraction
-_LOWER_IS_BETTER = ("ter", "unparsed", "invented", "loss")
+_LOWER_IS_BETTER = (
+    *("ter", "unparsed", "invented", "loss"),
+    *("truncated", "not_json", "wrong_schema", "unknown_type", "not_in_text"),
+)
 LEVEL = 0.05
 MINUS = "\N{MINUS SIGN}"
 

@@ -48,7 +48,15 @@ def test_bleu_stays_on_its_own_scale_and_fractions_become_points():
 
 
 def test_lower_is_better_for_error_rates_only():
-    assert [m for m in ("slot_f1", "ter", "unparsed", "bleu") if lower_is_better(m)] == ["ter", "unparsed"]
+    assert [m for m in ("slot_f1", "ter", "unparsed", "bleu", "comet") if lower_is_better(m)] == ["ter", "unparsed"]
+
+
+def test_fewer_failures_of_extraction_are_better():
+    from midalign.metrics.completions import FAILURES
+
+    assert all(lower_is_better(name) for name in (*FAILURES, "unknown_type", "not_in_text"))
+    assert not lower_is_better("parse_rate")
+    assert not lower_is_better("entity_f1")
 
 
 @pytest.mark.parametrize(

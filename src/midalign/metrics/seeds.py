@@ -1,0 +1,85 @@
+"""One system trained with several seeds, scored on the same items: mean, standard deviation, interval over both.
+
+Per language and per group, as in `midalign.metrics.scoring`. The interval is that of
+`midalign.metrics.significance.combine_seeds`: every resample draws seeds and, once for all of them, items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from midalign.errors import DataError
+from midalign.metrics.scoring import (
+    Groups,
+    Stratum,
+    group_members,
+    group_signature,
+    mean_over,
+    resampled_values,
+    settings,
+)
+from midalign.metrics.significance import RESAMPLES, SEED, FloatArray, SeedSummary, seed_summary
+from midalign.records import Score
+
+
+@dataclass(frozen=True, slots=True)
+class SeedScore(Score):
+    """A score over several seeds: ``value`` is their mean, ``low`` and ``high`` the interval over seeds and items.
+
+    Attributes:
+        values: The score of each seed, in the order given.
+        sd: Their sample standard deviation.
+    """
+
+    values: tuple[float, ...] = ()
+    sd: float = 0.0
+
+
+def score_seeds(
+    by_seed: Sequence[Sequence[Stratum]],
+    groups: Groups | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> list[SeedScore]:
+    """All measures per language and per group, over seeds.
+
+    Args:
+        by_seed: The strata of each seed, on the same items.
+        groups: Name to canonical language codes; a group's score of one seed is the mean over its languages.
+        resamples: Bootstrap resamples.
+        seed: Bootstrap seed.
+
+    Raises:
+        DataError: Fewer than two seeds.
+    """
+    if len(by_seed) < 2:
+        raise DataError(f"a mean over seeds needs the predictions of at least two seeds, got {len(by_seed)}")
+    suffix = f"|seeds:{len(by_seed)}{settings(resamples, seed)}"
+    first = by_seed[0]
+    drawn = [[resampled_values(stratum, resamples, seed) for stratum in strata] for strata in by_seed]
+    scores = []
+    for at, stratum in enumerate(first):
+        for measure in stratum.measures:
+            name = measure.name
+            values = [strata[at].value(name) for strata in by_seed]
+            found = seed_summary(values, [draws[at][name] for draws in drawn], seed)
+            signature = measure.signature + suffix
+            scores.append(_score(name, found, len(stratum.stats), signature, stratum.language, stratum.direction))
+    for group, members in group_members(first, groups).items():
+        places = [at for at, stratum in enumerate(first) if any(stratum is member for member in members)]
+        for name in (measure.name for measure in members[0].measures):
+            values = [float(np.mean([strata[at].value(name) for at in places])) for strata in by_seed]
+            means: list[FloatArray] = [mean_over(members, [draws[at][name] for at in places], seed) for draws in drawn]
+            n = sum(len(member.stats) for member in members)
+            signature = group_signature(name, members) + suffix
+            scores.append(_score(name, seed_summary(values, means, seed), n, signature, None, group))
+    return scores
+
+
+def _score(name: str, found: SeedSummary, n: int, signature: str, language: str | None, group: str | None) -> SeedScore:
+    return SeedScore(
+        name, found.mean, found.low, found.high, n, signature, language, group, values=found.values, sd=found.sd
+    )
