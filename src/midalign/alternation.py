@@ -225,6 +225,7 @@ class AlternatingMixin:
         Raises:
             ModelError: If the loss is not finite.
         """
+        loss: torch.Tensor
         if PAIR_KEYS not in inputs:
             loss = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
         else:
