@@ -84,7 +84,8 @@ def weights_of(text: str) -> dict[str, float | list[float]]:
         RunError: If they are not of that form.
     """
     try:
-        bands = {name: [float(v) for v in value.split("/")] for name, value in named("weights", text.split(",")).items()}
+        given = named("weights", text.split(","))
+        bands = {name: [float(number) for number in value.split("/")] for name, value in given.items()}
     except ValueError:
         raise RunError(
             f"--weights {text!r}: a weight is a number, or one per band of layers from the lowest to the highest, such "
