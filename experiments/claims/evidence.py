@@ -438,6 +438,10 @@ def main() -> None:
         page = page.replace(f"<!-- {name} -->", "\n".join(lines))
     bases = sorted({run.parent.name for run in runs.runs})
     page = page.replace("<!-- count -->", f"{len(runs.runs)} runs ({len(bases)} bases)")
+    base = Path(json.loads((runs.runs[0] / "base.json").read_text())["path"])
+    made = json.loads((base / "pretraining.json").read_text())
+    page = page.replace("<!-- parameters -->", f"{made['parameters']:,}").replace("<!-- tokens -->", f"{made['tokens']:,}")
+    page = page.replace("<!-- seeds -->", ", ".join(sorted({run.name.removeprefix("seed") for run in runs.runs})))
     given.write.write_text(page)
 
 

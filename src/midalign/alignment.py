@@ -23,6 +23,7 @@ import torch.distributed as dist
 from torch import nn
 
 from midalign.data.pair_batches import PAIR_KEYS, PairCollator, PairDataset, false_negatives
+from midalign.errors import ModelError
 from midalign.losses import info_nce
 from midalign.margin import retrieval_accuracy
 from midalign.models.hidden import find_decoder, pooled_states, stopped_states
@@ -73,10 +74,20 @@ class AlignmentObjective:
         return max(self.layers)
 
     def vectors(self, model: nn.Module, batch: Batch) -> Vectors:
-        """Sentence vectors at each aligned layer, ``(2 n, hidden)`` float32: n sources, then n targets."""
+        """Sentence vectors at each aligned layer, float32: n sources, then n targets.
+
+        Returns:
+            By layer ``(2 n, hidden)``, or ``(2 n, config.subspace)`` where only a subspace is aligned.
+
+        Raises:
+            ModelError: If the subspace has more dimensions than the model.
+        """
         states = stopped_states(model, batch["input_ids"], batch["attention_mask"], self.top)
         mask, special = batch["attention_mask"], batch["special_tokens_mask"]
-        return {layer: pool(states[layer], mask, self.config.pooling, special) for layer in self.layers}
+        pooled = {layer: pool(states[layer], mask, self.config.pooling, special) for layer in self.layers}
+        if self.config.subspace is None:
+            return pooled
+        return {layer: found @ subspace(found.shape[-1], self.config.subspace, found) for layer, found in pooled.items()}
 
     def loss_of(self, vectors: Vectors, pair_keys: torch.Tensor) -> torch.Tensor:
         """InfoNCE of sentence vectors, averaged over the layers by their weights.
@@ -147,6 +158,24 @@ class AlignmentObjective:
                 backward(torch.stack(products).sum())
             start = end
         return loss.detach()
+
+
+def subspace(hidden: int, dimensions: int, like: torch.Tensor) -> torch.Tensor:
+    """An orthonormal basis ``(hidden, dimensions)`` of a random subspace; the same in every process and every run.
+
+    The loss sees only what lies in it, so that the rest of the space has no reason to give up what tells a word from its
+    translation. Rotation does not change a cosine: all that is left out is the other dimensions.
+
+    Raises:
+        ModelError: If there are more dimensions than the model has.
+    """
+    if dimensions > hidden:
+        raise ModelError(
+            f"alignment.subspace is {dimensions}, but this model has hidden size {hidden}, so there is no such subspace; "
+            f"write a number below {hidden}, or leave it out"
+        )
+    normal = torch.randn(hidden, dimensions, generator=torch.Generator().manual_seed(0))
+    return torch.linalg.qr(normal)[0].to(like)
 
 
 @torch.no_grad()

@@ -69,6 +69,11 @@ class ModelSection(Section):
     quantization: Literal["4bit"] | None = Field(None, description="'4bit' trains on NF4 weights (QLoRA).")
     trust_remote_code: bool = Field(False, description="Let code from the model's repository run here.")
 
+    @property
+    def loading(self) -> dict[str, Any]:
+        """The section as arguments of `midalign.models.loading.load_model`, which has no recipes."""
+        return {"name" if name == "path" else name: value for name, value in self}
+
 
 class LanguagesSection(Section):
     """The role of every language; any usual code is understood."""
@@ -182,6 +187,11 @@ class AlignmentConfig(Section):
     )
     patience: int | None = Field(
         None, gt=0, description="Stop aligning after so many evaluations without a better eval_retrieval."
+    )
+    subspace: int | None = Field(
+        None,
+        gt=1,
+        description="Align only in a fixed random subspace of so many dimensions, and leave the others to the task.",
     )
     weight: float = Field(1.0, gt=0, allow_inf_nan=False, description="Multiplies the alignment loss.")
     modules: tuple[str, ...] | None = Field(

@@ -9,6 +9,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file
 from trl import SFTConfig
 
+from midalign.alignment import subspace
 from midalign.alternation import AlignmentTrainer
 from midalign.data.pair_batches import PAIR_KEYS
 from midalign.errors import DataError, ModelError
@@ -131,6 +132,26 @@ def test_the_weight_scales_the_gradient_of_alignment_and_not_the_logged_loss(tmp
     assert found[0][1]
     for whole, part in zip(found[0][1], found[1][1], strict=True):
         torch.testing.assert_close(part, whole / 4)
+
+
+def test_the_loss_in_a_subspace_is_that_of_the_projected_vectors_and_leaves_the_rest_without_gradient(tmp_path):
+    run = trainer(tmp_path, dropout=0.0, alignment={"subspace": 5})
+    whole = trainer(tmp_path, dropout=0.0)
+    batch = run.collate_pairs([run.pairs[i] for i in range(4)])
+    pooled = whole.objective.vectors(run.model, batch)[2].detach().requires_grad_()
+    basis = subspace(pooled.shape[1], 5, pooled)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(5))
+    loss = run.objective.loss_of({2: pooled @ basis}, batch[PAIR_KEYS])
+    assert loss.item() == pytest.approx(run.objective.loss(run.model, batch).item(), rel=1e-5)
+    loss.backward()
+    outside = pooled.grad - pooled.grad @ basis @ basis.T
+    assert pooled.grad.abs().max() > 1e-4
+    assert outside.abs().max() < 1e-6 * max(1.0, pooled.grad.abs().max().item())
+
+
+def test_a_subspace_larger_than_the_model_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="alignment.subspace is 9999"):
+        trainer(tmp_path, alignment={"subspace": 9999}).train()
 
 
 def test_losses_are_logged_apart(tmp_path):

@@ -101,7 +101,7 @@ PROFILES: dict[str, Profile] = {
         heads=4,
         steps=4400,
         learning_rate=3e-3,
-        bilingual=0.042,  # 4.9 % of tokens
+        bilingual=0.04,  # 4.8 % of tokens
         list_steps=200,
     ),
 }

@@ -11,6 +11,10 @@ from midalign.testbed.base import PROFILES, Progress, build_base
 from midalign.testbed.tasks import build_data
 
 
+SHIPPED_SEED = 2
+"""Seed of the base that comes with the package: `midalign testbed build --seed 2` builds it again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Workspace:
     """Where things are; `data` is what `build_data` wrote, the others are folders inside it but for `base`."""
@@ -39,13 +43,13 @@ def find_profile(name: str) -> str:
 
 
 def shipped_base() -> Path | None:
-    """The base that comes with the package (profile ``"base"``, seed 0), or None where it was left out."""
+    """The base that comes with the package (profile ``"base"``, `SHIPPED_SEED`), or None where it was left out."""
     folder = Path(str(files("midalign.testbed"))) / "weights"
     return folder if (folder / "model.safetensors").exists() else None
 
 
 def demo_workspace(
-    out: Path, *, seed: int = 0, profile: str = "demo", threads: int | None = None, progress: Progress | None = None
+    out: Path, *, seed: int = SHIPPED_SEED, profile: str = "demo", threads: int | None = None, progress: Progress | None = None
 ) -> Workspace:
     """Writes the data sets and pretrains the base, or finds both as an earlier call left them.
 
@@ -69,7 +73,7 @@ def demo_workspace(
     if not (data / "data_card.json").exists():
         build_data(data, seed=seed, languages=chosen.languages)
     shipped = shipped_base()
-    if shipped is not None and profile == "base" and seed == 0:
+    if shipped is not None and profile == "base" and seed == SHIPPED_SEED:
         base = shipped
     elif not (base / "model.safetensors").exists():
         build_base(base, seed=seed, profile=chosen, threads=threads, progress=progress)
