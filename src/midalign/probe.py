@@ -32,6 +32,7 @@ from midalign.metrics.significance import RESAMPLES
 from midalign.models.encoding import Encoder, SentenceVectors, encode_corpus
 from midalign.models.tokens import tokenize, window
 from midalign.models.vector_cache import weights_key
+from midalign.probe_cache import finished_path, read_finished, write_finished
 from midalign.probe_result import ProbeResult
 from midalign.probe_statistics import (
     HitArray,
@@ -87,8 +88,9 @@ def probe(
         layers: Which layers, 0 (embeddings) to depth; all by default.
         batch_tokens: Padded tokens in a batch, halved whenever memory runs out; None: 16,384 on an accelerator, 1,024
             on a CPU, where larger batches are slower.
-        cache: Folder for sentence vectors: a second probe costs only the retrieval, and an interrupted one goes on at
-            the language where it stopped. Without it all vectors are held in memory.
+        cache: Folder for sentence vectors and finished layers: a second probe costs only what its options change, and
+            an interrupted one goes on at the language, or at the layer, where it stopped. Without it all vectors are
+            held in memory.
         cache_key: What identifies model and adapter in the cache, such as name and revision; None hashes the weights,
             which takes about a second a GB.
         progress: Called with ``"encode"`` or ``"retrieve"``, and the number of sentences or layer-wise pairs of
@@ -193,7 +195,7 @@ def _score(
     progress: Progress | None,
 ) -> ProbeResult:
     """Retrieval at every layer and everything that follows from it."""
-    margin, languages = about["margin"], about["languages"]
+    languages = about["languages"]
     pairs = len(languages) * (len(languages) - 1) // 2
     entries, counts = [], []
     for place, layer in enumerate(vectors.layers):
@@ -202,20 +204,41 @@ def _score(
             if progress is not None:
                 progress("retrieve", before + done, len(vectors.layers) * pairs)
 
-        here = {language: values.to(device) for language, values in vectors.layer(layer, pooling).items()}
-        margins = tuple(dict.fromkeys((margin, "cosine")))
-        try:
-            predictions = retrieve_all(here, margins, about["k"], about["candidates"], progress=report)
-        except ModelError as fault:  # NaN or zero vectors; it names the language and the sentence
-            raise ModelError(f"layer {layer}, {fault}") from fault
-        entries.append(layer_numbers(layer, here, predictions, margin))
-        counts.append(hit_counts(predictions[margin]))
+        path = finished_path(vectors.files(pooling), layer, about)
+        found = None if path is None else read_finished(path)
+        if found is None:
+            found = _score_layer(vectors, pooling, layer, about, device, report)
+            if path is not None:
+                write_finished(path, *found)
+        else:
+            report(pairs, pairs)
+        entries.append(found[0])
+        counts.append(found[1])
     hit_table = np.stack(counts)
     extra = _uncertainty(hit_table, vectors.layers, about, entries)
     best_layer = extra["best_layer"]
     rows = sorted(random.Random(about["seed"]).sample(range(vectors.n), min(PROJECTED, vectors.n)))  # noqa: S311
     projection = {"layer": best_layer} | project(vectors.layer(best_layer, pooling), rows)
     return ProbeResult({**about, "pooling": pooling, **extra, "projection": projection, "layers": entries}, hit_table)
+
+
+def _score_layer(
+    vectors: SentenceVectors,
+    pooling: str,
+    layer: int,
+    about: Mapping[str, Any],
+    device: torch.device,
+    progress: Callable[[int, int], None],
+) -> tuple[dict[str, Any], HitArray]:
+    """Retrieval at one layer: its numbers without intervals, and its hits ``(N, n)``."""
+    here = {language: values.to(device) for language, values in vectors.layer(layer, pooling).items()}
+    margin = about["margin"]
+    margins = tuple(dict.fromkeys((margin, "cosine")))
+    try:
+        predictions = retrieve_all(here, margins, about["k"], about["candidates"], progress=progress)
+    except ModelError as fault:  # NaN or zero vectors; it names the language and the sentence
+        raise ModelError(f"layer {layer}, {fault}") from fault
+    return layer_numbers(layer, here, predictions, margin), hit_counts(predictions[margin])
 
 
 def _uncertainty(

@@ -12,6 +12,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+import midalign.probe
 from midalign.data.parallel import read_parallel
 from midalign.errors import DataError, LanguageError, ModelError, RecipeError, RunError
 from midalign.probe import ProbeResult, probe, probe_poolings
@@ -156,6 +157,37 @@ def test_a_second_probe_from_the_cache_gives_the_same_file(tokenizer, tmp_path):
     damaged.write_bytes(damaged.read_bytes()[:100])
     assert probe(model, tokenizer, corpus, cache=tmp_path).as_dict() == plain.as_dict()
     assert passes
+
+
+def test_finished_layers_are_not_retrieved_again_and_give_the_same_file(tokenizer, tmp_path, monkeypatch):
+    model, corpus, cache = build_model("llama"), some_parallel(), tmp_path / "cache"
+    probe(model, tokenizer, corpus).write(tmp_path / "plain")
+    layers, retrieve = [], midalign.probe.retrieve_all
+
+    def counting(*args, **kwargs):
+        layers.append(1)
+        if len(layers) == 3:
+            raise KeyboardInterrupt
+        return retrieve(*args, **kwargs)
+
+    monkeypatch.setattr("midalign.probe.retrieve_all", counting)
+    with pytest.raises(KeyboardInterrupt):
+        probe(model, tokenizer, corpus, cache=cache)
+    probe(model, tokenizer, corpus, cache=cache).write(tmp_path / "resumed")
+    assert len(layers) == 3 + 3, "the first two of five layers were finished"
+    damaged = sorted(cache.glob("layer.*"))[1]
+    content = damaged.read_bytes()
+    damaged.write_bytes(content.replace(b"0.", b"1.", 1))  # still a file of the right form
+    probe(model, tokenizer, corpus, cache=cache).write(tmp_path / "mended")
+    assert len(layers) == 7
+    for name in ("resumed", "mended"):
+        for file in ("probe.json", "hits.safetensors"):
+            assert (tmp_path / name / file).read_bytes() == (tmp_path / "plain" / file).read_bytes()
+    for options in ({"margin": "distance"}, {"k": 2}, {"candidates": "nearest"}, {"layers": [1, 2]}):
+        before = len(layers)
+        cached = probe(model, tokenizer, corpus, cache=cache, **options).as_dict()
+        assert len(layers) == before + len(cached["layers"]), f"{options} make other numbers"
+        assert cached == probe(model, tokenizer, corpus, **options).as_dict()
 
 
 def test_an_adapter_changes_the_result_and_does_not_reuse_the_base_models_cache(tokenizer, tmp_path):

@@ -68,6 +68,11 @@ class SentenceVectors:
             found[language] = read_layer(kept, layer) if isinstance(kept, Path) else kept[self.layers.index(layer)]
         return found
 
+    def files(self, pooling: str) -> list[Path]:
+        """The file of each language, in the order of `languages`; empty where the vectors are in memory."""
+        kept = [self._kept[language, pooling] for language in self.languages]
+        return [file for file in kept if isinstance(file, Path)]
+
 
 class Encoder:
     """Encodes tokenised sentences with one model.
