@@ -133,14 +133,7 @@ class Experiment:
         return self.out / ("merge" if system == "merged" else f"train/{system}") / ADAPTER
 
     def _model(self) -> Any:
-        section = self.recipe.model
-        return load_model(
-            section.path,
-            dtype=section.dtype,
-            revision=section.revision,
-            trust_remote_code=section.trust_remote_code,
-            quantization=section.quantization,
-        )
+        return load_model(**self.recipe.model.loading)
 
     def _engine(self) -> Any:
         """What answers: a fresh model, or the one vLLM engine, which keeps the accelerator's memory."""

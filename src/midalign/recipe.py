@@ -196,8 +196,8 @@ class AlignmentConfig(Section):
     weight: float = Field(1.0, gt=0, allow_inf_nan=False, description="Multiplies the alignment loss.")
     modules: tuple[str, ...] | None = Field(
         None,
-        description="Alignment updates move only the adapters of modules with such a word in their name, such as [mlp]; "
-        "all by default.",
+        description="Alignment updates move only the adapters of modules with such a word in their name, such as "
+        "[mlp]; all by default.",
     )
     batch_size: int = Field(
         32, ge=2, description=f"Pairs in a contrastive batch of one process; the negatives come from it ({PAPER}: 32)."

@@ -306,17 +306,10 @@ def linear_names(model: nn.Module) -> list[str]:
 
 
 def _load(recipe: Recipe) -> PreTrainedModel:
-    section = recipe.model
-    model = load_model(
-        section.path,
-        dtype=section.dtype,
-        # The trainer moves it to where it belongs; with FSDP that is nowhere in one piece.
-        device=None if section.quantization else "cpu",
-        revision=section.revision,
-        trust_remote_code=section.trust_remote_code,
-        quantization=section.quantization,
-    )
-    if section.quantization is None:
+    quantized = recipe.model.quantization is not None
+    # The trainer moves it to where it belongs; with FSDP that is nowhere in one piece.
+    model = load_model(**recipe.model.loading, device=None if quantized else "cpu")
+    if not quantized:
         return model
     # Whether to checkpoint gradients is said by training.gradient_checkpointing, as for any other model.
     prepared: PreTrainedModel = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 
 from midalign import merge
+from midalign.cli import main
 from midalign.data.prompt_tokens import training_rows
 from midalign.errors import DataError, RecipeError, RunError
 from midalign.evaluation import find_score, score
@@ -375,6 +377,31 @@ def test_the_exported_base_answers_as_the_adapter_in_plain_peft_does(tmp_path, a
     assert job.start(out).was_done
     with pytest.raises(RunError, match="other inputs"):
         MergeJob(str(base_folder), paths, {"task": 1.0, "alignment": 0.7}).start(out)
+
+
+def test_a_weight_per_band_can_be_given_and_moves_its_layers_only(tmp_path, adapters, base_folder, monkeypatch):
+    """Against merges with one weight each: 4 blocks, one a band, of which the alignment adapter has the first two."""
+    command = ["midalign", "merge", "--base", str(base_folder)]
+    for name, path in adapters.items():
+        command += ["--adapter", f"{name}={path}"]
+    for out, weights in {
+        "banded": "1.0,alignment=0.2/0.9/3/3",
+        "low": "1.0,alignment=0.2",
+        "high": "1,alignment=.9",
+    }.items():
+        monkeypatch.setattr(sys, "argv", [*command, "--weights", f"task={weights}", "--out", str(tmp_path / out)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0
+    banded, low, high = (
+        load_file(tmp_path / out / "adapter" / "adapter_model.safetensors") for out in ("banded", "low", "high")
+    )
+    for name, found in banded.items():
+        block = int(name.split("layers.")[1].split(".")[0])
+        assert torch.equal(found, (high if block == 1 else low)[name])
+    written = json.loads((tmp_path / "banded" / "merge.json").read_text(encoding="utf-8"))
+    assert written["merge"]["weights"] == {"task": 1.0, "alignment": [0.2, 0.9, 3.0, 3.0]}
+    assert any(not torch.equal(low[name], high[name]) for name in low)
 
 
 def test_25_settings_load_the_base_once_and_the_merge_command_exports_the_best(

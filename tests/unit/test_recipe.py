@@ -1,12 +1,14 @@
 """The sections of a recipe: roles of languages, layers, and every shipped recipe against peft and trl."""
 
+import inspect
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from midalign.errors import ModelError
-from midalign.recipe import AlignmentConfig, LanguagesSection, Recipe
+from midalign.models.loading import load_model
+from midalign.recipe import AlignmentConfig, LanguagesSection, ModelSection, Recipe
 from midalign.recipe_file import build_recipe, check_arguments, load_recipe
 from tests.tiny_world import recipe_content
 
@@ -87,4 +89,13 @@ def test_a_shipped_recipe_loads_and_peft_and_trl_know_its_arguments(path):
 def test_recipes_are_there_to_be_tested():
     assert {path.stem for path in RECIPES} >= {
         "demo", "xsid_small", "reference_llama3_8b_massive", "reference_qwen25_7b_massive",
+    }  # fmt: skip
+
+
+def test_the_model_section_is_what_loading_takes():
+    """Every setting reaches `load_model`, under the name that it has there."""
+    section = ModelSection(path="here", revision="v1", dtype="bfloat16", quantization="4bit", trust_remote_code=True)
+    bound = inspect.signature(load_model).bind(**section.loading)
+    assert bound.arguments == {
+        "name": "here", "revision": "v1", "dtype": "bfloat16", "quantization": "4bit", "trust_remote_code": True,
     }  # fmt: skip
