@@ -54,8 +54,19 @@ def _fault_of_checkpoint(checkpoint: Path) -> str | None:
                 return "adapter_model.safetensors holds numbers that are not finite"
     except (OSError, SafetensorError):
         return "adapter_model.safetensors"
+    if missing := _missing_random_states(checkpoint):
+        return missing[0]
     cut = [file.name for file in sorted(checkpoint.glob("*.pt*")) if not zipfile.is_zipfile(file)]
     return cut[0] if cut else None
+
+
+def _missing_random_states(checkpoint: Path) -> list[str]:
+    """Random states that a process did not write, because it was killed; how many there are, other checkpoints tell."""
+    if (checkpoint / "rng_state.pth").exists():  # of a training in one process
+        return []
+    ranks = [int(file.stem.rpartition("_")[2]) for file in checkpoint.parent.glob("checkpoint-*/rng_state_*.pth")]
+    expected = [f"rng_state_{rank}.pth" for rank in range(max(ranks) + 1)] if ranks else ["rng_state.pth"]
+    return [name for name in expected if not (checkpoint / name).exists()]
 
 
 def stopped_early_at(checkpoint: str) -> int | None:

@@ -182,6 +182,7 @@ SPOILED = {
     "weights cut short": lambda c: cut(c / "adapter_model.safetensors"),
     "optimizer missing": lambda c: (c / "optimizer.pt").unlink(),
     "optimizer cut short": lambda c: cut(c / "optimizer.pt"),
+    "random state missing": lambda c: (c / "rng_state.pth").unlink(),
     "random state cut short": lambda c: cut(c / "rng_state.pth"),
 }
 
@@ -215,6 +216,20 @@ def test_a_half_written_checkpoint_is_skipped_with_a_warning(checkpoints, tmp_pa
     SPOILED[name](copied / "checkpoint-4")
     assert Path(last_whole_checkpoint(copied)).name == "checkpoint-3"
     assert "checkpoint-4 is half-written or broken" in caplog.text
+
+
+def test_a_checkpoint_without_the_random_state_of_a_killed_process_is_skipped(checkpoints, tmp_path, caplog):
+    """As two processes write them, the second of which was killed before it wrote its own."""
+    _, folder = checkpoints
+    copied = shutil.copytree(folder / "cut" / "checkpoints", tmp_path / "checkpoints")
+    for number in (3, 4):
+        checkpoint = copied / f"checkpoint-{number}"
+        shutil.copy(checkpoint / "rng_state.pth", checkpoint / "rng_state_1.pth")
+        (checkpoint / "rng_state.pth").rename(checkpoint / "rng_state_0.pth")
+    assert Path(last_whole_checkpoint(copied)).name == "checkpoint-4"
+    (copied / "checkpoint-4" / "rng_state_1.pth").unlink()
+    assert Path(last_whole_checkpoint(copied)).name == "checkpoint-3"
+    assert "(rng_state_1.pth)" in caplog.text
 
 
 def test_after_a_half_written_checkpoint_the_adapter_is_still_the_same(checkpoints, tmp_path, caplog):
