@@ -222,7 +222,11 @@ def aligned_gain(runs: Runs) -> Row:
         tuple(np.subtract(runs.gain("joint", "aligned").values, runs.gain("shuffled", "aligned").values))
     )
     p = runs.p_value("joint", "aligned")
-    ours = f"{every} (p = {p:.3f}); low {low}, high {high}, low less high {more}; over shuffled pairs {control}"
+    middle = runs.gain("middle", "aligned")
+    ours = (
+        f"{every} (p = {p:.3f}); low {low}, high {high}, low less high {more}; over shuffled pairs {control}; "
+        f"with the paper's middle layer and whole space {middle}"
+    )
     verdict = every.verdict() if every.verdict() != "holds" else f"holds; low more than high: {more.verdict()}"
     return Row(4, "aligned languages gain most, low-resource ones more", "+3.8 low, +0.7 high", ours, verdict)
 
@@ -312,12 +316,16 @@ CLAIMS: dict[int, Callable[[Runs], Row]] = {
 
 BEYOND = {
     "shuffled": "the control: each sentence aligned with the translation of another one",
+    "whole_space": "the whole space instead of a subspace",
+    "middle": "the middle layer, the whole space",
+    "paper": "the middle layer, the whole space, temperature 0.1: the paper's",
+    "middle_subspace": "the middle layer",
+    "subspace_16": "a subspace of 16 dimensions instead of 32",
     "bottom": "layer 2",
     "top": "the last layer",
+    "two_layers": "layers 5 and 8",
     "pool_last": "pooling: last token",
     "pool_mean_unit": "pooling: mean of unit-length states (robust to sinks)",
-    "two_layers": "two layers",
-    "temperature_01": "temperature 0.1, the paper's",
     "forward": "one direction, as the reference implementation",
     "anchored": "English side detached",
     "three_to_one": "three task updates to one of alignment",
@@ -325,6 +333,7 @@ BEYOND = {
     "weight_03": "alignment loss times 0.3",
     "mlp_only": "alignment moves the adapters of the MLPs only",
     "merged": "alignment adapter merged, weight tuned on dev",
+    "bands": "merged, one weight for each half of the layers",
 }
 
 
@@ -337,14 +346,15 @@ def claims_table(rows: Sequence[Row]) -> list[str]:
 
 def scores_table(runs: Runs) -> list[str]:
     """Levels of SFT, and what each main arm changes, metric by metric."""
-    lines = ["| languages | score | SFT | joint | shuffled pairs | merged |", "|---|---|---|---|---|---|"]
+    arms = ("joint", "shuffled", "middle", "merged")
+    lines = [
+        "| languages | score | SFT | joint | shuffled pairs | middle layer, whole space | merged |",
+        "|---" * 7 + "|",
+    ]
     for group in ("supervised", "aligned", "aligned, high", "aligned, low", "unseen"):
         for metric, name in METRICS.items():
             level = np.mean([runs.score(run, "sft", metric, GROUPS[group]) for run in runs.having("sft")])
-            cells = [
-                str(runs.gain(arm, group, metric)) if runs.having("sft", arm) else "–"
-                for arm in ("joint", "shuffled", "merged")
-            ]
+            cells = [str(runs.gain(arm, group, metric)) if runs.having("sft", arm) else "–" for arm in arms]
             lines.append(f"| {group} | {name} | {level:.1f} | " + " | ".join(cells) + " |")
     return lines
 
@@ -440,8 +450,13 @@ def main() -> None:
     page = page.replace("<!-- count -->", f"{len(runs.runs)} runs ({len(bases)} bases)")
     base = Path(json.loads((runs.runs[0] / "base.json").read_text())["path"])
     made = json.loads((base / "pretraining.json").read_text())
-    page = page.replace("<!-- parameters -->", f"{made['parameters']:,}").replace("<!-- tokens -->", f"{made['tokens']:,}")
-    page = page.replace("<!-- seeds -->", ", ".join(sorted({run.name.removeprefix("seed") for run in runs.runs})))
+    facts = {
+        "parameters": f"{made['parameters']:,}",
+        "tokens": f"{made['tokens']:,}",
+        "seeds": ", ".join(sorted({run.name.removeprefix("seed") for run in runs.runs})),
+    }
+    for name, text in facts.items():
+        page = page.replace(f"<!-- {name} -->", text)
     given.write.write_text(page)
 
 

@@ -43,7 +43,7 @@ NEEDED: dict[int, list[str]] = {
     1: ["base", "sft"],
     2: ["base", "sft", "joint"],
     3: ["base", "sft", "joint"],
-    4: ["sft", "joint", "shuffled"],
+    4: ["sft", "joint", "shuffled", "middle"],
     5: ["sft", "joint"],
     6: ["sft", "joint", "shuffled"],
     7: ["sft", "joint", "bottom", "top"],

@@ -87,7 +87,8 @@ class AlignmentObjective:
         pooled = {layer: pool(states[layer], mask, self.config.pooling, special) for layer in self.layers}
         if self.config.subspace is None:
             return pooled
-        return {layer: found @ subspace(found.shape[-1], self.config.subspace, found) for layer, found in pooled.items()}
+        dimensions = self.config.subspace
+        return {layer: found @ subspace(found.shape[-1], dimensions, found) for layer, found in pooled.items()}
 
     def loss_of(self, vectors: Vectors, pair_keys: torch.Tensor) -> torch.Tensor:
         """InfoNCE of sentence vectors, averaged over the layers by their weights.
@@ -163,16 +164,16 @@ class AlignmentObjective:
 def subspace(hidden: int, dimensions: int, like: torch.Tensor) -> torch.Tensor:
     """An orthonormal basis ``(hidden, dimensions)`` of a random subspace; the same in every process and every run.
 
-    The loss sees only what lies in it, so that the rest of the space has no reason to give up what tells a word from its
-    translation. Rotation does not change a cosine: all that is left out is the other dimensions.
+    The loss sees only what lies in it, so that the rest of the space has no reason to give up what tells a word from
+    its translation. Rotation does not change a cosine: all that is left out is the other dimensions.
 
     Raises:
         ModelError: If there are more dimensions than the model has.
     """
     if dimensions > hidden:
         raise ModelError(
-            f"alignment.subspace is {dimensions}, but this model has hidden size {hidden}, so there is no such subspace; "
-            f"write a number below {hidden}, or leave it out"
+            f"alignment.subspace is {dimensions}, but this model has hidden size {hidden}, so there is no such "
+            f"subspace; write a number below {hidden}, or leave it out"
         )
     normal = torch.randn(hidden, dimensions, generator=torch.Generator().manual_seed(0))
     return torch.linalg.qr(normal)[0].to(like)

@@ -10,7 +10,6 @@ from midalign.errors import DataError, did_you_mean
 from midalign.testbed.base import PROFILES, Progress, build_base
 from midalign.testbed.tasks import build_data
 
-
 SHIPPED_SEED = 2
 """Seed of the base that comes with the package: `midalign testbed build --seed 2` builds it again."""
 
@@ -49,7 +48,12 @@ def shipped_base() -> Path | None:
 
 
 def demo_workspace(
-    out: Path, *, seed: int = SHIPPED_SEED, profile: str = "demo", threads: int | None = None, progress: Progress | None = None
+    out: Path,
+    *,
+    seed: int = SHIPPED_SEED,
+    profile: str = "demo",
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> Workspace:
     """Writes the data sets and pretrains the base, or finds both as an earlier call left them.
 

@@ -21,7 +21,7 @@ from midalign.testbed.base import PROFILES, Packer, Profile, build_base, learnin
 from midalign.testbed.chance import chance
 from midalign.testbed.corpus import Corpus
 from midalign.testbed.tokenizer import train_tokenizer
-from midalign.testbed.workspace import demo_workspace
+from midalign.testbed.workspace import SHIPPED_SEED, demo_workspace, shipped_base
 from midalign.testbed.world import World
 
 TINY = Profile(
