@@ -176,7 +176,8 @@ def subspace(hidden: int, dimensions: int, like: torch.Tensor) -> torch.Tensor:
             f"subspace; write a number below {hidden}, or leave it out"
         )
     normal = torch.randn(hidden, dimensions, generator=torch.Generator().manual_seed(0))
-    return torch.linalg.qr(normal)[0].to(like)
+    basis: torch.Tensor = torch.linalg.qr(normal)[0].to(like)
+    return basis
 
 
 @torch.no_grad()

@@ -150,7 +150,7 @@ def test_the_loss_in_a_subspace_is_that_of_the_projected_vectors_and_leaves_the_
 
 
 def test_a_subspace_larger_than_the_model_is_refused(tmp_path):
-    with pytest.raises(ModelError, match="alignment.subspace is 9999"):
+    with pytest.raises(ModelError, match="subspace is 9999"):
         trainer(tmp_path, alignment={"subspace": 9999}).train()
 
 
