@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -87,8 +88,9 @@ class AlignmentObjective:
         pooled = {layer: pool(states[layer], mask, self.config.pooling, special) for layer in self.layers}
         if self.config.subspace is None:
             return pooled
-        dimensions = self.config.subspace
-        return {layer: found @ subspace(found.shape[-1], dimensions, found) for layer, found in pooled.items()}
+        basis = subspace(pooled[self.top].shape[-1], self.config.subspace, pooled[self.top].device)
+        with torch.autocast(basis.device.type, enabled=False):  # which would run this product in half precision
+            return {layer: found @ basis for layer, found in pooled.items()}
 
     def loss_of(self, vectors: Vectors, pair_keys: torch.Tensor) -> torch.Tensor:
         """InfoNCE of sentence vectors, averaged over the layers by their weights.
@@ -161,8 +163,10 @@ class AlignmentObjective:
         return loss.detach()
 
 
-def subspace(hidden: int, dimensions: int, like: torch.Tensor) -> torch.Tensor:
-    """An orthonormal basis ``(hidden, dimensions)`` of a random subspace; the same in every process and every run.
+@cache  # a decomposition of that size is not for every batch
+@torch.inference_mode(False)
+def subspace(hidden: int, dimensions: int, device: torch.device) -> torch.Tensor:
+    """An orthonormal float32 basis ``(hidden, dimensions)`` of a random subspace; the same in every process and run.
 
     The loss sees only what lies in it, so that the rest of the space has no reason to give up what tells a word from
     its translation. Rotation does not change a cosine: all that is left out is the other dimensions.
@@ -176,7 +180,7 @@ def subspace(hidden: int, dimensions: int, like: torch.Tensor) -> torch.Tensor:
             f"subspace; write a number below {hidden}, or leave it out"
         )
     normal = torch.randn(hidden, dimensions, generator=torch.Generator().manual_seed(0))
-    basis: torch.Tensor = torch.linalg.qr(normal)[0].to(like)
+    basis: torch.Tensor = torch.linalg.qr(normal)[0].to(device)
     return basis
 
 

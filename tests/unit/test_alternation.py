@@ -90,7 +90,6 @@ def test_alignment_updates_move_only_the_modules_named(tmp_path, mini_batch_size
         alignment={"modules": ["mlp"], "mini_batch_size": mini_batch_size, "schedule": "task:1,align:2"},
         max_steps=2,
     )
-    before = {}
     moved = []
     step = run.training_step
 
@@ -139,7 +138,7 @@ def test_the_loss_in_a_subspace_is_that_of_the_projected_vectors_and_leaves_the_
     whole = trainer(tmp_path, dropout=0.0)
     batch = run.collate_pairs([run.pairs[i] for i in range(4)])
     pooled = whole.objective.vectors(run.model, batch)[2].detach().requires_grad_()
-    basis = subspace(pooled.shape[1], 5, pooled)
+    basis = subspace(pooled.shape[1], 5, pooled.device)
     torch.testing.assert_close(basis.T @ basis, torch.eye(5))
     loss = run.objective.loss_of({2: pooled @ basis}, batch[PAIR_KEYS])
     assert loss.item() == pytest.approx(run.objective.loss(run.model, batch).item(), rel=1e-5)
@@ -147,6 +146,16 @@ def test_the_loss_in_a_subspace_is_that_of_the_projected_vectors_and_leaves_the_
     outside = pooled.grad - pooled.grad @ basis @ basis.T
     assert pooled.grad.abs().max() > 1e-4
     assert outside.abs().max() < 1e-6 * max(1.0, pooled.grad.abs().max().item())
+
+
+def test_vectors_in_a_subspace_are_exact_under_autocast(tmp_path):
+    run = trainer(tmp_path, dropout=0.0, alignment={"subspace": 5})
+    whole = trainer(tmp_path, dropout=0.0)
+    batch = run.collate_pairs([run.pairs[i] for i in range(4)])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        pooled, found = whole.objective.vectors(run.model, batch)[2], run.objective.vectors(run.model, batch)[2]
+    assert found.dtype == torch.float32
+    assert torch.equal(found, pooled @ subspace(pooled.shape[1], 5, pooled.device))
 
 
 def test_a_subspace_larger_than_the_model_is_refused(tmp_path):
