@@ -189,11 +189,7 @@ def _retrieve_by_faiss(x: Tensor, y: Tensor, margins: Sequence[str], k: int) -> 
 
     def best(found: tuple[Tensor, Tensor], others: Tensor, margin: str) -> Tensor:
         cosines, rows = found
-        scores = cosines
-        if margin in ("ratio", "distance"):
-            means = cosines.mean(dim=1, keepdim=True) / 2 + others[rows] / 2
-            tiny = torch.finfo(means.dtype).tiny
-            scores = cosines / means.masked_fill(means == 0, tiny) if margin == "ratio" else cosines - means
+        scores = _margin_scores(cosines, cosines.mean(dim=1) / 2, others[rows] / 2, margin)
         return rows.gather(1, scores.argmax(dim=1, keepdim=True)).squeeze(1)
 
     x_index = index(x)
@@ -276,9 +272,20 @@ def _nearest(similarities: Callable[[slice], Tensor], spans: Sequence[slice], k:
 
 def _scores(cosines: Tensor, x_near: Tensor, y_near: Tensor, margin: str) -> Tensor:
     """Margin scores ``(rows, languages, m)`` from cosines and what `_nearest` gives for the same rows."""
+    return _margin_scores(cosines, x_near.mean(dim=-1) / 2, y_near.mean(dim=0) / 2, margin)
+
+
+def _margin_scores(cosines: Tensor, half_x: Tensor, half_y: Tensor, margin: str) -> Tensor:
+    """Margin scores from cosines ``(..., m)`` and half the mean cosine of each side to its neighbours.
+
+    Args:
+        cosines: Of candidates.
+        half_x: Of the rows' neighbours, ``(...)``.
+        half_y: Of the candidates' neighbours, of a shape that goes with ``(..., m)``.
+        margin: One of `MARGINS`.
+    """
     if margin in ("absolute", "cosine"):
         return cosines
-    half_x, half_y = x_near.mean(dim=-1) / 2, y_near.mean(dim=0) / 2
     means = half_x.unsqueeze(-1) + half_y
     if margin == "distance":
         return torch.sub(cosines, means, out=means)
