@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from midalign.console import codes, console, say_scores, say_where
+from midalign.console import Languages, Out, codes, console, say_scores, say_where
 
 app = typer.Typer(no_args_is_help=True, help="COMET, which lives in an environment of its own.")
 
@@ -30,10 +30,10 @@ def setup(env: Env = None) -> None:
 def score(
     data: Annotated[str, typer.Option(help="Folder or file with the parallel corpus.")],
     predictions: Annotated[Path, typer.Option(help="predictions.jsonl, ours or anybody's, with the ids of the data.")],
-    out: Annotated[Path, typer.Option(help="Folder for the results; never overwritten with another run.")],
+    out: Out,
     model: Annotated[str, typer.Option(help="Checkpoint, folder with one, or hub name.")] = "Unbabel/wmt22-comet-da",
     env: Env = None,
-    languages: Annotated[str | None, typer.Option(help="Comma-separated codes, such as eng,deu.")] = None,
+    languages: Languages = None,
     format: Annotated[str, typer.Option(help="Format of the data; told by itself where possible.")] = "auto",  # noqa: A002
     split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples behind every interval.")] = 1000,

@@ -29,10 +29,10 @@ def build(
     """Pretrain a base from scratch: half an hour to hours on a CPU, resumable; seed 2 is the one that ships."""
     from dataclasses import replace
 
-    from midalign.testbed.base import PROFILES, build_base
+    from midalign.testbed.base import build_base
     from midalign.testbed.workspace import find_profile
 
-    chosen = PROFILES[find_profile(profile)]
+    chosen = find_profile(profile)
     chosen = replace(
         chosen, bilingual=chosen.bilingual if bilingual is None else bilingual, steps=steps or chosen.steps
     )

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from midalign.errors import DataError, did_you_mean
-from midalign.testbed.base import PROFILES, Progress, build_base
+from midalign.testbed.base import PROFILES, Profile, Progress, build_base
 from midalign.testbed.tasks import build_data
 
 SHIPPED_SEED = 2
@@ -27,8 +27,8 @@ class Workspace:
     languages: tuple[str, ...]
 
 
-def find_profile(name: str) -> str:
-    """The name, if a profile has it.
+def find_profile(name: str) -> Profile:
+    """The profile of that name.
 
     Raises:
         DataError: No profile has that name.
@@ -38,7 +38,7 @@ def find_profile(name: str) -> str:
             f"The testbed has no profile {name!r}, so there is no base to build; "
             f"write one of {', '.join(PROFILES)}.{did_you_mean(name, PROFILES)}"
         )
-    return name
+    return PROFILES[name]
 
 
 def shipped_base() -> Path | None:
@@ -72,7 +72,7 @@ def demo_workspace(
     Raises:
         DataError: No profile has that name.
     """
-    chosen = PROFILES[find_profile(profile)]
+    chosen = find_profile(profile)
     data, base = out / "data", out / "base"
     if not (data / "data_card.json").exists():
         build_data(data, seed=seed, languages=chosen.languages)
