@@ -61,7 +61,7 @@ def data_of(base: Path) -> Path:
     seed = json.loads((base / "pretraining.json").read_text())["recipe"]["seed"]
     folder = base / "data"
     if not (folder / "data_card.json").exists():
-        build_data(folder, seed=seed, pairs=1000)
+        build_data(folder, seed=seed)
     return folder
 
 
