@@ -24,7 +24,6 @@ import torch.distributed as dist
 from torch import nn
 
 from midalign.data.pair_batches import PAIR_KEYS, PairCollator, PairDataset, false_negatives
-from midalign.errors import ModelError
 from midalign.losses import info_nce
 from midalign.margin import retrieval_accuracy
 from midalign.models.hidden import find_decoder, pooled_states, stopped_states
@@ -79,9 +78,6 @@ class AlignmentObjective:
 
         Returns:
             By layer ``(2 n, hidden)``, or ``(2 n, config.subspace)`` where only a subspace is aligned.
-
-        Raises:
-            ModelError: If the subspace has more dimensions than the model.
         """
         states = stopped_states(model, batch["input_ids"], batch["attention_mask"], self.top)
         mask, special = batch["attention_mask"], batch["special_tokens_mask"]
@@ -170,15 +166,7 @@ def subspace(hidden: int, dimensions: int, device: torch.device) -> torch.Tensor
 
     The loss sees only what lies in it, so that the rest of the space has no reason to give up what tells a word from
     its translation. Rotation does not change a cosine: all that is left out is the other dimensions.
-
-    Raises:
-        ModelError: If there are more dimensions than the model has.
     """
-    if dimensions > hidden:
-        raise ModelError(
-            f"alignment.subspace is {dimensions}, but this model has hidden size {hidden}, so there is no such "
-            f"subspace; write a number below {hidden}, or leave it out"
-        )
     normal = torch.randn(hidden, dimensions, generator=torch.Generator().manual_seed(0))
     basis: torch.Tensor = torch.linalg.qr(normal)[0].to(device)
     return basis

@@ -52,7 +52,7 @@ class AlternatingMixin:
         kwargs: The trainer's own keyword arguments.
 
     Raises:
-        ModelError: If the model has no such layer, or cannot be stopped after it.
+        ModelError: If the model has no such layer, subspace or modules, or cannot be stopped after the layer.
         DataError: If the schedule needs pairs and there are none.
     """
 
@@ -103,7 +103,10 @@ class AlternatingMixin:
                 )
             me.add_callback(LearnedTemperature(self.alignment.temperature, *self.alignment.learn_temperature))
             learned = self.temperature
-        self.objective = AlignmentObjective.for_depth(self.alignment, find_decoder(me.model).depth, learned)
+        depth = find_decoder(me.model).depth
+        self.alignment.check_model(depth, unwrap(me.model).config.get_text_config().hidden_size)
+        self._check_modules(me.model)
+        self.objective = AlignmentObjective.for_depth(self.alignment, depth, learned)
         verify_stopping(me.model, self.objective.top)
         if held_out_pairs:
             self.held_out = PairDataset(held_out_pairs, me.processing_class, limit)
@@ -244,19 +247,21 @@ class AlternatingMixin:
             )
         return loss
 
+    def _check_modules(self, model: nn.Module) -> None:
+        words = self.alignment.modules
+        names = [name for name, p in model.named_parameters() if p.requires_grad]
+        if words is not None and not any(word in name for name in names for word in words):
+            raise ModelError(
+                f"alignment.modules = {list(words)}: no trained weight has such a word in its name, so nothing "
+                f"would be aligned. One of the names is {names[0]!r}."
+            )
+
     @contextmanager
     def _only_aligned_modules(self, model: nn.Module) -> Iterator[None]:
         """Freeze what ``alignment.modules`` leaves out; a weight without gradient is skipped by the optimiser."""
         words = self.alignment.modules
-        others = []
-        if words is not None:
-            named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-            others = [p for name, p in named if not any(word in name for word in words)]
-            if len(others) == len(named):
-                raise ModelError(
-                    f"alignment.modules = {list(words)}: no trained weight has such a word in its name, so nothing "
-                    f"would be aligned. One of the names is {named[0][0]!r}."
-                )
+        trained = [] if words is None else [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        others = [p for name, p in trained if not any(word in name for word in words or ())]
         for parameter in others:
             parameter.requires_grad_(False)
         try:

@@ -363,9 +363,8 @@ def validate(recipe: RecipeFile, overrides: Overrides = None) -> None:
         if checked.model.path != "testbed":
             check_model_path(checked.model.path)
             if Path(checked.model.path).exists():
-                config = load_config(checked.model.path)
-                if checked.alignment.layer != "auto":
-                    checked.alignment.resolve_layers(config.get_text_config().num_hidden_layers)
+                text = load_config(checked.model.path).get_text_config()
+                checked.alignment.check_model(text.num_hidden_layers, text.hidden_size)
     except UserError as fault:
         faults.append(f"model: {fault}")
     if faults:

@@ -118,8 +118,8 @@ class Experiment:
             )
         section = self.recipe.model
         config = load_config(section.path, revision=section.revision, trust_remote_code=section.trust_remote_code)
-        if self.recipe.alignment.layer != "auto":
-            self.recipe.alignment.resolve_layers(config.get_text_config().num_hidden_layers)
+        text = config.get_text_config()
+        self.recipe.alignment.check_model(text.num_hidden_layers, text.hidden_size)
         style, system = self.recipe.evaluation.completion_style, self.recipe.task.system
         asked = [*self.task.dev, *self.task.test]
         tokens = [

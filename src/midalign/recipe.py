@@ -230,6 +230,24 @@ class AlignmentConfig(Section):
             )
         return self
 
+    def check_model(self, depth: int, hidden: int) -> None:
+        """Find out before a training what would stop it later.
+
+        Args:
+            depth: Blocks of the model.
+            hidden: Its hidden size.
+
+        Raises:
+            ModelError: If the model has no such layer, or fewer dimensions than the subspace.
+        """
+        if self.layer != "auto":
+            self.resolve_layers(depth)
+        if self.subspace is not None and self.subspace > hidden:
+            raise ModelError(
+                f"alignment.subspace is {self.subspace}, but this model has hidden size {hidden}, so there is no such "
+                f"subspace; write a number below {hidden}, or leave it out"
+            )
+
     def resolve_layers(self, depth: int) -> dict[int, float]:
         """The aligned layers as numbers with their weights, for a model of `depth` blocks.
 

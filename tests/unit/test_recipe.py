@@ -99,3 +99,12 @@ def test_the_model_section_is_what_loading_takes():
     assert bound.arguments == {
         "name": "here", "revision": "v1", "dtype": "bfloat16", "quantization": "4bit", "trust_remote_code": True,
     }  # fmt: skip
+
+
+def test_what_a_model_has_no_room_for_is_found_before_a_training():
+    AlignmentConfig(layer=4, subspace=8).check_model(depth=4, hidden=8)
+    AlignmentConfig(layer="auto").check_model(depth=4, hidden=8)
+    with pytest.raises(ModelError, match="layer is 5, but this model has 4 blocks"):
+        AlignmentConfig(layer=5).check_model(depth=4, hidden=8)
+    with pytest.raises(ModelError, match="subspace is 9, but this model has hidden size 8"):
+        AlignmentConfig(layer=4, subspace=9).check_model(depth=4, hidden=8)
