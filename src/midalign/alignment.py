@@ -101,6 +101,8 @@ class AlignmentObjective:
         for layer, weight in self.layers.items():
             sides = vectors[layer].chunk(2)
             source, target = (torch.cat(_gathered(side)) for side in sides) if gather else sides
+            if self.config.centered:
+                source, target = source - source.mean(dim=0), target - target.mean(dim=0)
             loss = info_nce(
                 source,
                 target,

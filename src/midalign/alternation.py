@@ -32,6 +32,7 @@ from midalign.data.schedule import AlternatingBatchSampler, Objective, Schedule
 from midalign.errors import DataError, ModelError, RecipeError
 from midalign.models.hidden import find_decoder, unwrap, verify_stopping
 from midalign.models.tokens import window
+from midalign.preservation import preservation_loss, said_twice
 from midalign.recipe import AlignmentConfig
 from midalign.records import ParallelPair
 from midalign.temperature import LearnedTemperature
@@ -171,6 +172,7 @@ class AlternatingMixin:
             pair_batch_size=self.alignment.batch_size,
             accumulation=me.args.gradient_accumulation_steps,
             exponent=self.alignment.language_exponent,
+            one_language=self.alignment.batches == "language",
             seed=me.args.seed,
             rank=me.args.process_index,
             world_size=me.args.world_size,
@@ -209,6 +211,8 @@ class AlternatingMixin:
             assert self.objective is not None
             loss = self.objective.loss(model, inputs)
             self._remember("alignment_loss", loss, 1.0)
+            if self.alignment.preserve:
+                return (loss * self.alignment.weight + self._preservation(model, inputs)) * share
             return loss * share * self.alignment.weight
         result = super().compute_loss(  # type: ignore[misc]
             model,
@@ -221,6 +225,15 @@ class AlternatingMixin:
         counted = num_items_in_batch is not None and not own_mean
         self._remember("task_loss", loss, 1 / me.args.gradient_accumulation_steps if counted else 1.0)
         return (loss * share, result[1]) if return_outputs else loss * share
+
+    def _preservation(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+        """The weighted second loss of an alignment update; see `midalign.preservation`."""
+        first = len(inputs["input_ids"]) // 2
+        names = ("input_ids", "attention_mask", "special_tokens_mask")
+        targets = (inputs[name][first : first + self.alignment.preserve_rows] for name in names)
+        loss = preservation_loss(model, *said_twice(*targets, self.collate_pairs.pad_token_id))
+        self._remember("preservation_loss", loss, 1.0)
+        return loss * self.alignment.preserve
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """One micro-batch, forward and backward.
@@ -285,8 +298,13 @@ class AlternatingMixin:
                 no_sync=lambda: me.accelerator.no_sync(model),
             )
         self._remember("alignment_loss", loss, 1.0)
-        mean: torch.Tensor = loss * self.alignment.weight / accumulation
-        return mean
+        total: torch.Tensor = loss * self.alignment.weight
+        if self.alignment.preserve:
+            with me.compute_loss_context_manager():
+                preserved = self._preservation(model, batch)
+            me.accelerator.backward(preserved / accumulation)
+            total = total + preserved.detach()
+        return total / accumulation
 
     # ---- logging and evaluation
 

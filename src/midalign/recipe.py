@@ -178,6 +178,14 @@ class AlignmentConfig(Section):
         "symmetric", description="'forward' is the reference's; 'anchored' moves only the non-English side."
     )
     pooling: Pooling = Field("mean", description=f"How a sentence vector is made ({PAPER}: mean).")
+    centered: bool = Field(
+        False,
+        description="Subtract the mean vector of each side of the batch first, so that what tells two languages apart "
+        "is left alone; needs batches: language.",
+    )
+    batches: Literal["mixed", "language"] = Field(
+        "mixed", description="Draw the languages of every pair anew, or one pair of languages for a whole batch."
+    )
     schedule: Annotated[str, AfterValidator(_checked_schedule)] = Field(
         "update", description="'update', 'micro_batch', 'task', 'align', or a pattern such as 'task:3,align:1'."
     )
@@ -194,6 +202,14 @@ class AlignmentConfig(Section):
         description="Align only in a fixed random subspace of so many dimensions, and leave the others to the task.",
     )
     weight: float = Field(1.0, gt=0, allow_inf_nan=False, description="Multiplies the alignment loss.")
+    preserve: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Weight of a second loss of alignment updates: the divergence from the base model in how it says "
+        "the non-English side again, which keeps values in their own language. 0 leaves it out.",
+    )
+    preserve_rows: int = Field(8, ge=1, description="Sentences of a batch that 'preserve' looks at.")
     modules: tuple[str, ...] | None = Field(
         None,
         description="Alignment updates move only the adapters of modules with such a word in their name, such as "
@@ -219,6 +235,15 @@ class AlignmentConfig(Section):
                     f"learn_temperature = [{low}, {high}] with temperature = {self.temperature}: the temperature "
                     "starts between the bounds, 0 < low < temperature < high; widen the bounds or change temperature"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _a_mean_is_that_of_one_language(self) -> AlignmentConfig:
+        if self.centered and self.batches != "language":
+            raise ValueError(
+                f"centered = true with batches = {self.batches!r}: the mean of a side would be that of several "
+                "languages, which tells nothing of any of them; write batches: language"
+            )
         return self
 
     @model_validator(mode="after")

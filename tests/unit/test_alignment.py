@@ -73,6 +73,22 @@ def test_cached_encoding_leaves_the_random_numbers_after_it_as_they_would_be(bat
     assert torch.equal(after, torch.rand(1))
 
 
+def test_a_centred_loss_does_not_see_what_all_sentences_of_a_side_share(batch):
+    generator = torch.Generator().manual_seed(0)
+    source, target = (torch.randn(8, 16, generator=generator) for _ in range(2))
+    apart = torch.cat([source, target + 5 * torch.randn(1, 16, generator=generator)])
+    centred = objective(batches="language", centered=True)
+    together = centred.loss_of({2: torch.cat([source, target])}, batch["pair_keys"])
+    assert torch.allclose(centred.loss_of({2: apart}, batch["pair_keys"]), together, atol=1e-5)
+    plain = objective()
+    assert not torch.allclose(plain.loss_of({2: apart}, batch["pair_keys"]), together, atol=1e-2)
+
+
+def test_centring_needs_batches_of_one_language():
+    with pytest.raises(ValueError, match="batches: language"):
+        AlignmentConfig(centered=True)
+
+
 def test_several_layers_give_the_weighted_mean_of_their_losses(batch):
     model = lora_model()
     both = objective(layer={1: 3.0, 3: 1.0}).loss(model, batch)

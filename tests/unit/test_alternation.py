@@ -133,6 +133,35 @@ def test_the_weight_scales_the_gradient_of_alignment_and_not_the_logged_loss(tmp
         torch.testing.assert_close(part, whole / 4)
 
 
+@pytest.mark.parametrize("mini_batch_size", [None, 2])
+def test_preserving_adds_its_weighted_gradient_to_that_of_alignment(tmp_path, mini_batch_size):
+    options = {"schedule": "align", "mini_batch_size": mini_batch_size, "preserve_rows": 2}
+    gradients, logs = {}, {}
+    for weight in (0.0, 1.0, 3.0):
+        run = trainer(tmp_path, dropout=0.0, alignment={**options, "preserve": weight}, max_steps=2)
+        torch.manual_seed(0)
+        for name, parameter in run.model.named_parameters():
+            if "lora_B" in name:  # with B = 0 the adapted model is the base, and nothing is lost yet
+                torch.nn.init.normal_(parameter, std=0.1)
+        step, found = run.training_step, []
+
+        def training_step(*args, step=step, run=run, found=found, **kwargs):
+            loss = step(*args, **kwargs)
+            found.append({n: p.grad.clone() for n, p in run.model.named_parameters() if p.grad is not None})
+            return loss
+
+        run.training_step = training_step
+        run.train()
+        gradients[weight] = found[3]  # all four micro-batches of the first update
+        logs[weight] = run.state.log_history[0]
+    assert "preservation_loss" not in logs[0.0]
+    assert logs[1.0]["preservation_loss"] == pytest.approx(logs[3.0]["preservation_loss"], rel=1e-4)
+    assert any(".layers.3." in name for name in gradients[1.0])  # it runs through all blocks, alignment does not
+    for name, gradient in gradients[3.0].items():
+        plain = gradients[0.0].get(name, torch.zeros_like(gradient))
+        assert torch.allclose(gradient - plain, 3 * (gradients[1.0][name] - plain), atol=1e-5), name
+
+
 def test_the_loss_in_a_subspace_is_that_of_the_projected_vectors_and_leaves_the_rest_without_gradient(tmp_path):
     run = trainer(tmp_path, dropout=0.0, alignment={"subspace": 5})
     whole = trainer(tmp_path, dropout=0.0)

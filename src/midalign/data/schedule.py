@@ -103,7 +103,7 @@ def shuffled_passes(size: int, count: int, seed: Sequence[int]) -> np.ndarray:
     return np.concatenate(parts)[:count] if parts else np.zeros(0, dtype=np.int64)
 
 
-def resampled_pairs(groups: Sequence[int], count: int, exponent: float, seed: int) -> np.ndarray:
+def resampled_pairs(groups: Sequence[int], count: int, exponent: float, seed: int, run: int = 1) -> np.ndarray:
     """`count` indices of pairs, resampled over languages.
 
     Args:
@@ -112,6 +112,7 @@ def resampled_pairs(groups: Sequence[int], count: int, exponent: float, seed: in
         exponent: A language with n pairs is drawn with probability proportional to n**exponent: 0 is uniform over
             languages (the paper resamples to a near-uniform distribution), 1 leaves the data as it is.
         seed: Seed of the draw.
+        run: So many pairs in a row are of one language.
 
     Returns:
         int64 array ``(count,)``. Within a language every pair comes once before any comes twice.
@@ -119,7 +120,8 @@ def resampled_pairs(groups: Sequence[int], count: int, exponent: float, seed: in
     group_of = np.asarray(groups)
     members = [np.flatnonzero(group_of == number) for number in range(int(group_of.max()) + 1)]
     weights = np.array([float(len(m)) for m in members]) ** exponent
-    drawn = np.random.default_rng([seed, 1]).choice(len(members), size=count, p=weights / weights.sum())
+    rng = np.random.default_rng([seed, 1])
+    drawn = rng.choice(len(members), size=-(-count // run), p=weights / weights.sum()).repeat(run)[:count]
     result = np.zeros(count, dtype=np.int64)
     for number, member in enumerate(members):
         positions = np.flatnonzero(drawn == number)
@@ -140,6 +142,7 @@ class AlternatingBatchSampler(Sampler[list[int]]):
         pair_batch_size: Pairs in a micro-batch of one process; negatives come from the same micro-batch.
         accumulation: Micro-batches of one process in an update.
         exponent: See `resampled_pairs`.
+        one_language: Whether all pairs of a micro-batch (of all processes) are of one language.
         seed: Seed of both streams.
         rank: Number of this process.
         world_size: Number of processes.
@@ -154,6 +157,7 @@ class AlternatingBatchSampler(Sampler[list[int]]):
     pair_batch_size: int
     accumulation: int = 1
     exponent: float = 0.0
+    one_language: bool = False
     seed: int = 0
     rank: int = 0
     world_size: int = 1
@@ -175,11 +179,13 @@ class AlternatingBatchSampler(Sampler[list[int]]):
             raise ValueError(f"the schedule {self.schedule.pattern} asks for task batches, but there is no task data")
         if pairs and not len(self.pair_groups):
             raise ValueError(f"the schedule {self.schedule.pattern} asks for alignment batches, but there are no pairs")
+        nothing = np.zeros(0, np.int64)
+        run = self.world_size * self.pair_batch_size if self.one_language else 1
         self._streams = {
-            "task": shuffled_passes(self.task_size, tasks, (self.seed, 0)) if tasks else np.zeros(0, np.int64),
-            "align": self.task_size + resampled_pairs(self.pair_groups, pairs, self.exponent, self.seed)
+            "task": shuffled_passes(self.task_size, tasks, (self.seed, 0)) if tasks else nothing,
+            "align": self.task_size + resampled_pairs(self.pair_groups, pairs, self.exponent, self.seed, run)
             if pairs
-            else np.zeros(0, np.int64),
+            else nothing,
         }
 
     def __len__(self) -> int:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from midalign.testbed.emoji import in_emoji
 from midalign.testbed.lexicon import LANGUAGES, THINGS, load_lexicons
 from midalign.testbed.values import LABELS, spell
 from midalign.testbed.world import Utterance, World
@@ -52,11 +53,13 @@ class Corpus:
         world: Whose languages and held-out things count.
         bilingual: Share of documents that are bilingual, as a fraction (they are about as long as the others; the
             share of tokens is counted and stands in the data card).
+        emoji: Share of the commands in chatter that have emoji beside them, where the meaning is one for training.
     """
 
-    def __init__(self, world: World, *, bilingual: float = 0.02) -> None:
+    def __init__(self, world: World, *, bilingual: float = 0.02, emoji: float = 0.5) -> None:
         self.world = world
         self.bilingual = bilingual
+        self.emoji = emoji
         self.lexicons = load_lexicons()
         self._weights = [RESOURCE_WEIGHTS[LANGUAGES[code].resource] for code in world.languages]
         self._others = [code for code in world.languages if code != "eng_Latn"]
@@ -80,8 +83,15 @@ class Corpus:
         return Document(write.get(kind, self._naming)(language, rng), kind, language)
 
     def _chatter(self, language: str, rng: random.Random) -> str:
-        lines = [self.world.chatter(language, rng).text for _ in range(rng.randint(1, 3))]
-        return "\n".join(lines)
+        return "\n".join(self._remark(language, rng) for _ in range(rng.randint(1, 3)))
+
+    def _remark(self, language: str, rng: random.Random) -> str:
+        """A command, often with emoji before or after it; like bilingual text, they never show a test's meaning."""
+        said = self.world.chatter(language, rng)
+        if self.world.split(said.meaning) != "train" or rng.random() >= self.emoji:
+            return said.text
+        emoji = in_emoji(said.meaning)
+        return f"{emoji} {said.text}" if rng.random() < 0.5 else f"{said.text} {emoji}"
 
     def _readback(self, language: str, rng: random.Random) -> str:
         said = self.world.chatter(language, rng)

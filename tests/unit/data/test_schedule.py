@@ -71,6 +71,17 @@ def test_within_a_language_no_pair_comes_twice_before_all_came_once(sizes, seed)
             assert max(counts.values()) - least <= 1
 
 
+@pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (0, 2), (1, 2)])
+def test_with_one_language_a_batch_all_processes_draw_it_alike(rank, world_size):
+    groups = [0] * 60 + [1] * 30 + [2] * 20
+    run = sampler(one_language=True, pair_groups=groups, updates=40, rank=rank, world_size=world_size)
+    other = sampler(one_language=True, pair_groups=groups, updates=40, rank=0, world_size=world_size)
+    drawn = [[groups[i - 10] for i in batch] for batch in run if batch[0] >= 10]
+    assert all(len(set(batch)) == 1 for batch in drawn)
+    assert {batch[0] for batch in drawn} == {0, 1, 2}
+    assert [batch[0] for batch in drawn] == [groups[batch[0] - 10] for batch in other if batch[0] >= 10]
+
+
 def test_exponent_zero_is_uniform_over_languages_and_one_is_proportional():
     groups = [0] * 900 + [1] * 100
     share = lambda exponent: np.mean(np.asarray(groups)[resampled_pairs(groups, 20_000, exponent, 0)])  # noqa: E731
