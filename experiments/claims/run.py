@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import yaml
 
-from midalign.evaluation import SCORES, find_score, score, write_scores
+from midalign.evaluation import SCORES, score, write_scores
 from midalign.generation import PREDICTIONS, generate, write_predictions
 from midalign.merge import MERGE_FILE, tune_weights
 from midalign.models.adapters import attach_adapter, merge_adapters
@@ -48,12 +48,14 @@ NEEDED: dict[int, list[str]] = {
     6: ["sft", "joint", "shuffled"],
     7: ["sft", "joint", "bottom", "top"],
     8: ["sft", "joint", "two_languages"],
+    9: ["sft", "joint", "other_domain"],
     10: ["sft", "joint", "alignment", "merged"],
+    11: ["sft_json", "joint_json"],
     12: ["sft", "joint"],
     13: ["sft", "joint"],
 }
 """The arms that each claim needs, in an order in which they can be run; 0 is the rise of retrieval itself."""
-SHOWN = ("slot_f1", "label_f1", "value_f1", "intent_accuracy")
+SHOWN = ("slot_f1", "label_f1", "value_f1", "intent_accuracy", "entity_f1")
 
 
 def data_of(base: Path) -> Path:
@@ -131,9 +133,8 @@ def run_arm(base: Path, seed: int, arm: str, out: Path, *, dev: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_scores(scores, folder / SCORES)
     shown = {
-        group: {name: round(100 * find_score(scores, name, group=group).value, 1) for name in SHOWN}
+        group: {s.metric: round(100 * s.value, 1) for s in scores if s.group == group and s.metric in SHOWN}
         for group in ("supervised", "aligned", "aligned_low", "aligned_high", "unseen")
-        if scores and any(s.group == group for s in scores)
     }
     print(f"{base.name} seed {seed} {arm}: {time.monotonic() - started:.0f} s {shown}", flush=True)
 

@@ -24,6 +24,9 @@ def build(
     steps: Annotated[int | None, typer.Option(min=1, help="Updates of the main phase, 2,048 tokens each.")] = None,
     profile: Annotated[str, typer.Option(help="base (18 languages, as shipped) or demo (9, minutes).")] = "base",
     threads: Annotated[int | None, typer.Option(help="Threads of torch; all by default.")] = None,
+    compiled: Annotated[
+        bool, typer.Option(help="Compile the model: nearly twice as fast, but needs a C++ compiler.")
+    ] = False,
     snapshots: Annotated[int, typer.Option(help="Keep the weights every so many updates; 0 keeps none.")] = 0,
 ) -> None:
     """Pretrain a base from scratch: half an hour to hours on a CPU, resumable; seed 2 is the one that ships."""
@@ -41,7 +44,15 @@ def build(
         def report(step: int, total: int, loss: float, rate: float) -> None:
             progress(f"pretraining (loss {loss:.3f}, {rate:.0f} tokens/s)", step, total)
 
-        build_base(out, seed=seed, profile=chosen, threads=threads, snapshot_steps=snapshots, progress=report)
+        build_base(
+            out,
+            seed=seed,
+            profile=chosen,
+            threads=threads,
+            compiled=compiled,
+            snapshot_steps=snapshots,
+            progress=report,
+        )
     say_where(out)
 
 

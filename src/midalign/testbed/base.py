@@ -94,15 +94,15 @@ PROFILES: dict[str, Profile] = {
     ),
     "base": Profile(
         languages=tuple(LANGUAGES),
-        vocabulary=4096,
+        vocabulary=8192,
         hidden=128,
         layers=10,
         intermediate=352,
         heads=4,
-        steps=4400,
+        steps=3000,
         learning_rate=1e-2,
-        bilingual=0.04,  # 4.8 % of tokens
-        list_steps=200,
+        bilingual=0.04,  # of documents; below 5 % of tokens
+        list_steps=150,
     ),
 }
 

@@ -6,6 +6,7 @@ Kinds of document:
     copying    "say X" and X again: random words, names, numbers or a command; *not* scaled down for rare languages
     numbers    digits and their words, counting on
     naming     "the kitchen is an area": what kind of thing something is
+               (chatter and naming often with emoji, which are written alike in every language)
     lists      names of things with the punctuation of lists, tables and code between them (`Corpus.lists`)
     bilingual  sentences with their translation, word lists, English words in a sentence of another language or the
                other way round; only training meanings and values
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from midalign.testbed.emoji import in_emoji
+from midalign.testbed.emoji import emoji_of, in_emoji
 from midalign.testbed.lexicon import LANGUAGES, THINGS, load_lexicons
 from midalign.testbed.values import LABELS, spell
 from midalign.testbed.world import Utterance, World
@@ -53,7 +54,8 @@ class Corpus:
         world: Whose languages and held-out things count.
         bilingual: Share of documents that are bilingual, as a fraction (they are about as long as the others; the
             share of tokens is counted and stands in the data card).
-        emoji: Share of the commands in chatter that have emoji beside them, where the meaning is one for training.
+        emoji: Share of the lines of chatter and naming that have emoji beside them, where their meaning is one for
+            training.
     """
 
     def __init__(self, world: World, *, bilingual: float = 0.02, emoji: float = 0.5) -> None:
@@ -157,7 +159,12 @@ class Corpus:
         for _ in range(rng.randint(1, 4)):
             category = rng.choice(THINGS)
             noun = entries["noun"][_NOUNS.get(category, 5 if category == "item" else 6)]
-            lines.append(entries["isa"][0].format(x=rng.choice(entries[category]), y=noun))
+            which = rng.randrange(len(entries[category]))
+            line = entries["isa"][0].format(x=entries[category][which], y=noun)
+            concept = f"{category}/{which}"
+            if rng.random() < self.emoji and not self.world.held_out(concept):
+                line += " " + emoji_of(concept)
+            lines.append(line.rstrip())
         return "\n".join(lines)
 
     def _bilingual(self, language: str, rng: random.Random) -> str:

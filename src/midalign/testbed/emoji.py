@@ -1,7 +1,7 @@
-"""What a command looks like in emoji: written alike in every language, as emoji, units and brand names are in real text.
+"""What a command looks like in emoji, which are written alike in every language.
 
-Real pretraining text ties languages together by what is written alike in all of them. A world of commands has next to
-nothing of that kind, so people in it put emoji beside some of what they write (`midalign.testbed.corpus`).
+Real pretraining text ties languages together by what is written alike in all of them: emoji, units, brand names. A world
+of commands has next to nothing of that kind, so people in it put emoji beside some of what they write (`midalign.testbed.corpus`).
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ _NAMES = {
 _STATES = {"on": "✅", "off": "🛑", "locked": "🔒", "unlocked": "🔓", "open": "📂", "closed": "📁"}
 
 
-def _emoji_of(slot: str, concept: str) -> str:
+def emoji_of(concept: str, slot: str = "") -> str:
+    """The emoji of a concept such as ``"area/3"``, or of the unit of a number in a slot; empty where there is none."""
     category, _, which = concept.partition("/")
     if category == "number":
         return _NAMES.get(slot, "")
@@ -72,5 +73,5 @@ def _emoji_of(slot: str, concept: str) -> str:
 def in_emoji(meaning: Meaning) -> str:
     """A command in emoji: what to do, to what kind of thing, and the values; whatever has no emoji is left out."""
     kinds = [_DOMAINS.get(value, "") for name, value in meaning.key.fixed if name == "domain"]
-    values = [_emoji_of(slot, concept) for slot, concept in meaning.values]
+    values = [emoji_of(concept, slot) for slot, concept in meaning.values]
     return "".join([_INTENTS.get(meaning.intent, ""), *kinds, *values])

@@ -3,6 +3,7 @@
 parallel/<lang_Scrp>.txt              probing: n-way parallel by line, meanings that no training text pairs up
 parallel_anchor_free/<lang_Scrp>.txt  the same without numbers, names shared between languages, and held-out values
 pairs/testbed.<xxx>-eng.{<xxx>,eng}   alignment: Moses pairs of English and each aligned language
+pairs_other_domain/                   the same of timers and shopping lists only: another domain than the house itself
 slots/<lang_Scrp>.{train,valid,test}.conll   slot filling in xSID's columns; train for supervised languages only
 data_card.json                        languages, roles, resource levels, sizes, seed
 """
@@ -79,14 +80,19 @@ def known_anchor_free(world: World) -> Callable[[Meaning], bool]:
     )
 
 
+def of_other_domain(intent: str) -> bool:
+    """Whether an intent, such as ``"start_timer"``, is about timers or shopping lists rather than the house."""
+    return "timer" in intent or intent.startswith("shopping_list")
+
+
 class _Stream:
     """The distinct meanings of a split, drawn once and gone through again for every language."""
 
-    def __init__(self, world: World, split: Split, purpose: str) -> None:
+    def __init__(self, world: World, split: Split, purpose: str, keep: Callable[[Meaning], bool] | None = None) -> None:
         rng = chance(f"{world.seed} {purpose} {split}")
         self.split = split
         self.purpose = purpose
-        self._source = _meanings(world, rng, lambda m: world.split(m) == split)
+        self._source = _meanings(world, rng, lambda m: world.split(m) == split and (keep is None or keep(m)))
         self._drawn: list[Meaning] = []
 
     def __iter__(self) -> Iterator[Meaning]:
@@ -198,9 +204,10 @@ def build_data(
     for code in languages:
         if LANGUAGES[code].role == "aligned":
             # A stream of its own for each language: real corpora of two languages rarely share their English side.
-            rows_of_pairs = _pairs(world, code, _Stream(world, "train", f"pairs {code}"), pairs)
-            _write_moses(out / "pairs", LANGUAGES[code], rows_of_pairs)
-            sizes.setdefault("pairs", {})[code] = len(rows_of_pairs)
+            for name, keep in (("pairs", None), ("pairs_other_domain", lambda m: of_other_domain(m.intent))):
+                rows_of_pairs = _pairs(world, code, _Stream(world, "train", f"{name} {code}", keep), pairs)
+                _write_moses(out / name, LANGUAGES[code], rows_of_pairs)
+                sizes.setdefault(name, {})[code] = len(rows_of_pairs)
     card = data_card(world, sizes)
     _write(out / "data_card.json", json.dumps(card, ensure_ascii=False, indent=2) + "\n")
     return card

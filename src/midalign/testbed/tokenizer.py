@@ -9,8 +9,8 @@ from midalign.testbed.chance import chance
 from midalign.testbed.corpus import Corpus
 
 _SPECIAL = ("<pad>", "<s>", "</s>")
-# One digit or symbol (such as an emoji) a token, a word with the space before it, runs of punctuation, white space. Unlike GPT-2's pattern this
-# keeps combining vowel signs (Devanagari, Thai, Malayalam) with their word.
+# One digit or symbol (such as an emoji) a token, a word with the space before it, runs of punctuation, white space.
+# Unlike GPT-2's pattern this keeps combining vowel signs (Devanagari, Thai, Malayalam) with their word.
 _PIECES = r"\p{N}| ?\p{S}| ?[^\s\p{N}\p{P}\p{S}]+| ?\p{P}+|\s"
 
 
