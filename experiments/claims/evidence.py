@@ -519,11 +519,12 @@ def main() -> None:
         page = page.replace(f"<!-- {name} -->", "\n".join(lines))
     bases = sorted({run.parent.name for run in runs.runs})
     page = page.replace("<!-- count -->", f"{len(runs.runs)} runs ({len(bases)} bases)")
-    base = Path(json.loads((runs.runs[0] / "base.json").read_text())["path"])
-    made = json.loads((base / "pretraining.json").read_text())
+    folders = {run.parent.name: Path(json.loads((run / "base.json").read_text())["path"]) for run in runs.runs}
+    made = [json.loads((folder / "pretraining.json").read_text()) for folder in folders.values()]
     facts = {
-        "parameters": f"{made['parameters']:,}",
-        "tokens": f"{made['tokens']:,}",
+        "parameters": f"{made[0]['parameters']:,}",
+        "tokens": f"{made[0]['tokens']:,}",
+        "bilingual": " to ".join(f"{f(card['bilingual_share'] for card in made):.1%}" for f in (min, max)),
         "seeds": ", ".join(sorted({run.name.removeprefix("seed") for run in runs.runs})),
     }
     for name, text in facts.items():

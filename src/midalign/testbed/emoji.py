@@ -1,7 +1,8 @@
 """What a command looks like in emoji, which are written alike in every language.
 
-Real pretraining text ties languages together by what is written alike in all of them: emoji, units, brand names. A world
-of commands has next to nothing of that kind, so people in it put emoji beside some of what they write (`midalign.testbed.corpus`).
+Real pretraining text ties languages together by what is written alike in all of them: emoji, units, brand names. A
+world of commands has next to nothing of that kind, so people in it put emoji beside some of what they write
+(`midalign.testbed.corpus`), as people do.
 """
 
 from __future__ import annotations
