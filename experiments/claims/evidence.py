@@ -100,9 +100,9 @@ class Runs:
         return float(np.mean([self.scores(run, arm)[metric, code] for code in codes]))
 
     @cache  # noqa: B019
-    def probe(self, run: Path, arm: str) -> np.ndarray[Any, Any]:
+    def probe(self, run: Path, arm: str, sentences: str = "probe") -> np.ndarray[Any, Any]:
         """Retrieval in percent, ``(layers, languages, languages)``, with the languages' codes in `probed`."""
-        found = json.loads((run / arm / "probe" / "probe.json").read_text())
+        found = json.loads((run / arm / sentences / "probe.json").read_text())
         matrices = [[[np.nan if x is None else x for x in row] for row in layer["matrix"]] for layer in found["layers"]]
         return 100 * np.array(matrices, dtype=float)
 
@@ -111,9 +111,11 @@ class Runs:
         """The languages of a probe, in order."""
         return list(json.loads((run / "sft" / "probe" / "probe.json").read_text())["languages"])
 
-    def retrieval(self, run: Path, arm: str, layer: int, codes: Sequence[str] | None = None) -> float:
+    def retrieval(
+        self, run: Path, arm: str, layer: int, codes: Sequence[str] | None = None, sentences: str = "probe"
+    ) -> float:
         """Mean retrieval at a layer: over all directions, or between English and these languages."""
-        matrix = self.probe(run, arm)[layer]
+        matrix = self.probe(run, arm, sentences)[layer]
         if codes is None:
             return float(np.nanmean(matrix))
         names = self.probed(run)
@@ -233,7 +235,15 @@ def retrieval_gain(runs: Runs) -> Row:
     before = [runs.retrieval(run, "sft", runs.layer(run), codes) for run in done]
     after = [runs.retrieval(run, "joint", runs.layer(run), codes) for run in done]
     gain = runs.rise("joint")
-    ours = f"{np.mean(before):.1f} to {np.mean(after):.1f} %: {gain}"
+    ordinary = {
+        arm: np.array([runs.retrieval(run, arm, runs.layer(run), codes, "probe_ordinary") for run in done])
+        for arm in ("sft", "joint")
+    }
+    ours = (
+        f"without names and digits {np.mean(before):.1f} to {np.mean(after):.1f} %: {gain}; ordinary sentences "
+        f"{ordinary['sft'].mean():.1f} to {ordinary['joint'].mean():.1f} %: "
+        f"{Estimate(tuple(ordinary['joint'] - ordinary['sft']))}"
+    )
     return Row(0, "alignment raises retrieval at its layer (aligned languages)", "39.4 to 73.2 %: +33.8", ours,
                gain.verdict())  # fmt: skip
 
@@ -495,17 +505,39 @@ def goals_table(runs: Runs) -> list[str]:
     return lines
 
 
+def readme_table(runs: Runs) -> list[str]:
+    """What a newcomer wants to know, for the README."""
+    lines = ["| languages | SFT | joint less SFT | merged less SFT | shuffled pairs less SFT |", "|---" * 5 + "|"]
+    for group in ("supervised", "aligned", "unseen"):
+        level = np.mean([runs.score(run, "sft", "slot_f1", GROUPS[group]) for run in runs.having("sft")])
+        gains = [str(runs.gain(arm, group)) for arm in ("joint", "merged", "shuffled")]
+        lines.append(f"| {group} | {level:.1f} | " + " | ".join(gains) + " |")
+    return lines
+
+
+def write_between_marks(page: Path, lines: Sequence[str]) -> None:
+    """Put lines between the marks ``<!-- evidence -->`` and ``<!-- end -->`` of a page."""
+    before, _, rest = page.read_text(encoding="utf-8").partition("<!-- evidence -->\n")
+    _, _, after = rest.partition("<!-- end -->")
+    if not after:
+        raise SystemExit(f"{page} has no marks <!-- evidence --> and <!-- end --> to write between")
+    page.write_text(before + "\n".join(["<!-- evidence -->", *lines, "<!-- end -->"]) + after, encoding="utf-8")
+
+
 def main() -> None:
     """Reads the arguments; prints, or writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the folder that run.py wrote to")
     parser.add_argument("--claim", type=int, choices=list(CLAIMS), help="only this claim")
     parser.add_argument("--write", type=Path, help="the page to write")
+    parser.add_argument("--readme", type=Path, help="the page whose table between <!-- evidence --> marks to write")
     given = parser.parse_args()
     runs = Runs(given.out)
     numbers = [given.claim] if given.claim is not None else list(CLAIMS)
     rows = [test(runs) for number, test in CLAIMS.items() if number in numbers and runs.having(*NEEDED[number])]
     table = claims_table(rows)
+    if given.readme is not None:
+        write_between_marks(given.readme, readme_table(runs))
     if given.write is None:
         print("\n".join(table))
         return

@@ -4,7 +4,8 @@
 
 A base is what ``midalign testbed build`` wrote; its data sets (of the same seed as the base, so that what one base
 never saw is not what another never saw) are written beside it. Of an arm, ``RUNS/<base>/seed<s>/<arm>/`` gets the
-adapter, ``training.json``, ``predictions.jsonl``, ``scores.json`` and ``probe/probe.json``.
+adapter, ``training.json``, ``predictions.jsonl``, ``scores.json`` and ``probe/probe.json`` (without names and digits;
+``probe_ordinary`` with them).
 
 With ``--dev`` arms are scored on dev items only, and nothing is probed: settings are chosen there.
 """
@@ -67,10 +68,10 @@ def data_of(base: Path) -> Path:
     return folder
 
 
-def recipe_of(base: Path, seed: int, arm: str) -> Recipe:
-    """The recipe of one arm."""
+def recipe_of(base: Path, seed: int, arm: str, *more: str) -> Recipe:
+    """The recipe of one arm, with further overrides."""
     os.environ |= {"CLAIMS_BASE": str(base), "CLAIMS_DATA": str(data_of(base))}
-    return load_recipe(HERE / "recipe.yaml", [f"seed={seed}", *ARMS[arm].get("set", [])])
+    return load_recipe(HERE / "recipe.yaml", [f"seed={seed}", *ARMS[arm].get("set", []), *more])
 
 
 def shuffled(pairs: PairData, seed: int) -> PairData:
@@ -136,6 +137,9 @@ def run_arm(base: Path, seed: int, arm: str, out: Path, *, dev: bool) -> None:
         if objective != "none":
             model = attach_adapter(model, folder / ADAPTER)
         probe(model, tokenizer, corpus, seed=recipe.seed).write(folder / "probe")
+        if arm in ("sft", "joint"):  # names and digits too, as the sentences of FLORES have
+            ordinary = read_probe_corpus(recipe_of(base, seed, arm, "probe.data=${CLAIMS_DATA}/parallel"))
+            probe(model, tokenizer, ordinary, seed=recipe.seed).write(folder / "probe_ordinary")
     folder.mkdir(parents=True, exist_ok=True)
     write_scores(scores, folder / SCORES)
     shown = {
