@@ -71,7 +71,8 @@ def data_of(base: Path) -> Path:
 def recipe_of(base: Path, seed: int, arm: str, *more: str) -> Recipe:
     """The recipe of one arm, with further overrides."""
     os.environ |= {"CLAIMS_BASE": str(base), "CLAIMS_DATA": str(data_of(base))}
-    return load_recipe(HERE / "recipe.yaml", [f"seed={seed}", *ARMS[arm].get("set", []), *more])
+    overrides = [f"seed={seed}", *ARMS[arm].get("set", []), *more]
+    return load_recipe(HERE / "recipe.yaml", [os.path.expandvars(override) for override in overrides])
 
 
 def shuffled(pairs: PairData, seed: int) -> PairData:

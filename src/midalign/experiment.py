@@ -357,7 +357,7 @@ def resolve_testbed(recipe: Recipe, progress: Progress | None = None) -> Recipe:
     folder = cache_folder() / f"testbed-{fingerprint(hash_paths(sources))}"  # another version makes its data anew
     workspace = demo_workspace(folder, profile="base", threads=torch.get_num_threads(), progress=report)
     folders = {"testbed": workspace.base} | {
-        f"testbed:{name}": getattr(workspace, name) for name in ("parallel", "parallel_anchor_free", "pairs", "slots")
+        f"testbed:{folder.name}": folder for folder in workspace.data.iterdir() if folder.is_dir()
     }
 
     def path_of(name: str) -> str:
