@@ -212,7 +212,8 @@ class AlternatingMixin:
             loss = self.objective.loss(model, inputs)
             self._remember("alignment_loss", loss, 1.0)
             if self.alignment.preserve:
-                return (loss * self.alignment.weight + self._preservation(model, inputs)) * share
+                both: torch.Tensor = loss * self.alignment.weight + self._preservation(model, inputs)
+                return both * share
             return loss * share * self.alignment.weight
         result = super().compute_loss(  # type: ignore[misc]
             model,
@@ -229,9 +230,9 @@ class AlternatingMixin:
     def _preservation(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
         """The weighted second loss of an alignment update; see `midalign.preservation`."""
         first = len(inputs["input_ids"]) // 2
-        names = ("input_ids", "attention_mask", "special_tokens_mask")
-        targets = (inputs[name][first : first + self.alignment.preserve_rows] for name in names)
-        loss = preservation_loss(model, *said_twice(*targets, self.collate_pairs.pad_token_id))
+        chosen = slice(first, first + self.alignment.preserve_rows)
+        ids, mask, special = (inputs[n][chosen] for n in ("input_ids", "attention_mask", "special_tokens_mask"))
+        loss = preservation_loss(model, *said_twice(ids, mask, special, self.collate_pairs.pad_token_id))
         self._remember("preservation_loss", loss, 1.0)
         return loss * self.alignment.preserve
 
@@ -304,7 +305,8 @@ class AlternatingMixin:
                 preserved = self._preservation(model, batch)
             me.accelerator.backward(preserved / accumulation)
             total = total + preserved.detach()
-        return total / accumulation
+        mean: torch.Tensor = total / accumulation
+        return mean
 
     # ---- logging and evaluation
 

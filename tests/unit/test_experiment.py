@@ -115,11 +115,13 @@ def test_the_testbeds_names_become_paths(world, tmp_path, monkeypatch):
     from types import SimpleNamespace
 
     workspace = pytest.importorskip("midalign.testbed.workspace")
-    folders = {name: tmp_path / name for name in ("base", "parallel", "parallel_anchor_free", "pairs", "slots")}
-    monkeypatch.setattr(workspace, "demo_workspace", lambda *_, **__: SimpleNamespace(**folders))
+    for name in ("pairs", "slots"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    folders = SimpleNamespace(base=tmp_path / "base", data=tmp_path / "data")
+    monkeypatch.setattr(workspace, "demo_workspace", lambda *_, **__: folders)
     made = recipe(world, "model.path=testbed", "task.data=testbed:slots", "parallel.data=testbed:pairs")
     resolved = resolve_testbed(made)
     assert resolved.model.path == str(tmp_path / "base")
-    assert resolved.task.data == str(tmp_path / "slots")
-    assert resolved.parallel.data == str(tmp_path / "pairs")
+    assert resolved.task.data == str(tmp_path / "data" / "slots")
+    assert resolved.parallel.data == str(tmp_path / "data" / "pairs")
     assert resolved.probe.data == made.probe.data

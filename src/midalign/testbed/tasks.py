@@ -204,8 +204,9 @@ def build_data(
     for code in languages:
         if LANGUAGES[code].role == "aligned":
             # A stream of its own for each language: real corpora of two languages rarely share their English side.
-            for name, keep in (("pairs", None), ("pairs_other_domain", lambda m: of_other_domain(m.intent))):
-                rows_of_pairs = _pairs(world, code, _Stream(world, "train", f"{name} {code}", keep), pairs)
+            for name in ("pairs", "pairs_other_domain"):
+                only = None if name == "pairs" else lambda meaning: of_other_domain(meaning.intent)
+                rows_of_pairs = _pairs(world, code, _Stream(world, "train", f"{name} {code}", only), pairs)
                 _write_moses(out / name, LANGUAGES[code], rows_of_pairs)
                 sizes.setdefault(name, {})[code] = len(rows_of_pairs)
     card = data_card(world, sizes)

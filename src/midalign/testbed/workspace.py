@@ -16,15 +16,10 @@ SHIPPED_SEED = 2
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Where things are; `data` is what `build_data` wrote, the others are folders inside it but for `base`."""
+    """Where things are: the model, and the folder of data sets that `build_data` wrote."""
 
     base: Path
     data: Path
-    parallel: Path
-    parallel_anchor_free: Path
-    pairs: Path
-    slots: Path
-    languages: tuple[str, ...]
 
 
 def find_profile(name: str) -> Profile:
@@ -81,12 +76,4 @@ def demo_workspace(
         base = shipped
     elif not (base / "model.safetensors").exists():
         build_base(base, seed=seed, profile=chosen, threads=threads, progress=progress)
-    return Workspace(
-        base=base,
-        data=data,
-        parallel=data / "parallel",
-        parallel_anchor_free=data / "parallel_anchor_free",
-        pairs=data / "pairs",
-        slots=data / "slots",
-        languages=chosen.languages,
-    )
+    return Workspace(base=base, data=data)
