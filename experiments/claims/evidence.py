@@ -371,7 +371,8 @@ CLAIMS: dict[int, Callable[[Runs], Row]] = {
 
 
 BEYOND = {
-    "shuffled": "the control: each sentence aligned with the translation of another one",
+    "sft_long": "a control: no alignment, but as many updates in all, all of the task",
+    "shuffled": "a control: each sentence aligned with the translation of another one",
     "bottom": "layer 2 instead of the last",
     "middle": "the middle layer",
     "inner": "layer 8",
