@@ -257,7 +257,9 @@ def aligned_gain(runs: Runs) -> Row:
     )
     p = runs.p_value("joint", "aligned")
     ours = f"{every} (p = {p:.3f}); low {low}, high {high}, low less high {more}; over shuffled pairs {control}"
-    verdict = every.verdict() if every.verdict() != "holds" else f"holds; low more than high: {more.verdict()}"
+    verdict = every.verdict()
+    if verdict == "holds":
+        verdict = f"holds (over shuffled pairs: {control.verdict()}); low more than high: {more.verdict()}"
     return Row(4, "aligned languages gain most, low-resource ones more", "+3.8 low, +0.7 high", ours, verdict)
 
 
