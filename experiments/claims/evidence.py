@@ -388,6 +388,7 @@ BEYOND = {
     "one_language": "batches of one language",
     "centered": "batches of one language, each side less its mean",
     "preserved": "with a loss that preserves repeating",
+    "preserved_two": "the same, one task update to two of alignment",
     "pool_last": "pooling: last token",
     "pool_mean_unit": "pooling: mean of unit-length states (robust to sinks)",
     "forward": "one direction, as the reference implementation",
@@ -400,6 +401,7 @@ BEYOND = {
     "other_domain": "pairs of timers and shopping lists only",
     "two_languages": "pairs of two languages (the figures are over all five)",
     "merged": "alignment adapter merged, weight tuned on dev",
+    "merged_preserved": "merged, the alignment adapter trained with the loss that preserves repeating",
     "bands": "merged, one weight for each half of the layers",
 }
 
