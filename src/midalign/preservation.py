@@ -92,8 +92,7 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
             "alignment.preserve compares with the model without its adapter, but this model has none; train with LoRA, "
             "or leave preserve out"
         )
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]  # PEFT forgets it on the way
-    others = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]  # PEFT forgets it on the way
     training = model.training
     model.eval()
     try:
@@ -101,6 +100,5 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(training)
-        for parameters, flag in ((trained, True), (others, False)):
-            for parameter in parameters:
-                parameter.requires_grad_(flag)
+        for parameter, flag in trained:
+            parameter.requires_grad_(flag)
