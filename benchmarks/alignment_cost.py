@@ -48,7 +48,8 @@ def pairs_batch(vocabulary: int, rows: int = 64, seed: int = 0) -> dict[str, tor
     mask = (torch.arange(int(lengths.max()))[None] < lengths[:, None]).long()
     ids = torch.randint(3, vocabulary, mask.shape, generator=generator) * mask
     keys = torch.randint(0, 2**62, (rows // 2, 3), generator=generator)
-    return {"input_ids": ids, "attention_mask": mask, "special_tokens_mask": torch.zeros_like(mask), "pair_keys": keys}
+    masks = {"attention_mask": mask, "special_tokens_mask": torch.zeros_like(mask), "pooled_mask": mask}
+    return {"input_ids": ids, **masks, "pair_keys": keys}
 
 
 def variants(model, batch, depth):

@@ -80,7 +80,7 @@ class AlignmentObjective:
             By layer ``(2 n, hidden)``, or ``(2 n, config.subspace)`` where only a subspace is aligned.
         """
         states = stopped_states(model, batch["input_ids"], batch["attention_mask"], self.top)
-        mask, special = batch["attention_mask"], batch["special_tokens_mask"]
+        mask, special = batch["pooled_mask"], batch["special_tokens_mask"]
         pooled = {layer: pool(states[layer], mask, self.config.pooling, special) for layer in self.layers}
         if self.config.subspace is None:
             return pooled
@@ -252,7 +252,7 @@ def _pieces(batch: Batch, rows: int) -> Iterator[Batch]:
     for start in range(0, len(batch["input_ids"]), rows):
         mask = batch["attention_mask"][start : start + rows]
         width = int(mask.sum(dim=1).max())
-        names = ("input_ids", "attention_mask", "special_tokens_mask")
+        names = ("input_ids", "attention_mask", "special_tokens_mask", "pooled_mask")
         yield {name: batch[name][start : start + rows, :width] for name in names}
 
 

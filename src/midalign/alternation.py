@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,6 +49,8 @@ class AlternatingMixin:
         held_out_pairs: Pairs that are only evaluated on: each evaluation adds ``eval_alignment_loss``,
             ``eval_retrieval`` (fraction, mean over both directions and languages) and ``eval_total_loss`` (the sum of
             both losses, by which the reference implementation chooses its checkpoint).
+        tokenize_pair_side: What tokenizes the sentences of the pairs instead of the trainer's tokenizer, such as
+            `midalign.data.prompt_tokens.InTaskPrompt`.
         args: The trainer's own positional arguments.
         kwargs: The trainer's own keyword arguments.
 
@@ -63,10 +65,12 @@ class AlternatingMixin:
         pairs: Sequence[ParallelPair] = (),
         alignment: AlignmentConfig | None = None,
         held_out_pairs: Sequence[ParallelPair] = (),
+        tokenize_pair_side: Callable[..., Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         me: Any = self
+        self.tokenize_pair_side = tokenize_pair_side or me.processing_class
         self.alignment = alignment or AlignmentConfig()
         self.schedule = Schedule.parse(self.alignment.schedule, self.alignment.warmup, self.alignment.max_updates)
         self._sums: dict[str, torch.Tensor] = {}
@@ -94,7 +98,7 @@ class AlternatingMixin:
             )
         limits = [getattr(me.args, "max_length", None), window(me.model, me.processing_class)]
         limit = min((limit for limit in limits if limit is not None), default=None)
-        self.pairs = PairDataset(pairs, me.processing_class, limit)
+        self.pairs = PairDataset(pairs, self.tokenize_pair_side, limit)
         learned = None
         if self.alignment.learn_temperature is not None:
             if me.args.fp16:
@@ -110,7 +114,7 @@ class AlternatingMixin:
         self.objective = AlignmentObjective.for_depth(self.alignment, depth, learned)
         verify_stopping(me.model, self.objective.top)
         if held_out_pairs:
-            self.held_out = PairDataset(held_out_pairs, me.processing_class, limit)
+            self.held_out = PairDataset(held_out_pairs, self.tokenize_pair_side, limit)
 
     def _total_updates(self) -> int:
         me: Any = self

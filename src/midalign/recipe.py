@@ -178,6 +178,11 @@ class AlignmentConfig(Section):
         "symmetric", description="'forward' is the reference's; 'anchored' moves only the non-English side."
     )
     pooling: Pooling = Field("mean", description=f"How a sentence vector is made ({PAPER}: mean).")
+    prompt: Literal["none", "task"] = Field(
+        "none",
+        description="'task' aligns each sentence as it stands in the task's prompt, rather than by itself; with "
+        "pooling: last that is the state from which the answer begins.",
+    )
     centered: bool = Field(
         False,
         description="Subtract the mean vector of each side of the batch first, so that what tells two languages apart "
@@ -243,6 +248,15 @@ class AlignmentConfig(Section):
             raise ValueError(
                 f"centered = true with batches = {self.batches!r}: the mean of a side would be that of several "
                 "languages, which tells nothing of any of them; write batches: language"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_preserved_is_plain(self) -> AlignmentConfig:
+        if self.preserve and self.prompt == "task":
+            raise ValueError(
+                f"preserve = {self.preserve} with prompt: task: what is said again would be the whole prompt; leave "
+                "preserve out, or write prompt: none"
             )
         return self
 
@@ -391,6 +405,17 @@ class Recipe(Section):
     merge: MergeSection = MergeSection()
     generation: GenerationSection = GenerationSection()
     evaluation: EvaluationSection = EvaluationSection()
+
+    @field_validator("alignment")
+    @classmethod
+    def _prompts_that_name_no_language(cls, alignment: AlignmentConfig, found: ValidationInfo) -> AlignmentConfig:
+        task = found.data.get("task")
+        if alignment.prompt == "task" and task is not None and task.name == "translation":
+            raise ValueError(
+                "prompt: task is for slots and extraction; the prompt of translation names the languages, so that the "
+                "two sides of a pair would be asked different things. Write prompt: none"
+            )
+        return alignment
 
     @field_validator("generation")
     @classmethod

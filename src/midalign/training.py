@@ -34,7 +34,7 @@ from trl.trainer import utils as trl_utils
 from midalign.alignment import choose_layer
 from midalign.alternation import AlignmentTrainer
 from midalign.checkpoints import Stopwatch, last_whole_checkpoint, stopped_early_at
-from midalign.data.prompt_tokens import training_rows
+from midalign.data.prompt_tokens import InTaskPrompt, training_rows
 from midalign.errors import ModelError, RecipeError, RunError, UserError
 from midalign.model_card import model_card
 from midalign.models.hidden import find_decoder
@@ -153,6 +153,7 @@ def build_trainer(
         training_rows(split, tokenizer, completion_style=style, system=system, max_length=arguments.max_length)
         for split in (task_data.train, task_data.dev)
     )
+    asked = InTaskPrompt(tokenizer, recipe.task.name, completion_style=style, system=system)
     layer = None
     if objective == "align":
         layer = max(alignment.resolve_layers(find_decoder(model).depth))
@@ -168,6 +169,7 @@ def build_trainer(
             pairs=pair_data.train,
             held_out_pairs=pair_data.held_out,
             alignment=alignment,
+            tokenize_pair_side=asked if alignment.prompt == "task" else None,
             callbacks=[EarlyStoppingCallback(patience)] if patience else None,
         )
     except UserError:

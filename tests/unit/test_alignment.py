@@ -44,7 +44,7 @@ def test_cached_gradients_equal_plain_ones(batch, direction, mini_batch_size, dr
     model = lora_model(dropout)
     torch.manual_seed(7)
     rows = 2 * mini_batch_size
-    names = ("input_ids", "attention_mask", "special_tokens_mask")
+    names = ("input_ids", "attention_mask", "special_tokens_mask", "pooled_mask")
     parts = []
     for start in range(0, len(batch["input_ids"]), rows):
         width = int(batch["attention_mask"][start : start + rows].sum(1).max())
@@ -87,6 +87,15 @@ def test_a_centred_loss_does_not_see_what_all_sentences_of_a_side_share(batch):
 def test_centring_needs_batches_of_one_language():
     with pytest.raises(ValueError, match="batches: language"):
         AlignmentConfig(centered=True)
+
+
+def test_only_the_tokens_that_are_pooled_make_the_vector(batch):
+    model = lora_model(0.0).eval()
+    late = batch["attention_mask"].clone()
+    late[:, 0] = 0
+    vectors = objective().vectors(model, batch | {"pooled_mask": late})[2]
+    without_first = objective(pooling="mean_no_first").vectors(model, batch)[2]
+    assert torch.allclose(vectors, without_first, atol=1e-6), "the first token is read, and not counted"
 
 
 def test_several_layers_give_the_weighted_mean_of_their_losses(batch):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from midalign.errors import ModelError
+from midalign.errors import ModelError, RecipeError
 from midalign.models.loading import load_model
 from midalign.recipe import AlignmentConfig, LanguagesSection, ModelSection, Recipe
 from midalign.recipe_file import build_recipe, check_arguments, load_recipe
@@ -37,6 +37,20 @@ def test_a_layer_that_cannot_be_is_refused(layer):
 def test_patience_needs_task_updates_to_go_on_with():
     with pytest.raises(ValidationError, match="no task updates"):
         AlignmentConfig(schedule="align", patience=2)
+
+
+def test_what_is_said_twice_is_no_prompt():
+    with pytest.raises(ValidationError, match=r"preserve = 0.5 with prompt: task.*write prompt: none"):
+        AlignmentConfig(preserve=0.5, prompt="task")
+
+
+def test_the_two_sides_of_a_pair_are_asked_the_same(tmp_path):
+    content = recipe_content(tmp_path)
+    content["alignment"]["prompt"] = "task"
+    build_recipe(content)
+    content["task"] |= {"name": "translation", "format": "lines"}
+    with pytest.raises(RecipeError, match=r"alignment.*translation names the languages.*Write prompt: none"):
+        build_recipe(content)
 
 
 def test_groups_are_disjoint_where_they_must_be_and_count_each_language_once():

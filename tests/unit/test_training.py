@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -20,11 +21,13 @@ from trl.trainer import utils as trl_utils
 
 from midalign.alternation import AlignmentTrainer
 from midalign.checkpoints import last_whole_checkpoint
-from midalign.data.prompt_tokens import IGNORED
+from midalign.data.prompt_tokens import IGNORED, prompt_ids
+from midalign.data.prompts import render
 from midalign.errors import DataError, ModelError, RecipeError, RunError
 from midalign.models.loading import load_model, load_tokenizer
 from midalign.recipe_data import read_pair_data, read_task_data
 from midalign.recipe_file import build_recipe, load_recipe
+from midalign.records import TaskExample
 from midalign.training import _save_adapter, build_trainer, linear_names, lora_config, train, training_arguments
 from tests.conftest import build_model, build_tokenizer
 from tests.tiny_world import recipe_content, write_lines, write_slots, write_world
@@ -117,6 +120,22 @@ def test_the_trainer_masks_the_prompt_and_sees_whole_examples(recipe, world):
         assert torch.equal(ids[labels != IGNORED], taught)
         answers.add(tokenizer.decode(taught[:-1]))
     assert answers == {f"datetime: train{i}" for i in range(12)}
+
+
+def test_pairs_are_aligned_in_the_prompt_of_the_task_where_that_is_asked(recipe, world):
+    made = recipe("alignment.prompt=task")
+    task, pairs = read_task_data(made), read_pair_data(made)
+    tokenizer = load_tokenizer(made.model.path)
+    trainer = build_trainer(made, world / "unused", "joint", load_model(made.model.path), tokenizer, task, pairs)
+    asked, example = trainer.pairs[0]["tokens"], trainer.pairs.pairs[0]
+    for side, text in zip(asked, (example.source, example.target), strict=True):
+        prompt, _ = render(TaskExample("x:0", "slots", "eng_Latn", text), tokenizer, system="")
+        assert side["input_ids"] == prompt_ids(prompt, tokenizer), "what generation would ask about the sentence"
+        assert 0 < sum(side["pooled_mask"]) < len(side["input_ids"])
+    assert trainer.held_out is not None
+    assert sum(trainer.held_out[0]["tokens"][0]["pooled_mask"]) < len(trainer.held_out[0]["tokens"][0]["input_ids"])
+    summary = train(made, world / "asked", progress=quiet)
+    assert all(math.isfinite(entry["alignment_loss"]) for entry in summary["log_history"] if "alignment_loss" in entry)
 
 
 def test_a_head_that_scores_completions_only_trains_to_the_same_losses(recipe, tmp_path, monkeypatch):

@@ -26,7 +26,8 @@ class PairDataset(Dataset[dict[str, Any]]):
     Args:
         pairs: The pairs; one with a side of more than `max_length` tokens is left out, counted and logged, because a
             truncated side no longer means the same.
-        tokenizer: Adds whatever special tokens it adds by default.
+        tokenizer: Adds whatever special tokens it adds by default. Instead of a tokenizer,
+            `midalign.data.prompt_tokens.InTaskPrompt`: then each sentence stands in the task's prompt.
         max_length: In tokens; None for no limit.
 
     Attributes:
@@ -98,8 +99,9 @@ class PairCollator:
         """Make one batch.
 
         Returns:
-            ``input_ids``, ``attention_mask`` and ``special_tokens_mask``, each ``(2 n, seq)``, and ``pair_keys``,
-            int64 ``(n, 3)``: hashes of the source text, the target text and the id.
+            ``input_ids``, ``attention_mask``, ``special_tokens_mask`` and ``pooled_mask`` (1 at the tokens that a
+            sentence vector is made of: all real ones, unless the tokenizer says otherwise), each ``(2 n, seq)``, and
+            ``pair_keys``, int64 ``(n, 3)``: hashes of the source text, the target text and the id.
         """
         rows = [example["tokens"][side] for side in (0, 1) for example in examples]
         width = max(len(row["input_ids"]) for row in rows)
@@ -107,12 +109,14 @@ class PairCollator:
             "input_ids": torch.full((len(rows), width), self.pad_token_id),
             "attention_mask": torch.zeros(len(rows), width, dtype=torch.long),
             "special_tokens_mask": torch.zeros(len(rows), width, dtype=torch.long),
+            "pooled_mask": torch.zeros(len(rows), width, dtype=torch.long),
         }
         for number, row in enumerate(rows):
             length = len(row["input_ids"])
             batch["input_ids"][number, :length] = torch.tensor(row["input_ids"])
             batch["attention_mask"][number, :length] = 1
             batch["special_tokens_mask"][number, :length] = torch.tensor(row["special_tokens_mask"])
+            batch["pooled_mask"][number, :length] = torch.tensor(row.get("pooled_mask", [1] * length))
         pairs = [example["pair"] for example in examples]
         keys = [[_key(pair.source), _key(pair.target), _key(pair.id)] for pair in pairs]
         if self.with_labels:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from midalign.data.prompts import render
+from midalign.data.prompts import render, render_prompt, task_prompt
 from midalign.errors import DataError
 from midalign.metrics.completions import CompletionStyle
-from midalign.records import TaskExample
+from midalign.records import TaskExample, TaskName
 
 IGNORED = -100  # the label that cross-entropy skips
 
@@ -49,3 +49,53 @@ def training_rows(
             )
         rows.append({"input_ids": question + reply, "labels": [IGNORED] * len(question) + reply})
     return rows
+
+
+class InTaskPrompt:
+    """Tokenizes a sentence as the task's prompt asks about it: what `PairDataset` takes for a tokenizer.
+
+    Args:
+        tokenizer: Any tokenizer of transformers.
+        task: Slot filling or extraction, whose prompt names no language.
+        completion_style: As `training_rows`.
+        system: As `training_rows`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        task: TaskName,
+        *,
+        completion_style: CompletionStyle = "slots",
+        system: str | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.task = task
+        self.completion_style = completion_style
+        self.system = system
+        one, other = self._ids("0"), self._ids("?")
+        self._opening = one[: _shared(one, other)]
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+        """``input_ids``, ``special_tokens_mask``, and ``pooled_mask``: 0 up to the sentence, 1 from it to the end.
+
+        What follows the sentence has read it, and counts; what comes before is the same for all sentences.
+        """
+        ids = self._ids(text)
+        before = _shared(ids, self._opening)
+        special = set(self.tokenizer.all_special_ids)
+        return {
+            "input_ids": ids,
+            "special_tokens_mask": [int(token in special) for token in ids],
+            "pooled_mask": [0] * before + [1] * (len(ids) - before),
+        }
+
+    def _ids(self, text: str) -> list[int]:
+        example = TaskExample(id="", task=self.task, language="", text=text)
+        messages = task_prompt(example, completion_style=self.completion_style, system=self.system)
+        return prompt_ids(render_prompt(messages, self.tokenizer), self.tokenizer)
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many ids two sequences begin with alike."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from midalign.data.pair_batches import PAIR_KEYS, PairCollator, PairDataset, false_negatives
+from midalign.data.prompt_tokens import InTaskPrompt
 from midalign.errors import DataError
 from midalign.records import ParallelPair
 from tests.conftest import build_tokenizer
@@ -53,3 +54,16 @@ def test_collated_rows_are_sources_then_targets():
     texts = tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True)
     assert texts == [PAIRS[0].source, PAIRS[1].source, PAIRS[0].target, PAIRS[1].target]
     assert batch["special_tokens_mask"][:, 0].tolist() == [1, 1, 1, 1]
+    assert torch.equal(batch["pooled_mask"], batch["attention_mask"])
+
+
+def test_in_the_task_prompt_the_tokens_before_the_sentence_do_not_count():
+    tokenizer = build_tokenizer()
+    data = PairDataset(PAIRS[:2], InTaskPrompt(tokenizer, "slots", system="tell what is asked"))
+    batch = PairCollator(0)([data[0], data[1]])
+    texts = [
+        tokenizer.decode(ids[mask.bool()]) for ids, mask in zip(batch["input_ids"], batch["pooled_mask"], strict=True)
+    ]
+    sentences = [PAIRS[0].source, PAIRS[1].source, PAIRS[0].target, PAIRS[1].target]
+    assert texts == [f"{sentence}\nAnswer:\n" for sentence in sentences]
+    assert (batch["pooled_mask"] <= batch["attention_mask"]).all()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from midalign.data.prompt_tokens import IGNORED, prompt_ids, training_rows
+from midalign.data.prompt_tokens import IGNORED, InTaskPrompt, prompt_ids, training_rows
 from midalign.data.prompts import completion, render
 from midalign.errors import DataError
 from midalign.records import Span, TaskExample
@@ -54,3 +54,26 @@ def test_an_example_that_would_be_cut_off_is_refused_by_its_id():
     assert training_rows([EXAMPLE], PLAIN, system="", max_length=length) == [row]
     with pytest.raises(DataError, match=rf"item x:0: prompt and answer are {length} tokens, more than .*{length - 1}"):
         training_rows([EXAMPLE], PLAIN, system="", max_length=length - 1)
+
+
+@pytest.mark.parametrize("tokenizer", [PLAIN, CHAT], ids=["plain", "chat"])
+@pytest.mark.parametrize("system", [None, "", "find things"])
+def test_a_sentence_in_the_task_prompt_is_what_generation_sees_and_counts_from_its_first_token(tokenizer, system):
+    asked = InTaskPrompt(tokenizer, "slots", completion_style="intent_slots", system=system)(EXAMPLE.text)
+    prompt, _ = render(EXAMPLE, tokenizer, completion_style="intent_slots", system=system)
+    assert asked["input_ids"] == prompt_ids(prompt, tokenizer)
+    counted = [token for token, mask in zip(asked["input_ids"], asked["pooled_mask"], strict=True) if mask]
+    start, after = prompt.split(EXAMPLE.text)
+    assert tokenizer.decode(counted) == EXAMPLE.text + after
+    assert asked["pooled_mask"] == sorted(asked["pooled_mask"]), "what follows the sentence counts too"
+    assert asked["special_tokens_mask"][0] == 1, "begin of sequence"
+    assert start or not tokenizer.chat_template
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30).filter(str.strip))
+def test_whatever_the_sentence_its_tokens_count(text):
+    for tokenizer in (PLAIN, CHAT):
+        asked = InTaskPrompt(tokenizer, "extraction", system="")(text)
+        counted = [token for token, mask in zip(asked["input_ids"], asked["pooled_mask"], strict=True) if mask]
+        assert text.strip() in tokenizer.decode(counted), "byte-level tokens give every text back"
