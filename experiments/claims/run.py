@@ -68,10 +68,16 @@ def data_of(base: Path) -> Path:
     return folder
 
 
+def settings(arm: str) -> list[str]:
+    """The overrides of an arm: those of the arm that it is like, and its own."""
+    spec = ARMS[arm]
+    return [*(settings(spec["like"]) if "like" in spec else []), *spec.get("set", [])]
+
+
 def recipe_of(base: Path, seed: int, arm: str, *more: str) -> Recipe:
     """The recipe of one arm, with further overrides."""
     os.environ |= {"CLAIMS_BASE": str(base), "CLAIMS_DATA": str(data_of(base))}
-    overrides = [f"seed={seed}", *ARMS[arm].get("set", []), *more]
+    overrides = [f"seed={seed}", *settings(arm), *more]
     return load_recipe(HERE / "recipe.yaml", [os.path.expandvars(override) for override in overrides])
 
 
