@@ -290,30 +290,30 @@ def unseen_gain(runs: Runs) -> Row:
 
 def layers(runs: Runs) -> Row:
     """Claim 7: alignment of a bottom, the middle and the top layer."""
-    bottom, middle, top = (runs.gain(arm, "aligned") for arm in ("bottom", "middle", "joint"))
-    less = runs.gain("bottom", "aligned", over="middle")
+    bottom, middle, top = (runs.gain(arm, "aligned") for arm in ("plain_bottom", "plain_middle", "plain"))
+    less = runs.gain("plain_bottom", "aligned", over="plain_middle")
     ours = f"layer 2 {bottom}, the middle {middle}, the top {top}; layer 2 less the middle {less}"
     return Row(7, "aligning the bottom hurts, the top is uneven", "bottom below SFT", ours, bottom.verdict(-1))
 
 
 def more_languages(runs: Runs) -> Row:
     """Claim 8: five aligned languages against two, over all transfer languages."""
-    two, five = (runs.gain(arm, "transfer") for arm in ("two_languages", "joint"))
-    more = runs.gain("joint", "transfer", over="two_languages")
+    two, five = (runs.gain(arm, "transfer") for arm in ("plain_two_languages", "plain"))
+    more = runs.gain("plain", "transfer", over="plain_two_languages")
     return Row(8, "more aligned languages help", "5: +1.5, 19: +1.9", f"2: {two}, 5: {five}; 5 less 2 {more}",
                more.verdict())  # fmt: skip
 
 
 def other_domain(runs: Runs) -> Row:
     """Claim 9: pairs about timers and shopping lists only, scored on the commands about the house itself."""
-    done = runs.having("sft", "joint", "other_domain")
+    done = runs.having("sft", "plain", "plain_other_domain")
     before, same, other = (
-        np.array([runs.about_the_house(run, arm) for run in done]) for arm in ("sft", "joint", "other_domain")
+        np.array([runs.about_the_house(run, arm) for run in done]) for arm in ("sft", "plain", "plain_other_domain")
     )
     gain, kept = Estimate(tuple(same - before)), Estimate(tuple(other - before))
     ours = (
         f"slot F1 of commands about the house, aligned languages: pairs of all domains {gain}, of another domain only "
-        f"{kept}; retrieval {runs.rise('joint')} and {runs.rise('other_domain')}"
+        f"{kept}; retrieval {runs.rise('plain')} and {runs.rise('plain_other_domain')}"
     )
     paper = "retrieval 71.9 and 68.5 % against 77.7 %"
     return Row(9, "pairs from another domain work nearly as well", paper, ours, kept.verdict())
@@ -322,7 +322,7 @@ def other_domain(runs: Runs) -> Row:
 def long_outputs(runs: Runs) -> Row:
     """Claim 11: the same commands with JSON as the answer: what alignment costs the supervised languages."""
     supervised, aligned = (
-        runs.gain("joint_json", group, "entity_f1", over="sft_json") for group in ("supervised", "aligned")
+        runs.gain("plain_json", group, "entity_f1", over="sft_json") for group in ("supervised", "aligned")
     )
     ours = f"JSON: supervised {supervised}, aligned {aligned} entity F1"
     return Row(11, "long outputs: supervised languages lose", "-1.0 F1", ours, supervised.verdict(-1))
@@ -382,36 +382,35 @@ CLAIMS: dict[int, Callable[[Runs], Row]] = {
 
 
 BEYOND = {
-    "sft_long": "a control: no alignment, but as many updates in all, all of the task",
     "shuffled": "a control: each sentence aligned with the translation of another one",
-    "bottom": "layer 2 instead of the last",
-    "middle": "the middle layer",
+    "sft_long": "a control: no alignment, but as many updates in all, all of the task",
+    "subspace": "a fixed random subspace of 32 of the 128 dimensions",
+    "half_temperature": "temperature 0.5",
     "inner": "layer 8",
+    "middle": "the middle layer",
     "two_layers": "layers 5 and 10",
-    "whole_space": "the whole space instead of a subspace",
-    "subspace_16": "a subspace of 16 dimensions",
-    "subspace_64": "a subspace of 64 dimensions",
-    "middle_whole": "the middle layer and the whole space",
-    "paper": "the paper's: middle layer, whole space, temperature 0.1",
-    "cold": "temperature 0.1 instead of 0.5",
-    "one_language": "batches of one language",
-    "centered": "batches of one language, each side less its mean",
-    "preserved": "with a loss that preserves repeating",
-    "preserved_two": "the same, one task update to two of alignment",
     "pool_last": "pooling: last token",
     "pool_mean_unit": "pooling: mean of unit-length states (robust to sinks)",
     "forward": "one direction, as the reference implementation",
     "anchored": "English side detached",
+    "one_language": "batches of one language",
+    "centered": "batches of one language, each side less its mean",
     "three_to_one": "three task updates to one of alignment",
-    "one_to_two": "one task update to two of alignment",
     "first_half": "alignment in the first half only",
     "weight_03": "alignment loss times 0.3",
     "mlp_only": "alignment moves the adapters of the MLPs only",
-    "other_domain": "pairs of timers and shopping lists only",
-    "two_languages": "pairs of two languages (the figures are over all five)",
     "merged": "alignment adapter merged, weight tuned on dev",
-    "merged_preserved": "merged, the alignment adapter trained with the loss that preserves repeating",
     "bands": "merged, one weight for each half of the layers",
+    "plain": "plain: each sentence by itself, a subspace of 32 dimensions, temperature 0.5",
+    "plain_shuffled": "plain, a control: each sentence aligned with the translation of another one",
+    "plain_bottom": "plain, layer 2 instead of the last",
+    "plain_middle": "plain, the middle layer",
+    "plain_preserved": "plain, with a loss that preserves repeating",
+    "plain_one_to_two": "plain, one task update to two of alignment",
+    "plain_other_domain": "plain, pairs of timers and shopping lists only",
+    "plain_two_languages": "plain, pairs of two languages (the figures are over all five)",
+    "plain_merged": "plain, alignment adapter merged, weight tuned on dev",
+    "paper": "the paper's: each sentence by itself, middle layer, whole space, temperature 0.1",
 }
 
 
@@ -426,9 +425,9 @@ def claims_table(runs: Runs, rows: Sequence[Row]) -> list[str]:
 
 def scores_table(runs: Runs) -> list[str]:
     """Levels of SFT, and what each main arm changes, metric by metric."""
-    arms = ("joint", "shuffled", "middle", "merged")
+    arms = ("joint", "shuffled", "plain", "merged")
     lines = [
-        "| languages | score | SFT | joint | shuffled pairs | middle layer | merged |",
+        "| languages | score | SFT | joint | shuffled pairs | plain | merged |",
         "|---" * 7 + "|",
     ]
     for group in ("supervised", "aligned", "aligned, high", "aligned, low", "unseen"):
@@ -457,6 +456,17 @@ def beyond_table(runs: Runs) -> list[str]:
     return lines
 
 
+def against_plain(runs: Runs) -> list[str]:
+    """What asking the task's question about the sentences of pairs adds, within each run."""
+    gains = {group: runs.gain("joint", group, over="plain") for group in ("aligned", "supervised", "unseen")}
+    values = runs.gain("joint", "aligned", "value_f1", over="plain")
+    p = runs.p_value("joint", "aligned", over="plain")
+    return [
+        f"Slot F1, joint less plain, {len(runs.having('joint', 'plain'))} runs: aligned {gains['aligned']} "
+        f"(p = {p:.3f}; value F1 {values}), supervised {gains['supervised']}, unseen {gains['unseen']}."
+    ]
+
+
 def languages_table(runs: Runs) -> list[str]:
     """Slot F1 of every language, SFT and joint."""
     lines = ["| language | role | level | SFT | joint less SFT |", "|---|---|---|---|---|"]
@@ -473,7 +483,7 @@ def languages_table(runs: Runs) -> list[str]:
 
 def curve_table(runs: Runs) -> list[str]:
     """Retrieval by layer: all directions, and between English and the aligned languages."""
-    arms = [arm for arm in ("base", "sft", "joint", "shuffled", "merged") if runs.having(arm)]
+    arms = [arm for arm in ("base", "sft", "joint", "shuffled", "plain", "merged") if runs.having(arm)]
     lines = ["| layer | " + " | ".join(arms) + " |", "|---" * (len(arms) + 1) + "|"]
     for layer in range(len(runs.probe(runs.having("sft")[0], "sft"))):
         cells = []
@@ -488,12 +498,12 @@ def curve_table(runs: Runs) -> list[str]:
 
 def runs_table(runs: Runs) -> list[str]:
     """Each run by itself: nothing is averaged away."""
-    lines = ["| base | seed | SFT, aligned | joint | shuffled | merged |", "|---|---|---|---|---|---|"]
+    lines = ["| base | seed | SFT | joint | shuffled | plain | merged |", "|---" * 7 + "|"]
     for run in runs.having("sft"):
         codes = GROUPS["aligned"]
         cells = [
             f"{runs.score(run, arm, 'slot_f1', codes):.1f}" if run in runs.having(arm) else "–"
-            for arm in ("sft", "joint", "shuffled", "merged")
+            for arm in ("sft", "joint", "shuffled", "plain", "merged")
         ]
         lines.append(f"| {run.parent.name} | {run.name.removeprefix('seed')} | " + " | ".join(cells) + " |")
     return lines
@@ -558,7 +568,7 @@ def main() -> None:
     parts = {
         "goals": goals_table(runs),
         "claims": table, "scores": scores_table(runs), "beyond": beyond_table(runs), "languages": languages_table(runs),
-        "curve": curve_table(runs), "runs": runs_table(runs),
+        "curve": curve_table(runs), "plain": against_plain(runs), "runs": runs_table(runs),
     }  # fmt: skip
     for name, lines in parts.items():
         page = page.replace(f"<!-- {name} -->", "\n".join(lines))

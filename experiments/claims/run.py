@@ -47,11 +47,11 @@ NEEDED: dict[int, list[str]] = {
     4: ["sft", "joint", "shuffled"],
     5: ["sft", "joint"],
     6: ["sft", "joint", "shuffled"],
-    7: ["sft", "joint", "bottom", "middle"],
-    8: ["sft", "joint", "two_languages"],
-    9: ["sft", "joint", "other_domain"],
+    7: ["sft", "plain", "plain_bottom", "plain_middle"],
+    8: ["sft", "plain", "plain_two_languages"],
+    9: ["sft", "plain", "plain_other_domain"],
     10: ["sft", "joint", "alignment", "merged"],
-    11: ["sft_json", "joint_json"],
+    11: ["sft_json", "plain_json"],
     12: ["sft", "joint"],
     13: ["sft", "joint"],
 }
@@ -144,7 +144,7 @@ def run_arm(base: Path, seed: int, arm: str, out: Path, *, dev: bool) -> None:
         if objective != "none":
             model = attach_adapter(model, folder / ADAPTER)
         probe(model, tokenizer, corpus, seed=recipe.seed).write(folder / "probe")
-        if arm in ("sft", "joint"):  # names and digits too, as the sentences of FLORES have
+        if arm in ("sft", "joint", "plain"):  # names and digits too, as the sentences of FLORES have
             ordinary = read_probe_corpus(recipe_of(base, seed, arm, "probe.data=${CLAIMS_DATA}/parallel"))
             probe(model, tokenizer, ordinary, seed=recipe.seed).write(folder / "probe_ordinary")
     folder.mkdir(parents=True, exist_ok=True)

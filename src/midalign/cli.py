@@ -234,14 +234,18 @@ def generate(
     system: Annotated[str | None, typer.Option(help="System text instead of midalign's own.")] = None,
     completion_style: Style = "slots",
     constrained: Annotated[
-        str, typer.Option(help="none, or json: hold the answers of extraction to its JSON (extra 'constrained').")
+        str,
+        typer.Option(
+            help="none; json: hold the answers of extraction to its JSON; slots: those of slot filling to its form, "
+            "with values copied from the sentence (extra 'constrained')."
+        ),
     ] = "none",
     backend: Annotated[str, typer.Option(help="transformers, or vllm (an extra).")] = "transformers",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     trust_remote_code: Annotated[bool, typer.Option(help="Let code from the model's repository run here.")] = False,
 ) -> None:
     """Greedy answers to a task's prompts, into predictions.jsonl; an interrupted run goes on where it stopped."""
-    from midalign.generation import PREDICTIONS, write_predictions
+    from midalign.generation import CONSTRAINED_TASK, PREDICTIONS, write_predictions
     from midalign.generation import generate as run_generate
     from midalign.models.loading import load_model, load_tokenizer
     from midalign.recipe_data import read_examples
@@ -249,9 +253,11 @@ def generate(
 
     model, style = _model_path(model), choice("completion-style", completion_style, STYLES)
     choice("backend", backend, ("transformers", "vllm"))
-    held: Any = None if choice("constrained", constrained, ("none", "json")) == "none" else "json"
-    if held and (task is not Task.extraction or backend == "vllm"):
-        raise RunError("--constrained json is for --task extraction and --backend transformers; leave it out")
+    held: Any = None if choice("constrained", constrained, ("none", *CONSTRAINED_TASK)) == "none" else constrained
+    if held and (task.value != CONSTRAINED_TASK[held] or backend == "vllm"):
+        raise RunError(
+            f"--constrained {held} is for --task {CONSTRAINED_TASK[held]} and --backend transformers; leave it out"
+        )
     examples = read_examples(task.value, data, format=format, languages=codes(languages), split=split)
     inputs = {
         "model": model, "adapter": str(adapter) if adapter else None, "task": task.value, "data": data, "split": split,

@@ -20,16 +20,19 @@ from transformers import PreTrainedTokenizerBase
 from midalign.data.prompt_tokens import prompt_ids
 from midalign.data.prompts import render
 from midalign.errors import DataError, MissingFileError, RunError
+from midalign.generation_constraint import json_grammar, slot_grammar
 from midalign.generation_engine import Engine, TransformersEngine
 from midalign.metrics.completions import ENTITY_SCHEMA, CompletionStyle
-from midalign.records import Prediction, TaskExample
+from midalign.records import Prediction, TaskExample, TaskName
 from midalign.runs import write_atomically
 
 logger = logging.getLogger(__name__)
 
 PREDICTIONS = "predictions.jsonl"
 Progress = Callable[[str, int, int], None]
-Constrained = Literal["json"]
+Constrained = Literal["json", "slots"]
+CONSTRAINED_TASK: dict[Constrained, TaskName] = {"json": "extraction", "slots": "slots"}
+"""The task whose answers each constraint is for."""
 
 
 def generate(
@@ -57,8 +60,9 @@ def generate(
         batch_tokens: Prompt and answer tokens of a batch, padding included.
         completion_style: See `midalign.data.prompts.render`.
         system: A system text to use instead of ours.
-        constrained: ``"json"`` holds the answers of extraction to the JSON that it asks for, as they are generated
-            (`midalign.generation_constraint`); None leaves the model free.
+        constrained: ``"json"`` holds the answers of extraction to the JSON that it asks for, ``"slots"`` those of slot
+            filling to its form, with values copied from the sentence (`midalign.generation_constraint`); None leaves
+            the model free.
         partial: File that finished batches are appended to and read back from; None keeps nothing.
         progress: Called with a description, the number of answered examples, and how many there are.
 
@@ -66,23 +70,23 @@ def generate(
         One prediction per example, in their order. Special tokens are stripped, spaces at both ends too.
 
     Raises:
-        DataError: If a prompt and its answer do not fit into the model's window, or `constrained` is for a task whose
-            answers are no JSON.
+        DataError: If a prompt and its answer do not fit into the model's window, or `constrained` is for another task.
         MissingExtraError: If `constrained` is asked for and llguidance is not installed.
         MissingFileError: If the adapter is not there.
         ModelError: If the adapter does not fit the model, or `constrained` the engine or the tokenizer.
         RunError: If `partial` cannot be written to.
     """
-    if constrained is not None and (other := next((e for e in examples if e.task != "extraction"), None)):
+    wanted = CONSTRAINED_TASK[constrained] if constrained is not None else None
+    if wanted is not None and (other := next((e for e in examples if e.task != wanted), None)):
         raise DataError(
-            f"item {other.id}: generation.constrained 'json' is for the task 'extraction'; the answers of "
-            f"{other.task!r} are no JSON. Leave it out."
+            f"item {other.id}: generation.constrained {constrained!r} is for the task {wanted!r}; the answers of "
+            f"{other.task!r} have another form. Leave it out."
         )
     prompts = [render(e, tokenizer, completion_style=completion_style, system=system)[0] for e in examples]
     tokens = [prompt_ids(prompt, tokenizer) for prompt in prompts]
     engine = model if isinstance(model, Engine) else TransformersEngine(model, tokenizer)
     check_window(engine.config, examples, tokens, max_new_tokens)
-    engine.constrain(ENTITY_SCHEMA if constrained is not None else None)
+    grammars = _grammars(examples, constrained, completion_style)
     done = _read_partial(partial) if partial is not None else {}
     lengths = [len(ids) for ids in tokens]
     batches = list(batches_by_length(lengths, max_new_tokens, batch_tokens * engine.batch_factor))
@@ -92,7 +96,8 @@ def generate(
     for batch in batches:
         missing = [index for index in batch if examples[index].id not in done]
         if missing:  # a batch counts as a whole, so that its padding is the same in a resumed run
-            answers = engine.answer([tokens[index] for index in batch], max_new_tokens)
+            held = [grammars[index] for index in batch] if grammars is not None else None
+            answers = engine.answer([tokens[index] for index in batch], max_new_tokens, held)
             texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
             fresh = [
                 Prediction(examples[index].id, examples[index].language, prompts[index], text.strip())
@@ -105,6 +110,17 @@ def generate(
         if progress is not None:
             progress("generating", answered, len(examples))
     return [done[example.id] for example in examples]
+
+
+def _grammars(
+    examples: Sequence[TaskExample], constrained: Constrained | None, completion_style: CompletionStyle
+) -> list[str] | None:
+    """What the answer to each example is held to."""
+    if constrained is None:
+        return None
+    if constrained == "json":
+        return [json_grammar(ENTITY_SCHEMA)] * len(examples)
+    return [slot_grammar(example, completion_style) for example in examples]
 
 
 def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:

@@ -1,14 +1,17 @@
-"""Answers that can only be JSON of a given form (extra ``constrained``), by llguidance.
+"""Answers that can only have the form that the task asks for (extra ``constrained``), by llguidance.
 
-1. a JSON schema is compiled once for a tokenizer: bytes of its tokens, so byte-level BPE and SentencePiece alike;
-2. each row of a batch has a matcher, which says before every token which ones may follow;
-3. all others get the logit minus infinity. An end token is allowed where the JSON is whole, and only there.
+1. a grammar says what an answer may be: JSON of a schema (`json_grammar`, the same for all items), or slots whose
+   values are words of the sentence (`slot_grammar`, one for each item);
+2. it is compiled for a tokenizer: bytes of its tokens, so byte-level BPE and SentencePiece alike;
+3. each row of a batch has a matcher, which says before every token which ones may follow;
+4. all others get the logit minus infinity. An end token is allowed where the answer is whole, and only there.
 
 An answer that ends is valid by construction; one that runs into ``max_new_tokens`` is cut off as ever.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -18,44 +21,104 @@ from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
 from midalign.errors import MissingExtraError, ModelError
+from midalign.metrics.completions import NO_SLOTS, CompletionStyle
+from midalign.metrics.matching import word_offsets
+from midalign.records import TaskExample
 
 # As `json.dumps` writes it, which is how the gold answers that a model was trained on look.
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+_NAME = r"[^|;:\s]([^|;:\n]*[^|;:\s])?"  # of an intent or a label
 
 
-class JsonConstraint:
-    """A JSON schema, compiled for a tokenizer.
+def json_grammar(schema: Mapping[str, Any]) -> str:
+    """JSON of a schema, as `json.dumps` lays it out; the keys of an object come in its order.
+
+    Raises:
+        MissingExtraError: If llguidance is not installed.
+    """
+    grammar: str = _llguidance().LLMatcher.grammar_from_json_schema(dict(schema), overrides=_LAYOUT)
+    return grammar
+
+
+def slot_grammar(example: TaskExample, completion_style: CompletionStyle = "slots") -> str:
+    """Slots as `midalign.data.prompts.completion` writes them, each value one or more words of the sentence in a row.
+
+    Labels and the intent may be any names: which there are is the model's to say. Where the words do not spell the
+    text, a value is whatever words they are, with spaces between.
+    """
+    # A separator is part of the name before it, since the lexer of llguidance never goes back.
+    opening = "INTENT " if completion_style == "intent_slots" else ""
+    return "\n".join(
+        [
+            f"start: {opening}(NONE | LABEL VALUE (NEXT VALUE)*)",
+            rf"INTENT: /{_NAME} \| /",
+            rf"LABEL: /{_NAME}: /",
+            rf"NEXT: /; {_NAME}: /",
+            f"NONE: {json.dumps(NO_SLOTS)}",
+            f"WORDS: %regex {json.dumps({'substring_chunks': _pieces(example)}, ensure_ascii=False)}",
+            r"VALUE: WORDS & /\S(.*\S)?/",
+        ]
+    )
+
+
+def _pieces(example: TaskExample) -> list[str]:
+    """The words of a sentence and the spaces between them, in order; a value is a run of these pieces."""
+    offsets = word_offsets(example.text, example.words)
+    if offsets is None:
+        return " ".join(example.words).replace(" ", "\0 \0").split("\0")
+    pieces: list[str] = []
+    before = 0
+    for start, end in offsets:
+        if start > before and pieces:
+            pieces.append(" ")
+        pieces.append(example.text[start:end])
+        before = end
+    return pieces
+
+
+class Constraint:
+    """Grammars, compiled for a tokenizer.
 
     Args:
-        schema: The schema; the keys of an object come in its order.
         tokenizer: A tokenizer of the tokenizers library (a "fast" one).
         stops: Ids of the tokens that end an answer.
 
     Raises:
         MissingExtraError: If llguidance is not installed.
-        ModelError: If the tokenizer is of another library, or the schema cannot be compiled for it.
+        ModelError: If the tokenizer is of another library.
     """
 
-    def __init__(self, schema: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, stops: Sequence[int]) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[int]) -> None:
+        _llguidance()
+        from llguidance.hf import from_tokenizer
+
         try:
-            from llguidance import LLMatcher
-            from llguidance.hf import from_tokenizer
-        except ImportError:
-            raise MissingExtraError("llguidance", "constrained", "generation.constrained 'json'") from None
-        try:
-            tokens = from_tokenizer(tokenizer, eos_token=list(stops))
+            self._tokens = from_tokenizer(tokenizer, eos_token=list(stops))
         except ValueError as fault:
             raise ModelError(
-                f"generation.constrained 'json' needs a tokenizer of the tokenizers library, and cannot read this "
+                f"generation.constrained needs a tokenizer of the tokenizers library, and cannot read this "
                 f"{type(tokenizer).__name__} ({fault}); leave it out"
             ) from fault
-        self._matcher = LLMatcher(tokens, LLMatcher.grammar_from_json_schema(dict(schema), overrides=_LAYOUT))
-        _check(self._matcher)
         self._stops = frozenset(stops)
 
-    def rows(self, count: int) -> ConstrainedRows:
-        """What holds that many new answers to the schema."""
-        return ConstrainedRows([self._matcher.deep_copy() for _ in range(count)], self._stops)
+    def rows(self, grammars: Sequence[str]) -> ConstrainedRows:
+        """What holds new answers to a grammar each.
+
+        Raises:
+            ModelError: If a grammar cannot be compiled for the tokenizer.
+        """
+        compiled = {grammar: _llguidance().LLMatcher(self._tokens, grammar) for grammar in dict.fromkeys(grammars)}
+        for matcher in compiled.values():
+            _check(matcher)
+        return ConstrainedRows([compiled[grammar].deep_copy() for grammar in grammars], self._stops)
+
+
+def _llguidance() -> Any:
+    try:
+        import llguidance
+    except ImportError:
+        raise MissingExtraError("llguidance", "constrained", "generation.constrained") from None
+    return llguidance
 
 
 class ConstrainedRows(LogitsProcessor):  # type: ignore[misc]
@@ -71,14 +134,14 @@ class ConstrainedRows(LogitsProcessor):  # type: ignore[misc]
         self._matchers = [self._matchers[place] for place in places]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """The scores ``(rows, vocabulary)``, minus infinity where a token would leave the schema.
+        """The scores ``(rows, vocabulary)``, minus infinity where a token would leave the grammar.
 
         Args:
             input_ids: ``(rows, tokens)``; each call after the first has one token more.
             scores: Logits of the next token; they may be wider than the tokenizer's vocabulary.
 
         Raises:
-            ModelError: If the schema cannot be gone on with, as where the tokenizer cannot spell it.
+            ModelError: If the grammar cannot be gone on with, as where the tokenizer cannot spell it.
         """
         if self._begun:
             for row, token in enumerate(input_ids[:, -1].tolist()):
@@ -106,4 +169,4 @@ class ConstrainedRows(LogitsProcessor):  # type: ignore[misc]
 
 def _check(matcher: Any) -> None:
     if matcher.is_error():
-        raise ModelError(f"generation.constrained 'json' does not work with this tokenizer: {matcher.get_error()}")
+        raise ModelError(f"generation.constrained does not work with this tokenizer: {matcher.get_error()}")

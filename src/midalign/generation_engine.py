@@ -4,7 +4,7 @@
 2. the rest is padded on its left, and answers are generated greedily in rounds of a few tokens;
 3. after each round the rows that have ended leave the batch and its key-value cache, so that one long answer does not
    keep the short ones computing;
-4. answers may be held to a JSON schema (`midalign.generation_constraint`);
+4. answers may be held to a grammar each (`midalign.generation_constraint`);
 5. an adapter is merged into the base weights where that gives the same logits (`midalign.models.inference`).
 
 The other engine is `midalign.generation_vllm.VllmEngine`.
@@ -13,7 +13,7 @@ The other engine is `midalign.generation_vllm.VllmEngine`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from midalign.generation_constraint import JsonConstraint
+from midalign.generation_constraint import Constraint
 from midalign.models.hidden import unwrap
 from midalign.models.inference import with_adapter
 
@@ -51,12 +51,15 @@ class Engine(ABC):
         """Answer with an adapter from now on; `rows` are the prompts of the first batch, to check on."""
 
     @abstractmethod
-    def constrain(self, schema: Mapping[str, Any] | None) -> None:
-        """Hold answers to a JSON schema from now on; None lets them be anything again."""
+    def answer(
+        self, rows: Sequence[list[int]], max_new_tokens: int, grammars: Sequence[str] | None = None
+    ) -> list[list[int]]:
+        """The answer's token ids to each prompt's, without the token that ended it; held to a grammar each, if given.
 
-    @abstractmethod
-    def answer(self, rows: Sequence[list[int]], max_new_tokens: int) -> list[list[int]]:
-        """The answer's token ids to each prompt's, without the token that ended it."""
+        Raises:
+            MissingExtraError: If there are grammars, and llguidance is not installed.
+            ModelError: If this engine, or the tokenizer, cannot be held to them.
+        """
 
 
 class TransformersEngine(Engine):
@@ -73,23 +76,16 @@ class TransformersEngine(Engine):
         self.stops = end_tokens(unwrap(model).generation_config.eos_token_id, tokenizer)
         self.padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.stops[0]
         self._tokenizer = tokenizer
-        self._constraint: JsonConstraint | None = None
+        self._constraint: Constraint | None = None
 
     def use_adapter(self, path: Path, rows: Sequence[list[int]]) -> None:
         """Merge the adapter into the base weights, or put it on live where that is not the same."""
         self.model = with_adapter(self.model, path, lambda model: self._first_logits(model, rows[:CHECKED]))
 
-    def constrain(self, schema: Mapping[str, Any] | None) -> None:
-        """Compile the schema for the tokenizer.
-
-        Raises:
-            MissingExtraError: If llguidance is not installed.
-            ModelError: If it cannot be compiled for this tokenizer.
-        """
-        self._constraint = None if schema is None else JsonConstraint(schema, self._tokenizer, self.stops)
-
     @torch.inference_mode()
-    def answer(self, rows: Sequence[list[int]], max_new_tokens: int) -> list[list[int]]:
+    def answer(
+        self, rows: Sequence[list[int]], max_new_tokens: int, grammars: Sequence[str] | None = None
+    ) -> list[list[int]]:
         """Generate one batch; all rows at once, each until its own end."""
         cache = DynamicCache(config=self.config.get_text_config(decoder=True))
         kinds = {type(layer) for layer in cache.layers}
@@ -104,7 +100,10 @@ class TransformersEngine(Engine):
         answers: list[list[int]] = [[] for _ in rows]
         open_rows = list(range(len(rows)))
         left = max_new_tokens
-        constrained = self._constraint.rows(len(rows)) if self._constraint is not None else None
+        constrained = None
+        if grammars is not None:
+            self._constraint = self._constraint or Constraint(self._tokenizer, self.stops)
+            constrained = self._constraint.rows(grammars)
         while open_rows and left:
             steps = min(ROUND, left) if plain else left
             options: dict[str, Any] = {"past_key_values": cache} if plain else {}

@@ -5,7 +5,7 @@ Greedy, from the same prompt token ids, with the same end tokens; adapters throu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from midalign.models.loading import load_config, load_end_tokens
 # What vLLM's `max_lora_rank` may be (its LoRAConfig).
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 NO_CONSTRAINT = (
-    "generation.constrained 'json' is for generation.backend 'transformers'; with 'vllm', leave it out: the share of "
-    "answers that are JSON is among the scores (parse_rate)"
+    "generation.constrained is for generation.backend 'transformers'; with 'vllm', leave it out: the share of answers "
+    "that fit the form is among the scores"
 )
 
 
@@ -87,17 +87,16 @@ class VllmEngine(Engine):
 
         self._request = LoRARequest(f"adapter-{self._adapters[path]}", self._adapters[path], str(path))
 
-    def constrain(self, schema: Mapping[str, Any] | None) -> None:
-        """Refuse: vLLM's own way of doing it has changed its name twice and is not tested here.
+    def answer(
+        self, rows: Sequence[list[int]], max_new_tokens: int, grammars: Sequence[str] | None = None
+    ) -> list[list[int]]:
+        """Generate all rows.
 
         Raises:
-            ModelError: If there is a schema.
+            ModelError: If there are grammars: vLLM's own way of it has changed its name twice and is not tested here.
         """
-        if schema is not None:
+        if grammars is not None:
             raise ModelError(NO_CONSTRAINT)
-
-    def answer(self, rows: Sequence[list[int]], max_new_tokens: int) -> list[list[int]]:
-        """Generate all rows."""
         sampling = self._vllm.SamplingParams(
             temperature=0.0, max_tokens=max_new_tokens, stop_token_ids=self.stops, detokenize=False
         )

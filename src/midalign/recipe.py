@@ -366,14 +366,16 @@ class GenerationSection(Section):
     )
     max_new_tokens: int = Field(128, gt=0, description="Longest answer, in tokens.")
     batch_tokens: int = Field(8192, gt=0, description="Padded prompt and answer tokens in a batch.")
-    constrained: Literal["json"] | None = Field(
-        None, description="'json' holds the answers of extraction to the JSON that it asks for (extra 'constrained')."
+    constrained: Literal["json", "slots"] | None = Field(
+        None,
+        description="'json' holds the answers of extraction to the JSON that it asks for, 'slots' those of slot "
+        "filling to its form, with values copied from the sentence (extra 'constrained').",
     )
 
     @model_validator(mode="after")
     def _backend_can_constrain(self) -> GenerationSection:
         if self.constrained is not None and self.backend == "vllm":
-            raise ValueError("constrained: json is for backend: transformers; leave it out with vllm")
+            raise ValueError(f"constrained: {self.constrained} is for backend: transformers; leave it out with vllm")
         return self
 
 
@@ -419,11 +421,15 @@ class Recipe(Section):
 
     @field_validator("generation")
     @classmethod
-    def _only_json_is_held_to_json(cls, generation: GenerationSection, found: ValidationInfo) -> GenerationSection:
-        task = found.data.get("task")
-        if generation.constrained is not None and task is not None and task.name != "extraction":
+    def _answers_are_held_to_their_own_form(
+        cls, generation: GenerationSection, found: ValidationInfo
+    ) -> GenerationSection:
+        task, held = found.data.get("task"), generation.constrained
+        wanted = {"json": "extraction", "slots": "slots"}.get(held or "")
+        if task is not None and wanted is not None and task.name != wanted:
             raise ValueError(
-                f"constrained: json is for the task extraction; the answers of {task.name} are no JSON, so leave it out"
+                f"constrained: {held} is for the task {wanted}; the answers of {task.name} have another form, so leave "
+                "it out"
             )
         return generation
 

@@ -22,7 +22,7 @@ from tests.conftest import build_model, build_tokenizer
 from tests.tiny_world import recipe_content
 
 pytest.importorskip("llguidance", reason="needs the extra 'constrained'")
-from midalign.generation_constraint import ConstrainedRows, JsonConstraint
+from midalign.generation_constraint import ConstrainedRows, Constraint, json_grammar
 
 EXAMPLES = [
     TaskExample(f"x:{i}", "extraction", "eng_Latn", text)
@@ -106,7 +106,7 @@ def test_constrained_answers_equal_a_plain_loop_that_asks_a_fresh_matcher_at_eve
 def test_random_logits_write_json_that_parses(seed, width):
     """Sampled, not greedy: every branch of the schema; logits wider than the vocabulary, as models pad them."""
     tokenizer = build_tokenizer()
-    rows = JsonConstraint(ENTITY_SCHEMA, tokenizer, [tokenizer.eos_token_id]).rows(3)
+    rows = Constraint(tokenizer, [tokenizer.eos_token_id]).rows([json_grammar(ENTITY_SCHEMA)] * 3)
     generator = torch.Generator().manual_seed(seed)
     closing_tokens = [tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in ('"', "]", "}")]
     ids = torch.ones(3, 1, dtype=torch.long)
@@ -132,7 +132,7 @@ def test_gold_answers_are_allowed_and_end(text):
     tokenizer = build_tokenizer()
     example = TaskExample("x:0", "extraction", "eng_Latn", "a b", ("a", "b"), (Span("LOC", 0, 1), Span("PER", 1, 2)))
     for gold in (json.dumps(json.loads(text), ensure_ascii=False), completion(example)):
-        rows = JsonConstraint(ENTITY_SCHEMA, tokenizer, [2]).rows(1)
+        rows = Constraint(tokenizer, [2]).rows([json_grammar(ENTITY_SCHEMA)])
         ids = [1]
         for token in [*tokenizer(gold, add_special_tokens=False)["input_ids"], 2]:
             masked = rows(torch.tensor([ids]), torch.zeros(1, 384))[0]
@@ -143,7 +143,7 @@ def test_gold_answers_are_allowed_and_end(text):
 
 def test_any_of_several_end_tokens_may_end_an_answer():
     tokenizer = build_tokenizer()
-    rows = JsonConstraint(ENTITY_SCHEMA, tokenizer, [2, 5]).rows(1)
+    rows = Constraint(tokenizer, [2, 5]).rows([json_grammar(ENTITY_SCHEMA)])
     ids = [1]
     for token in tokenizer('{"Results": []}', add_special_tokens=False)["input_ids"]:
         assert not torch.isfinite(rows(torch.tensor([ids]), torch.zeros(1, 384))[0, [2]]).any()
@@ -185,9 +185,7 @@ def test_other_tasks_are_refused_before_anything_is_generated(monkeypatch):
 
 def test_without_the_extra_the_message_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "llguidance", None)
-    with pytest.raises(
-        MissingExtraError, match=r"generation.constrained 'json'.*pip install 'midalign\[constrained\]'"
-    ):
+    with pytest.raises(MissingExtraError, match=r"generation.constrained.*pip install 'midalign\[constrained\]'"):
         generate(build_model("llama"), build_tokenizer(), EXAMPLES, constrained="json", **OPTIONS)
     generate(build_model("llama"), build_tokenizer(), EXAMPLES[:1], max_new_tokens=2, system="")
 
@@ -197,11 +195,11 @@ def test_a_tokenizer_of_another_library_is_refused():
         pass
 
     with pytest.raises(ModelError, match="cannot read this Slow"):
-        JsonConstraint(ENTITY_SCHEMA, Slow(), [2])
+        Constraint(Slow(), [2])
 
 
 def test_a_row_that_breaks_the_schema_is_an_error_not_a_wrong_answer():
-    rows = JsonConstraint(ENTITY_SCHEMA, build_tokenizer(), [2]).rows(1)
+    rows = Constraint(build_tokenizer(), [2]).rows([json_grammar(ENTITY_SCHEMA)])
     rows(torch.tensor([[1]]), torch.zeros(1, 384))
     with pytest.raises(ModelError, match="does not work with this tokenizer"):
         rows(torch.tensor([[1, 7]]), torch.zeros(1, 384))
@@ -210,8 +208,7 @@ def test_a_row_that_breaks_the_schema_is_an_error_not_a_wrong_answer():
 
 def test_vllm_refuses_by_name():
     with pytest.raises(ModelError, match="backend 'transformers'"):
-        VllmEngine.constrain(object.__new__(VllmEngine), ENTITY_SCHEMA)
-    VllmEngine.constrain(object.__new__(VllmEngine), None)
+        VllmEngine.answer(object.__new__(VllmEngine), [[1]], 4, [json_grammar(ENTITY_SCHEMA)])
 
 
 def test_a_recipe_takes_it_for_extraction_and_transformers_only(tmp_path):
