@@ -17,6 +17,7 @@ import json
 import os
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,24 @@ from typing import Any
 import torch
 import yaml
 
+from midalign.data.parallel import ParallelCorpus
 from midalign.evaluation import SCORES, score, write_scores
-from midalign.generation import PREDICTIONS, generate, write_predictions
+from midalign.generation import PREDICTIONS, Constrained, generate, write_predictions
 from midalign.merge import MERGE_FILE, tune_weights
 from midalign.models.adapters import attach_adapter, merge_adapters
 from midalign.models.loading import load_model, load_tokenizer
 from midalign.probe import probe
 from midalign.recipe import Recipe
-from midalign.recipe_data import PairData, evaluation_texts, read_pair_data, read_probe_corpus, read_task_data
+from midalign.recipe_data import (
+    PairData,
+    TaskData,
+    evaluation_texts,
+    read_pair_data,
+    read_probe_corpus,
+    read_task_data,
+)
 from midalign.recipe_file import load_recipe
+from midalign.records import Score, TaskExample
 from midalign.runs import write_json
 from midalign.testbed.tasks import build_data
 from midalign.training import ADAPTER, TRAINING_FILE, train
@@ -56,6 +66,10 @@ NEEDED: dict[int, list[str]] = {
     13: ["sft", "joint"],
 }
 """The arms that each claim needs, in an order in which they can be run; 0 is the rise of retrieval itself."""
+ORDINARY = ("sft", "joint", "plain")
+"""Arms that are also probed on sentences with names and digits, as those of FLORES have."""
+FREE = ("sft", "joint", "shuffled", "plain", "plain_shuffled", "merged")
+"""Arms that also answer freely, into ``free/``: not held to the form of an answer, nor to the words of the sentence."""
 SHOWN = ("slot_f1", "label_f1", "value_f1", "intent_accuracy", "entity_f1")
 
 
@@ -95,65 +109,90 @@ def shuffled(pairs: PairData, seed: int) -> PairData:
 
 
 def run_arm(base: Path, seed: int, arm: str, out: Path, *, dev: bool) -> None:
-    """Trains, answers, scores and probes one arm."""
+    """Trains, answers, scores and probes one arm; what there is already is kept."""
     folder = out / base.name / f"seed{seed}" / arm
     if (folder / SCORES).exists():
         return
     started = time.monotonic()
     write_json(folder.parent / "base.json", {"path": str(base)})
-    spec = ARMS[arm]
     recipe = recipe_of(base, seed, arm)
     task, corpus = read_task_data(recipe), read_probe_corpus(recipe)
-    tokenizer = load_tokenizer(recipe.model.path)
-    objective = spec.get("objective", "joint")
+    objective = ARMS[arm].get("objective", "joint")
     if objective == "merge":
-        adapters = {"task": folder.parent / "sft" / ADAPTER, "alignment": folder.parent / spec["of"] / ADAPTER}
-        model = load_model(recipe.model.path)
-        tuned = tune_weights(model, tokenizer, adapters, recipe, task.dev, progress=lambda *_: None)
-        merge_adapters(adapters, tuned["chosen"], recipe.merge.method, out=folder / ADAPTER, base_model=model)
-        write_json(folder / MERGE_FILE, tuned)
+        merge_arm(recipe, folder, ARMS[arm]["of"], task)
     elif objective != "none" and not (folder / TRAINING_FILE).exists():
         pairs = read_pair_data(recipe, evaluation_texts(task, corpus))
-        if spec.get("shuffled"):
+        if ARMS[arm].get("shuffled"):
             pairs = shuffled(pairs, seed)
         train(recipe, folder, objective=objective, task_data=task, pair_data=pairs, progress=lambda *_: None)
-    scores = []
-    if objective not in ("none", "align"):
-        items = task.dev if dev else task.test
-        style = recipe.evaluation.completion_style
-        predictions = generate(
-            load_model(recipe.model.path),
-            tokenizer,
-            items,
-            adapter=folder / ADAPTER,
-            max_new_tokens=recipe.generation.max_new_tokens,
-            completion_style=style,
-            system=recipe.task.system,
-        )
-        write_predictions(predictions, folder / PREDICTIONS)
-        groups = recipe.languages.groups() | {
-            "aligned_low": [c for c in recipe.languages.aligned if c in recipe.languages.low_resource],
-            "aligned_high": [c for c in recipe.languages.aligned if c not in recipe.languages.low_resource],
-        }
-        if dev:
-            answered = {item.language for item in items}
-            groups = {name: codes for name, codes in groups.items() if set(codes) <= answered}
-        scores = score(items, predictions, groups=groups, completion_style=style, resamples=200)
-    if not dev:
-        model = load_model(recipe.model.path)
-        if objective != "none":
-            model = attach_adapter(model, folder / ADAPTER)
-        probe(model, tokenizer, corpus, seed=recipe.seed).write(folder / "probe")
-        if arm in ("sft", "joint", "plain"):  # names and digits too, as the sentences of FLORES have
-            ordinary = read_probe_corpus(recipe_of(base, seed, arm, "probe.data=${CLAIMS_DATA}/parallel"))
-            probe(model, tokenizer, ordinary, seed=recipe.seed).write(folder / "probe_ordinary")
     folder.mkdir(parents=True, exist_ok=True)
-    write_scores(scores, folder / SCORES)
+    answers = objective not in ("none", "align")
+    if not dev:
+        probe_arm(recipe, folder, corpus, adapted=objective != "none")
+        if arm in ORDINARY:
+            ordinary = read_probe_corpus(recipe_of(base, seed, arm, "probe.data=${CLAIMS_DATA}/parallel"))
+            probe_arm(recipe, folder, ordinary, adapted=True, name="probe_ordinary")
+        if arm in FREE and not (folder / "free" / SCORES).exists():
+            answer_arm(recipe, folder, task.test, folder / "free", constrained=None)
+    scores: list[Score] = []
+    if answers:
+        items = task.dev if dev else task.test
+        scores = answer_arm(recipe, folder, items, folder, constrained=recipe.generation.constrained)
+    else:
+        write_scores(scores, folder / SCORES)
     shown = {
         group: {s.metric: round(100 * s.value, 1) for s in scores if s.group == group and s.metric in SHOWN}
         for group in ("supervised", "aligned", "aligned_low", "aligned_high", "unseen")
     }
     print(f"{base.name} seed {seed} {arm}: {time.monotonic() - started:.0f} s {shown}", flush=True)
+
+
+def merge_arm(recipe: Recipe, folder: Path, of: str, task: TaskData) -> None:
+    """Merges the alignment adapter of another arm into that of SFT, with weights tuned on dev."""
+    adapters = {"task": folder.parent / "sft" / ADAPTER, "alignment": folder.parent / of / ADAPTER}
+    model = load_model(recipe.model.path)
+    tokenizer = load_tokenizer(recipe.model.path)
+    tuned = tune_weights(model, tokenizer, adapters, recipe, task.dev, progress=lambda *_: None)
+    merge_adapters(adapters, tuned["chosen"], recipe.merge.method, out=folder / ADAPTER, base_model=model)
+    write_json(folder / MERGE_FILE, tuned)
+
+
+def answer_arm(
+    recipe: Recipe, folder: Path, items: Sequence[TaskExample], out: Path, *, constrained: Constrained | None
+) -> list[Score]:
+    """Answers items with the adapter of an arm, and scores them."""
+    style = recipe.evaluation.completion_style
+    predictions = generate(
+        load_model(recipe.model.path),
+        load_tokenizer(recipe.model.path),
+        items,
+        adapter=folder / ADAPTER,
+        max_new_tokens=recipe.generation.max_new_tokens,
+        completion_style=style,
+        system=recipe.task.system,
+        constrained=constrained,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    write_predictions(predictions, out / PREDICTIONS)
+    groups = recipe.languages.groups() | {
+        "aligned_low": [c for c in recipe.languages.aligned if c in recipe.languages.low_resource],
+        "aligned_high": [c for c in recipe.languages.aligned if c not in recipe.languages.low_resource],
+    }
+    answered = {item.language for item in items}
+    groups = {name: codes for name, codes in groups.items() if set(codes) <= answered}
+    scores = score(items, predictions, groups=groups, completion_style=style, resamples=200)
+    write_scores(scores, out / SCORES)
+    return scores
+
+
+def probe_arm(recipe: Recipe, folder: Path, corpus: ParallelCorpus, *, adapted: bool, name: str = "probe") -> None:
+    """Translation retrieval at every layer of the model of an arm."""
+    if (folder / name / "probe.json").exists():
+        return
+    model = load_model(recipe.model.path)
+    if adapted:
+        model = attach_adapter(model, folder / ADAPTER)
+    probe(model, load_tokenizer(recipe.model.path), corpus, seed=recipe.seed).write(folder / name)
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from midalign.records import TaskExample
 
 # As `json.dumps` writes it, which is how the gold answers that a model was trained on look.
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-_NAME = r"[^|;:\s]([^|;:\n]*[^|;:\s])?"  # of an intent or a label
+_NAME = r"[^|;:\s\p{Cc}]+([ :][^|;:\s\p{Cc}]+)*"  # of an intent or a label; a colon inside it has no space after it
 
 
 def json_grammar(schema: Mapping[str, Any]) -> str:
@@ -46,11 +46,12 @@ def slot_grammar(example: TaskExample, completion_style: CompletionStyle = "slot
     Labels and the intent may be any names: which there are is the model's to say. Where the words do not spell the
     text, a value is whatever words they are, with spaces between.
     """
-    # A separator is part of the name before it, since the lexer of llguidance never goes back.
     opening = "INTENT " if completion_style == "intent_slots" else ""
+    slots = " | LABEL VALUE (NEXT VALUE)*" if any(word.strip() for word in example.words) else ""
+    # A separator is part of the name before it, since the lexer of llguidance never goes back.
     return "\n".join(
         [
-            f"start: {opening}(NONE | LABEL VALUE (NEXT VALUE)*)",
+            f"start: {opening}(NONE{slots})",
             rf"INTENT: /{_NAME} \| /",
             rf"LABEL: /{_NAME}: /",
             rf"NEXT: /; {_NAME}: /",
@@ -64,15 +65,11 @@ def slot_grammar(example: TaskExample, completion_style: CompletionStyle = "slot
 def _pieces(example: TaskExample) -> list[str]:
     """The words of a sentence and the spaces between them, in order; a value is a run of these pieces."""
     offsets = word_offsets(example.text, example.words)
-    if offsets is None:
-        return " ".join(example.words).replace(" ", "\0 \0").split("\0")
     pieces: list[str] = []
-    before = 0
-    for start, end in offsets:
-        if start > before and pieces:
+    for number, word in enumerate(example.words):
+        if pieces and (offsets is None or offsets[number][0] > offsets[number - 1][1]):
             pieces.append(" ")
-        pieces.append(example.text[start:end])
-        before = end
+        pieces.append(word)
     return pieces
 
 

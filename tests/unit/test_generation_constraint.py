@@ -11,18 +11,20 @@ from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedTokenizerBase
 
 from midalign.cli import main
+from midalign.data.prompts import completion
 from midalign.errors import DataError, MissingExtraError, ModelError, RecipeError
 from midalign.generation import generate
 from midalign.generation_engine import TransformersEngine
 from midalign.generation_vllm import VllmEngine
-from midalign.metrics.completions import ENTITY_SCHEMA, parse_entities
+from midalign.metrics.completions import ENTITY_SCHEMA, parse_entities, parse_slots
+from midalign.metrics.matching import FoldedSentence, match_items
 from midalign.recipe_file import build_recipe
-from midalign.records import TaskExample
+from midalign.records import Span, TaskExample
 from tests.conftest import build_model, build_tokenizer
 from tests.tiny_world import recipe_content
 
 pytest.importorskip("llguidance", reason="needs the extra 'constrained'")
-from midalign.generation_constraint import ConstrainedRows, Constraint, json_grammar
+from midalign.generation_constraint import ConstrainedRows, Constraint, json_grammar, slot_grammar
 
 EXAMPLES = [
     TaskExample(f"x:{i}", "extraction", "eng_Latn", text)
@@ -126,9 +128,6 @@ def test_random_logits_write_json_that_parses(seed, width):
 
 @pytest.mark.parametrize("text", [GOLD, '{"Results": []}'])
 def test_gold_answers_are_allowed_and_end(text):
-    from midalign.data.prompts import completion
-    from midalign.records import Span
-
     tokenizer = build_tokenizer()
     example = TaskExample("x:0", "extraction", "eng_Latn", "a b", ("a", "b"), (Span("LOC", 0, 1), Span("PER", 1, 2)))
     for gold in (json.dumps(json.loads(text), ensure_ascii=False), completion(example)):
@@ -216,6 +215,9 @@ def test_a_recipe_takes_it_for_extraction_and_transformers_only(tmp_path):
     held = ["generation.constrained=json", "task.name=extraction"]
     assert build_recipe(content, held).generation.constrained == "json"
     assert build_recipe(content).generation.constrained is None
+    assert build_recipe(content, ["generation.constrained=slots"]).generation.constrained == "slots"
+    with pytest.raises(RecipeError, match="constrained: slots is for the task slots; the answers of extraction"):
+        build_recipe(content, ["generation.constrained=slots", "task.name=extraction"])
     with pytest.raises(
         RecipeError, match="generation: constrained: json is for the task extraction; the answers of slots"
     ):
@@ -257,3 +259,87 @@ def test_the_command_holds_answers_and_tells_its_run_from_a_free_one(tmp_path, m
     assert fingerprints[0] != fingerprints[1]
     assert run("--out", "vllm", "--constrained", "json", "--backend", "vllm") == 2
     assert run("--out", "slots", "--constrained", "json", "--task", "slots") == 2
+
+
+def slots_of(text, words, spans=(), intent="go"):
+    return TaskExample(f"x:{text}", "slots", "eng_Latn", text, tuple(words), tuple(spans), intent)
+
+
+SENTENCES = [
+    slots_of("turn on the big light", ["turn", "on", "the", "big", "light"], [Span("device", 2, 5)]),
+    slots_of("开大灯", "开大灯", [Span("the device", 1, 3)]),
+    slots_of("wake me  at 5:30; twice", ["wake", "me", "at", "5:30", ";", "twice"], [Span("time", 3, 4)]),
+    slots_of("a | b", ["a", "|", "b"], [Span("x:y", 0, 1), Span("z", 2, 3)]),
+    slots_of("nothing here", ["nothing", "here"]),
+    slots_of("cannot", ["can", "not", "?"], [Span("w", 0, 2)]),  # the words do not spell the text
+]
+
+
+@pytest.mark.parametrize("style", ["slots", "intent_slots"])
+@pytest.mark.parametrize("example", SENTENCES, ids=range(len(SENTENCES)))
+def test_gold_slots_are_allowed_and_may_end(example, style):
+    tokenizer = build_tokenizer()
+    gold = completion(example, completion_style=style)
+    rows = Constraint(tokenizer, [2]).rows([slot_grammar(example, style)])
+    ids = [1]
+    for token in [*tokenizer(gold, add_special_tokens=False)["input_ids"], 2]:
+        masked = rows(torch.tensor([ids]), torch.zeros(1, 384))[0]
+        assert masked[token] == 0, (gold, tokenizer.decode([*ids, token]))
+        ids.append(token)
+
+
+@pytest.mark.parametrize(
+    "answer", ["device: lamp", "device: the light", "device: ligh", "device:", "device: on; x: on the b"]
+)
+def test_a_value_that_is_no_run_of_words_of_the_sentence_cannot_be_written(answer):
+    tokenizer = build_tokenizer()
+    rows = Constraint(tokenizer, [2]).rows([slot_grammar(SENTENCES[0])])
+    ids = [1]
+    for token in [*tokenizer(answer, add_special_tokens=False)["input_ids"], 2]:
+        if rows(torch.tensor([ids]), torch.zeros(1, 384))[0, token] != 0:
+            return
+        ids.append(token)
+    pytest.fail(f"{answer!r} was allowed")
+
+
+WORDS = st.lists(st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=6), max_size=6)
+
+
+@settings(deadline=None, max_examples=40)
+@given(WORDS, st.booleans(), st.integers(0, 10_000))
+def test_random_logits_write_slots_of_the_sentence(words, spaces, seed):
+    """Whatever is written and ended reads back in full, and every value is found in the sentence."""
+    tokenizer = build_tokenizer()
+    example = slots_of((" " if spaces else "").join(words), words)
+    rows = Constraint(tokenizer, [2]).rows([slot_grammar(example, "intent_slots")] * 3)
+    generator = torch.Generator().manual_seed(seed)
+    likely = [
+        tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in (" |", "|", ":", ": ", ";", " ", "N")
+    ]
+    ids = torch.ones(3, 1, dtype=torch.long)
+    for _ in range(60):
+        scores = torch.randn(3, 384, generator=generator)
+        scores[:, [*likely, 2]] += 2
+        ids = torch.cat([ids, rows(ids, scores).argmax(-1, keepdim=True)], dim=1)
+    for row in ids[:, 1:].tolist():
+        if 2 in row:
+            text = tokenizer.decode(row[: row.index(2)])
+            # A colon may be part of a label, as in some data sets, whose labels are known when answers are read.
+            labels = [piece.rsplit(": ", 1)[0] for piece in text.partition(" | ")[2].split("; ")]
+            output = parse_slots(text, words, style="intent_slots", labels=labels)
+            assert output.parsed, text
+            assert len(match_items(words, output.items)) == len(output.items)
+            for _, phrase in output.items:
+                assert FoldedSentence(words).occurrences(phrase), (text, words)
+
+
+def test_a_random_models_slots_are_words_of_the_sentence_each_item_its_own():
+    model, tokenizer = closing("llama", 1)
+    held = generate(model, tokenizer, SENTENCES, constrained="slots", completion_style="intent_slots", **OPTIONS)
+    alone = [
+        generate(model, tokenizer, [e], constrained="slots", completion_style="intent_slots", **OPTIONS)[0]
+        for e in SENTENCES
+    ]
+    assert held == alone
+    with pytest.raises(DataError, match=r"constrained 'slots' is for the task 'slots'; the answers of 'extraction'"):
+        generate(model, tokenizer, EXAMPLES, constrained="slots", **OPTIONS)
