@@ -27,7 +27,14 @@ from midalign.data.prompt_tokens import prompt_ids
 from midalign.data.prompts import completion, render
 from midalign.errors import DataError
 from midalign.evaluation import MAIN_METRIC, SCORES, compare_runs, score, write_scores
-from midalign.generation import PREDICTIONS, check_window, generate, read_predictions, write_predictions
+from midalign.generation import (
+    PREDICTIONS,
+    check_constraint,
+    check_window,
+    generate,
+    read_predictions,
+    write_predictions,
+)
 from midalign.languages import Language
 from midalign.merge import MERGE_FILE, tune_weights
 from midalign.metrics.completions import CompletionStyle
@@ -127,6 +134,8 @@ class Experiment:
             for example in asked
         ]
         check_window(config, asked, tokens, self.recipe.generation.max_new_tokens)
+        if self.recipe.generation.constrained is not None:
+            check_constraint(self.tokenizer, self.task.test, self.recipe.generation.constrained, style)
 
     def adapter(self, system: str) -> Path:
         """Folder of a system's adapter."""

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from midalign.data.prompt_tokens import prompt_ids
 from midalign.data.prompts import render
 from midalign.errors import DataError, MissingFileError, RunError
-from midalign.generation_constraint import json_grammar, slot_grammar
+from midalign.generation_constraint import Constraint, json_grammar, slot_grammar
 from midalign.generation_engine import Engine, TransformersEngine
 from midalign.metrics.completions import ENTITY_SCHEMA, CompletionStyle
 from midalign.records import Prediction, TaskExample, TaskName
@@ -121,6 +121,22 @@ def _grammars(
     if constrained == "json":
         return [json_grammar(ENTITY_SCHEMA)] * len(examples)
     return [slot_grammar(example, completion_style) for example in examples]
+
+
+def check_constraint(
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[TaskExample],
+    constrained: Constrained,
+    completion_style: CompletionStyle = "slots",
+) -> None:
+    """Find out before a training whether its answers could be held to their form.
+
+    Raises:
+        MissingExtraError: If llguidance is not installed.
+        ModelError: If it cannot read the tokenizer.
+    """
+    grammars = _grammars(examples[:1], constrained, completion_style)
+    Constraint(tokenizer, [tokenizer.eos_token_id]).rows(grammars or [])
 
 
 def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:

@@ -1,9 +1,11 @@
 """The whole job of a recipe: what is refused before it starts, where it goes on, and what its summary says."""
 
+import sys
+
 import pytest
 
 from midalign import experiment
-from midalign.errors import DataError, ModelError
+from midalign.errors import DataError, MissingExtraError, ModelError
 from midalign.experiment import Experiment, changed_examples, resolve_testbed
 from midalign.recipe_file import build_recipe
 from midalign.records import Prediction, Span, TaskExample
@@ -32,6 +34,13 @@ def recipe(world, *overrides):
 def test_what_cannot_fit_is_found_before_anything_is_written(world, tmp_path, override, kind, says):
     with pytest.raises(kind, match=says):
         Experiment(recipe(world, override), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_extra_of_the_answers_is_found_before_anything_is_trained(world, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'midalign\[constrained\]'"):
+        Experiment(recipe(world, "generation.constrained=slots"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
