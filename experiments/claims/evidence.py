@@ -153,7 +153,8 @@ class Runs:
     def test_items(self, run: Path, arm: str) -> list[TaskExample]:
         """The test items of a run."""
         base = json.loads((run / "base.json").read_text())["path"]
-        return read_task_data(recipe_of(Path(base), int(run.name.removeprefix("seed")), arm)).test
+        name, _, _ = arm.partition("/")  # "joint/free": the free answers of an arm
+        return read_task_data(recipe_of(Path(base), int(run.name.removeprefix("seed")), name)).test
 
     @cache  # noqa: B019
     def about_the_house(self, run: Path, arm: str) -> float:
@@ -384,8 +385,9 @@ CLAIMS: dict[int, Callable[[Runs], Row]] = {
 BEYOND = {
     "shuffled": "a control: each sentence aligned with the translation of another one",
     "sft_long": "a control: no alignment, but as many updates in all, all of the task",
-    "subspace": "a fixed random subspace of 32 of the 128 dimensions",
-    "half_temperature": "temperature 0.5",
+    "whole_space": "the whole space instead of a subspace",
+    "warm_whole_space": "the whole space, temperature 1.0",
+    "cold": "temperature 0.1",
     "inner": "layer 8",
     "middle": "the middle layer",
     "two_layers": "layers 5 and 10",
@@ -401,7 +403,7 @@ BEYOND = {
     "mlp_only": "alignment moves the adapters of the MLPs only",
     "merged": "alignment adapter merged, weight tuned on dev",
     "bands": "merged, one weight for each half of the layers",
-    "plain": "plain: each sentence by itself, a subspace of 32 dimensions, temperature 0.5",
+    "plain": "plain: each sentence by itself, as in the paper",
     "plain_shuffled": "plain, a control: each sentence aligned with the translation of another one",
     "plain_bottom": "plain, layer 2 instead of the last",
     "plain_middle": "plain, the middle layer",
@@ -435,6 +437,28 @@ def scores_table(runs: Runs) -> list[str]:
             level = np.mean([runs.score(run, "sft", metric, GROUPS[group]) for run in runs.having("sft")])
             cells = [str(runs.gain(arm, group, metric)) if runs.having("sft", arm) else "–" for arm in arms]
             lines.append(f"| {group} | {name} | {level:.1f} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def free_table(runs: Runs) -> list[str]:
+    """The same adapters answering freely, beside answers whose values are held to the words of the sentence."""
+    lines = [
+        "| languages | score | SFT, free | SFT, held less free | joint less SFT, free | joint less SFT, held | "
+        "plain less SFT, free | plain less SFT, held |",
+        "|---" * 8 + "|",
+    ]
+    for group in ("supervised", "aligned", "aligned, high", "aligned, low", "unseen"):
+        for metric in ("slot_f1", "value_f1"):
+            done = runs.having("sft/free", "joint/free", "plain/free")
+            level = np.mean([runs.score(run, "sft/free", metric, GROUPS[group]) for run in done])
+            cells = [
+                runs.gain(arm, group, metric, over=over)
+                for arm, over in (
+                    ("sft", "sft/free"), ("joint/free", "sft/free"), ("joint", "sft"), ("plain/free", "sft/free"),
+                    ("plain", "sft"),
+                )
+            ]  # fmt: skip
+            lines.append(f"| {group} | {METRICS[metric]} | {level:.1f} | " + " | ".join(map(str, cells)) + " |")
     return lines
 
 
@@ -568,7 +592,8 @@ def main() -> None:
     parts = {
         "goals": goals_table(runs),
         "claims": table, "scores": scores_table(runs), "beyond": beyond_table(runs), "languages": languages_table(runs),
-        "curve": curve_table(runs), "plain": against_plain(runs), "runs": runs_table(runs),
+        "curve": curve_table(runs), "plain": against_plain(runs),
+        "free": free_table(runs), "runs": runs_table(runs),
     }  # fmt: skip
     for name, lines in parts.items():
         page = page.replace(f"<!-- {name} -->", "\n".join(lines))
