@@ -245,15 +245,16 @@ def retrieval_gain(runs: Runs) -> Row:
     before = [runs.retrieval(run, "sft", runs.layer(run), codes) for run in done]
     after = [runs.retrieval(run, "joint", runs.layer(run), codes) for run in done]
     gain = runs.rise("joint")
-    ordinary = {
-        arm: np.array([runs.retrieval(run, arm, runs.layer(run), codes, "probe_ordinary") for run in done])
-        for arm in ("sft", "joint")
-    }
-    ours = (
-        f"without names and digits {np.mean(before):.1f} to {np.mean(after):.1f} %: {gain}; ordinary sentences "
-        f"{ordinary['sft'].mean():.1f} to {ordinary['joint'].mean():.1f} %: "
-        f"{Estimate(tuple(ordinary['joint'] - ordinary['sft']))}"
-    )
+    kinds = {"ordinary sentences": "probe_ordinary", "in the task's prompt": "probe_asked"}
+    ours = f"without names and digits {np.mean(before):.1f} to {np.mean(after):.1f} %: {gain}"
+    for what, kind in kinds.items():
+        probed = [run for run in done if all((run / arm / kind / "probe.json").exists() for arm in ("sft", "joint"))]
+        levels = {
+            arm: np.array([runs.retrieval(run, arm, runs.layer(run), codes, kind) for run in probed])
+            for arm in ("sft", "joint")
+        }
+        change = Estimate(tuple(levels["joint"] - levels["sft"]))
+        ours += f"; {what} {levels['sft'].mean():.1f} to {levels['joint'].mean():.1f} %: {change}"
     return Row(0, "alignment raises retrieval at its layer (aligned languages)", "39.4 to 73.2 %: +33.8", ours,
                gain.verdict())  # fmt: skip
 

@@ -4,8 +4,8 @@
 
 A base is what ``midalign testbed build`` wrote; its data sets (of the same seed as the base, so that what one base
 never saw is not what another never saw) are written beside it. Of an arm, ``RUNS/<base>/seed<s>/<arm>/`` gets the
-adapter, ``training.json``, ``predictions.jsonl``, ``scores.json`` and ``probe/probe.json`` (without names and digits;
-``probe_ordinary`` with them).
+adapter, ``training.json``, ``predictions.jsonl``, ``scores.json`` and ``probe/probe.json`` (and those of other kinds of
+sentences, `PROBES`).
 
 With ``--dev`` arms are scored on dev items only, and nothing is probed: settings are chosen there.
 """
@@ -25,7 +25,8 @@ from typing import Any
 import torch
 import yaml
 
-from midalign.data.parallel import ParallelCorpus
+from midalign.data.parallel import read_parallel
+from midalign.data.prompts import render
 from midalign.evaluation import SCORES, score, write_scores
 from midalign.generation import PREDICTIONS, Constrained, generate, write_predictions
 from midalign.merge import MERGE_FILE, tune_weights
@@ -66,8 +67,13 @@ NEEDED: dict[int, list[str]] = {
     13: ["sft", "joint"],
 }
 """The arms that each claim needs, in an order in which they can be run; 0 is the rise of retrieval itself."""
-ORDINARY = ("sft", "joint", "plain")
-"""Arms that are also probed on sentences with names and digits, as those of FLORES have."""
+PROBES: dict[str, tuple[str, ...]] = {
+    "probe": (),
+    "probe_ordinary": ("sft", "joint", "plain"),
+    "probe_asked": ("sft", "joint", "plain"),
+}
+"""Kinds of sentences to the arms that are probed on them (none named: all): without names and digits; with them, as
+those of FLORES have; the first kind again, each in the task's prompt."""
 FREE = ("sft", "joint", "shuffled", "plain", "plain_shuffled", "merged")
 """Arms that also answer freely, into ``free/``: not held to the form of an answer, nor to the words of the sentence."""
 SHOWN = ("slot_f1", "label_f1", "value_f1", "intent_accuracy", "entity_f1")
@@ -109,42 +115,39 @@ def shuffled(pairs: PairData, seed: int) -> PairData:
 
 
 def run_arm(base: Path, seed: int, arm: str, out: Path, *, dev: bool) -> None:
-    """Trains, answers, scores and probes one arm; what there is already is kept."""
+    """Trains, answers, probes and scores one arm; what there is already is kept."""
     folder = out / base.name / f"seed{seed}" / arm
-    if (folder / SCORES).exists():
+    probes = [] if dev else [name for name, arms in PROBES.items() if not arms or arm in arms]
+    if (folder / SCORES).exists() and all((folder / name / "probe.json").exists() for name in probes):
         return
     started = time.monotonic()
     write_json(folder.parent / "base.json", {"path": str(base)})
     recipe = recipe_of(base, seed, arm)
     task, corpus = read_task_data(recipe), read_probe_corpus(recipe)
     objective = ARMS[arm].get("objective", "joint")
-    if objective == "merge":
+    if objective == "merge" and not (folder / MERGE_FILE).exists():
         merge_arm(recipe, folder, ARMS[arm]["of"], task)
-    elif objective != "none" and not (folder / TRAINING_FILE).exists():
+    elif objective not in ("none", "merge") and not (folder / TRAINING_FILE).exists():
         pairs = read_pair_data(recipe, evaluation_texts(task, corpus))
         if ARMS[arm].get("shuffled"):
             pairs = shuffled(pairs, seed)
         train(recipe, folder, objective=objective, task_data=task, pair_data=pairs, progress=lambda *_: None)
-    folder.mkdir(parents=True, exist_ok=True)
-    answers = objective not in ("none", "align")
-    if not dev:
-        probe_arm(recipe, folder, corpus, adapted=objective != "none")
-        if arm in ORDINARY:
-            ordinary = read_probe_corpus(recipe_of(base, seed, arm, "probe.data=${CLAIMS_DATA}/parallel"))
-            probe_arm(recipe, folder, ordinary, adapted=True, name="probe_ordinary")
-        if arm in FREE and not (folder / "free" / SCORES).exists():
-            answer_arm(recipe, folder, task.test, folder / "free", constrained=None)
-    scores: list[Score] = []
-    if answers:
-        items = task.dev if dev else task.test
-        scores = answer_arm(recipe, folder, items, folder, constrained=recipe.generation.constrained)
-    else:
-        write_scores(scores, folder / SCORES)
-    shown = {
-        group: {s.metric: round(100 * s.value, 1) for s in scores if s.group == group and s.metric in SHOWN}
-        for group in ("supervised", "aligned", "aligned_low", "aligned_high", "unseen")
-    }
-    print(f"{base.name} seed {seed} {arm}: {time.monotonic() - started:.0f} s {shown}", flush=True)
+    for name in probes:
+        probe_arm(recipe, folder, name, adapted=objective != "none")
+    if not dev and arm in FREE and not (folder / "free" / SCORES).exists():
+        answer_arm(recipe, folder, task.test, folder / "free", constrained=None)
+    if not (folder / SCORES).exists():
+        scores: list[Score] = []
+        if objective in ("none", "align"):
+            write_scores(scores, folder / SCORES)
+        else:
+            items = task.dev if dev else task.test
+            scores = answer_arm(recipe, folder, items, folder, constrained=recipe.generation.constrained)
+        shown = {
+            group: {s.metric: round(100 * s.value, 1) for s in scores if s.group == group and s.metric in SHOWN}
+            for group in ("supervised", "aligned", "aligned_low", "aligned_high", "unseen")
+        }
+        print(f"{base.name} seed {seed} {arm}: {time.monotonic() - started:.0f} s {shown}", flush=True)
 
 
 def merge_arm(recipe: Recipe, folder: Path, of: str, task: TaskData) -> None:
@@ -185,14 +188,36 @@ def answer_arm(
     return scores
 
 
-def probe_arm(recipe: Recipe, folder: Path, corpus: ParallelCorpus, *, adapted: bool, name: str = "probe") -> None:
-    """Translation retrieval at every layer of the model of an arm."""
+def probe_arm(recipe: Recipe, folder: Path, name: str, *, adapted: bool) -> None:
+    """Translation retrieval at every layer of the model of an arm, on one of the kinds of sentences of `PROBES`."""
     if (folder / name / "probe.json").exists():
         return
+    tokenizer = load_tokenizer(recipe.model.path)
+    data = Path(recipe.probe.data)
+    if name == "probe_ordinary":
+        data = data.with_name("parallel")
+    corpus = read_parallel(str(data))
+    if name == "probe_asked":
+        style, system = recipe.evaluation.completion_style, recipe.task.system
+        corpus = replace(
+            corpus,
+            rows=tuple(
+                replace(
+                    row,
+                    texts={
+                        code: render(
+                            TaskExample("", "slots", code, text), tokenizer, completion_style=style, system=system
+                        )[0]
+                        for code, text in row.texts.items()
+                    },
+                )
+                for row in corpus.rows
+            ),
+        )
     model = load_model(recipe.model.path)
     if adapted:
         model = attach_adapter(model, folder / ADAPTER)
-    probe(model, load_tokenizer(recipe.model.path), corpus, seed=recipe.seed).write(folder / name)
+    probe(model, tokenizer, corpus, seed=recipe.seed).write(folder / name)
 
 
 def main() -> None:
