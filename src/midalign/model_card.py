@@ -25,7 +25,9 @@ def model_card(recipe: Recipe, objective: str, summary: dict[str, Any]) -> str:
     """
     languages = recipe.languages
     two_letter = sorted({Language.parse(code).iso639_1 for code in languages.supervised + languages.aligned} - {""})
-    aligned = "" if objective == "task" else f"\n- aligned at layer {summary['layer']}: {_names(languages.aligned)}"
+    asked = " in the task's prompt" if recipe.alignment.prompt == "task" else ""
+    where = f"\n- aligned at layer {summary['layer']}{asked}: {_names(languages.aligned)}"
+    aligned = "" if objective == "task" else where
     found = ", ".join(f"{name} {version}" for name, version in versions().items())
     return f"""---
 base_model: {recipe.model.path}
