@@ -193,6 +193,11 @@ class Row:
     verdict: str
 
 
+def shown_p(p: float) -> str:
+    """A p-value with three decimals."""
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
+
+
 def middle_layers(runs: Runs) -> Row:
     """Claim 1: of the base, the middle and the best inner layer against the better of the two ends."""
     done = {run.parent: run for run in runs.having("base")}.values()
@@ -267,7 +272,7 @@ def aligned_gain(runs: Runs) -> Row:
         tuple(np.subtract(runs.gain("joint", "aligned").values, runs.gain("shuffled", "aligned").values))
     )
     p = runs.p_value("joint", "aligned")
-    ours = f"{every} (p = {p:.3f}); low {low}, high {high}, low less high {more}; over shuffled pairs {control}"
+    ours = f"{every} ({shown_p(p)}); low {low}, high {high}, low less high {more}; over shuffled pairs {control}"
     verdict = every.verdict()
     if verdict == "holds":
         verdict = f"holds (over shuffled pairs: {control.verdict()}); low more than high: {more.verdict()}"
@@ -278,7 +283,7 @@ def supervised_do_not_lose(runs: Runs) -> Row:
     """Claim 5."""
     gain = runs.gain("joint", "supervised")
     verdict = "holds" if gain.interval[0] > -0.5 else "contradicted" if gain.interval[1] < -0.5 else "not shown"
-    ours = f"{gain} (p = {runs.p_value('joint', 'supervised'):.3f})"
+    ours = f"{gain} ({shown_p(runs.p_value('joint', 'supervised'))})"
     return Row(5, "supervised languages do not lose (more than 0.5)", "+0.4", ours, verdict)
 
 
@@ -286,7 +291,7 @@ def unseen_gain(runs: Runs) -> Row:
     """Claim 6."""
     gain = runs.gain("joint", "unseen")
     control = runs.gain("joint", "unseen", over="shuffled")
-    ours = f"{gain} (p = {runs.p_value('joint', 'unseen'):.3f}); over shuffled pairs {control}"
+    ours = f"{gain} ({shown_p(runs.p_value('joint', 'unseen'))}); over shuffled pairs {control}"
     return Row(6, "unseen languages gain a little", "+0.4", ours, gain.verdict())
 
 
@@ -338,7 +343,7 @@ def merged(runs: Runs) -> Row:
     ]
     chosen = ", ".join(f"{weight:g}" for weight in weights)
     share = f"{100 * gain.mean / joint.mean:.0f} % of the joint gain" if joint.mean > 0 else "no joint gain to share"
-    ours = f"{gain} (p = {runs.p_value('merged', 'aligned'):.3f}), {share}; alignment weights {chosen}"
+    ours = f"{gain} ({shown_p(runs.p_value('merged', 'aligned'))}), {share}; alignment weights {chosen}"
     return Row(10, "separately trained and merged keeps the gain", "+1.1 of +1.5", ours, gain.verdict())
 
 
@@ -488,7 +493,7 @@ def against_plain(runs: Runs) -> list[str]:
     p = runs.p_value("joint", "aligned", over="plain")
     return [
         f"Slot F1, joint less plain, {len(runs.having('joint', 'plain'))} runs: aligned {gains['aligned']} "
-        f"(p = {p:.3f}; value F1 {values}), supervised {gains['supervised']}, unseen {gains['unseen']}."
+        f"({shown_p(p)}; value F1 {values}), supervised {gains['supervised']}, unseen {gains['unseen']}."
     ]
 
 
