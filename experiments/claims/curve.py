@@ -24,7 +24,7 @@ from midalign.testbed.inspect import inspect_base
 def row(folder: Path, card: dict[str, Any], tokens: int) -> str:
     """One line of the table."""
     recipe = card["recipe"]
-    found = inspect_base(folder, languages=recipe["languages"], seed=recipe["seed"], sentences=100)
+    found = inspect_base(folder, languages=recipe["languages"], seed=recipe["seed"], sentences=100, commands=8)
     curve = " | ".join(f"{100 * value:.1f}" for value in found.retrieval)
     repeats = statistics.median(found.copying.values())
     return f"| {card['bilingual_share']:.1%} | {tokens / 1e6:.1f} M | {curve} | {repeats:.0%} |"

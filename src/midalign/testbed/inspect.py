@@ -38,14 +38,17 @@ class Inspection:
 
 
 @torch.no_grad()
-def inspect_base(folder: Path, *, languages: Sequence[str], seed: int = 0, sentences: int = 100) -> Inspection:
+def inspect_base(
+    folder: Path, *, languages: Sequence[str], seed: int = 0, sentences: int = 100, commands: int | None = None
+) -> Inspection:
     """Measures a base on sentences without shared names and digits, and on copying.
 
     Args:
         folder: What `build_base` saved, or one of its snapshots.
         languages: Canonical codes, English among them.
         seed: The world's seed, which must be that of the base.
-        sentences: At most so many parallel sentences; a quarter as many commands a language to repeat.
+        sentences: At most so many parallel sentences.
+        commands: So many commands a language to repeat; by default a quarter of `sentences`.
     """
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -60,12 +63,13 @@ def inspect_base(folder: Path, *, languages: Sequence[str], seed: int = 0, sente
     matrices = [accuracy_matrix(layer) for layer in stacked]
     low = torch.tensor([LANGUAGES[code].resource == "low" for code in languages])
     touched = low[:, None] | low[None, :]
+    asked = max(4, sentences // 4) if commands is None else commands
     return Inspection(
         retrieval=[float(m.nanmean()) for m in matrices],
         retrieval_centred=[float(accuracy_matrix(layer).nanmean()) for layer in centred],
         retrieval_low=[float(m[touched].nanmean()) for m in matrices],
         sentences=len(rows),
-        copying={code: _copying(model, tokenizer, Corpus(world), code, max(4, sentences // 4)) for code in languages},
+        copying={code: _copying(model, tokenizer, Corpus(world), code, asked) for code in languages},
     )
 
 
