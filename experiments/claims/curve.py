@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from midalign.testbed.base import PROFILES
 from midalign.testbed.inspect import inspect_base
 
 
@@ -36,7 +35,7 @@ def main() -> None:
     parser.add_argument("bases", nargs="+", type=Path, help="folders of midalign testbed build --snapshots N")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    layers = PROFILES["base"].layers + 1
+    layers = json.loads((given.bases[0] / "config.json").read_text())["num_hidden_layers"] + 1
     print("| bilingual | tokens | " + " | ".join(f"layer {k}" for k in range(layers)) + " | repetition |")
     print("|---" * (layers + 3) + "|")
     for base in given.bases:

@@ -49,14 +49,15 @@ class AlternatingMixin:
         held_out_pairs: Pairs that are only evaluated on: each evaluation adds ``eval_alignment_loss``,
             ``eval_retrieval`` (fraction, mean over both directions and languages) and ``eval_total_loss`` (the sum of
             both losses, by which the reference implementation chooses its checkpoint).
-        tokenize_pair_side: What tokenizes the sentences of the pairs instead of the trainer's tokenizer, such as
-            `midalign.data.prompt_tokens.InTaskPrompt`.
+        tokenize_pair_side: With ``alignment.prompt: task``, what puts the sentences of pairs into the task's prompt:
+            a `midalign.data.prompt_tokens.InTaskPrompt`.
         args: The trainer's own positional arguments.
         kwargs: The trainer's own keyword arguments.
 
     Raises:
         ModelError: If the model has no such layer, subspace or modules, or cannot be stopped after the layer.
         DataError: If the schedule needs pairs and there are none.
+        RecipeError: If ``alignment.prompt`` says another thing than `tokenize_pair_side`.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class AlternatingMixin:
     ) -> None:
         super().__init__(*args, **kwargs)
         me: Any = self
-        self.tokenize_pair_side = tokenize_pair_side or me.processing_class
+        self.tokenize_pair_side = tokenize_pair_side
         self.alignment = alignment or AlignmentConfig()
         self.schedule = Schedule.parse(self.alignment.schedule, self.alignment.warmup, self.alignment.max_updates)
         self._sums: dict[str, torch.Tensor] = {}
@@ -96,9 +97,16 @@ class AlternatingMixin:
                 "alignment.patience needs training.dataloader_num_workers = 0: workers fetch batches ahead, so that "
                 "where alignment stops would depend on timing"
             )
+        if (self.alignment.prompt == "task") != (self.tokenize_pair_side is not None):
+            raise RecipeError(
+                f"alignment.prompt is {self.alignment.prompt!r}, and the sentences of pairs would be given to the model "
+                "in another form. Pass tokenize_pair_side=InTaskPrompt(tokenizer, 'slots', ...) with prompt: task, and "
+                "nothing with prompt: none"
+            )
+        tokenize = self.tokenize_pair_side or me.processing_class
         limits = [getattr(me.args, "max_length", None), window(me.model, me.processing_class)]
         limit = min((limit for limit in limits if limit is not None), default=None)
-        self.pairs = PairDataset(pairs, self.tokenize_pair_side, limit)
+        self.pairs = PairDataset(pairs, tokenize, limit)
         learned = None
         if self.alignment.learn_temperature is not None:
             if me.args.fp16:
@@ -114,7 +122,7 @@ class AlternatingMixin:
         self.objective = AlignmentObjective.for_depth(self.alignment, depth, learned)
         verify_stopping(me.model, self.objective.top)
         if held_out_pairs:
-            self.held_out = PairDataset(held_out_pairs, self.tokenize_pair_side, limit)
+            self.held_out = PairDataset(held_out_pairs, tokenize, limit)
 
     def _total_updates(self) -> int:
         me: Any = self

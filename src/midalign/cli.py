@@ -245,10 +245,11 @@ def generate(
     trust_remote_code: Annotated[bool, typer.Option(help="Let code from the model's repository run here.")] = False,
 ) -> None:
     """Greedy answers to a task's prompts, into predictions.jsonl; an interrupted run goes on where it stopped."""
-    from midalign.generation import CONSTRAINED_TASK, PREDICTIONS, write_predictions
+    from midalign.generation import PREDICTIONS, check_constraint, write_predictions
     from midalign.generation import generate as run_generate
     from midalign.models.loading import load_model, load_tokenizer
     from midalign.recipe_data import read_examples
+    from midalign.records import CONSTRAINED_TASK
     from midalign.runs import Run
 
     model, style = _model_path(model), choice("completion-style", completion_style, STYLES)
@@ -269,6 +270,8 @@ def generate(
     if _nothing_to_do(run, out / PREDICTIONS):
         return
     tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
+    if held:
+        check_constraint(tokenizer, examples, held, style)
     quiet_libraries()
     loaded: Any
     if backend == "vllm":
@@ -378,6 +381,13 @@ def validate(recipe: RecipeFile, overrides: Overrides = None) -> None:
                 checked.alignment.check_model(text.num_hidden_layers, text.hidden_size)
     except UserError as fault:
         faults.append(f"model: {fault}")
+    if checked.generation.constrained is not None:
+        from midalign.generation_constraint import load_llguidance
+
+        try:
+            load_llguidance()
+        except UserError as fault:
+            faults.append(f"generation: {fault}")
     if faults:
         raise ModelError("\n".join([f"{recipe}: the recipe is well formed, but what it names is not:", *faults]))
     for line in lines:

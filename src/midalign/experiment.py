@@ -135,7 +135,7 @@ class Experiment:
         ]
         check_window(config, asked, tokens, self.recipe.generation.max_new_tokens)
         if self.recipe.generation.constrained is not None:
-            check_constraint(self.tokenizer, self.task.test, self.recipe.generation.constrained, style)
+            check_constraint(self.tokenizer, asked, self.recipe.generation.constrained, style)
 
     def adapter(self, system: str) -> Path:
         """Folder of a system's adapter."""

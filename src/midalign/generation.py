@@ -13,26 +13,23 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from midalign.data.prompt_tokens import prompt_ids
-from midalign.data.prompts import render
+from midalign.data.prompts import completion, render
 from midalign.errors import DataError, MissingFileError, RunError
 from midalign.generation_constraint import Constraint, json_grammar, slot_grammar
 from midalign.generation_engine import Engine, TransformersEngine
 from midalign.metrics.completions import ENTITY_SCHEMA, CompletionStyle
-from midalign.records import Prediction, TaskExample, TaskName
+from midalign.records import CONSTRAINED_TASK, Constrained, Prediction, TaskExample
 from midalign.runs import write_atomically
 
 logger = logging.getLogger(__name__)
 
 PREDICTIONS = "predictions.jsonl"
 Progress = Callable[[str, int, int], None]
-Constrained = Literal["json", "slots"]
-CONSTRAINED_TASK: dict[Constrained, TaskName] = {"json": "extraction", "slots": "slots"}
-"""The task whose answers each constraint is for."""
 
 
 def generate(
@@ -129,14 +126,29 @@ def check_constraint(
     constrained: Constrained,
     completion_style: CompletionStyle = "slots",
 ) -> None:
-    """Find out before a training whether its answers could be held to their form.
+    """Find out before a training whether the gold answers could be written; the log says how many could not.
 
     Raises:
         MissingExtraError: If llguidance is not installed.
         ModelError: If it cannot read the tokenizer.
+        DataError: If none of the gold answers could be written.
     """
-    grammars = _grammars(examples[:1], constrained, completion_style)
-    Constraint(tokenizer, [tokenizer.eos_token_id]).rows(grammars or [])
+    constraint = Constraint(tokenizer, [tokenizer.eos_token_id])
+    barred = []
+    for example, grammar in zip(examples, _grammars(examples, constrained, completion_style) or [], strict=True):
+        gold = completion(example, completion_style=completion_style)
+        ids = [*tokenizer(gold, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        if not constraint.allows(grammar, ids):
+            barred.append(example)
+    if not barred:
+        return
+    found = (
+        f"generation.constrained {constrained!r}: {len(barred)} of {len(examples)} gold answers could not be written, "
+        f"such as that of item {barred[0].id} ({completion(barred[0], completion_style=completion_style)!r})"
+    )
+    if len(barred) == len(examples):
+        raise DataError(f"{found}. Every answer would be wrong: leave it out.")
+    logger.warning("%s; they will count as the model's mistakes", found)
 
 
 def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:

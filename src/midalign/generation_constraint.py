@@ -6,7 +6,8 @@
 3. each row of a batch has a matcher, which says before every token which ones may follow;
 4. all others get the logit minus infinity. An end token is allowed where the answer is whole, and only there.
 
-An answer that ends is valid by construction; one that runs into ``max_new_tokens`` is cut off as ever.
+A space may come first, since some tokenizers begin every text with one; answers are stripped. An answer that ends is
+valid by construction; one that runs into ``max_new_tokens`` is cut off as ever.
 """
 
 from __future__ import annotations
@@ -31,27 +32,23 @@ _NAME = r"[^|;:\s\p{Cc}]+([ :][^|;:\s\p{Cc}]+)*"  # of an intent or a label; a c
 
 
 def json_grammar(schema: Mapping[str, Any]) -> str:
-    """JSON of a schema, as `json.dumps` lays it out; the keys of an object come in its order.
-
-    Raises:
-        MissingExtraError: If llguidance is not installed.
-    """
-    grammar: str = _llguidance().LLMatcher.grammar_from_json_schema(dict(schema), overrides=_LAYOUT)
-    return grammar
+    """JSON of a schema, as `json.dumps` lays it out; the keys of an object come in its order."""
+    return f'start: " "? json\njson: %json {json.dumps({**schema, "x-guidance": _LAYOUT})}'
 
 
 def slot_grammar(example: TaskExample, completion_style: CompletionStyle = "slots") -> str:
     """Slots as `midalign.data.prompts.completion` writes them, each value one or more words of the sentence in a row.
 
-    Labels and the intent may be any names: which there are is the model's to say. Where the words do not spell the
-    text, a value is whatever words they are, with spaces between.
+    Labels and the intent may be any names without ``|`` and ``;``: which there are is the model's to say. Where the
+    words do not spell the text, a value is whatever words they are, with spaces between. What cannot be written is a
+    value and another slot after it where the sentence has a ``;`` right behind the value.
     """
     opening = "INTENT " if completion_style == "intent_slots" else ""
     slots = " | LABEL VALUE (NEXT VALUE)*" if any(word.strip() for word in example.words) else ""
     # A separator is part of the name before it, since the lexer of llguidance never goes back.
     return "\n".join(
         [
-            f"start: {opening}(NONE{slots})",
+            f'start: " "? {opening}(NONE{slots})',
             rf"INTENT: /{_NAME} \| /",
             rf"LABEL: /{_NAME}: /",
             rf"NEXT: /; {_NAME}: /",
@@ -69,7 +66,7 @@ def _pieces(example: TaskExample) -> list[str]:
     for number, word in enumerate(example.words):
         if pieces and (offsets is None or offsets[number][0] > offsets[number - 1][1]):
             pieces.append(" ")
-        pieces.append(word)
+        pieces.append(" ".join(word.split()))
     return pieces
 
 
@@ -86,7 +83,7 @@ class Constraint:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[int]) -> None:
-        _llguidance()
+        load_llguidance()
         from llguidance.hf import from_tokenizer
 
         try:
@@ -98,19 +95,34 @@ class Constraint:
             ) from fault
         self._stops = frozenset(stops)
 
+    def allows(self, grammar: str, ids: Sequence[int]) -> bool:
+        """Whether an answer of these tokens, the last of which ends it, could be written under a grammar.
+
+        Raises:
+            ModelError: If the grammar cannot be compiled for the tokenizer.
+        """
+        matcher = load_llguidance().LLMatcher(self._tokens, grammar)
+        _check(matcher)
+        return bool(matcher.validate_tokens(list(ids)) == len(ids))
+
     def rows(self, grammars: Sequence[str]) -> ConstrainedRows:
         """What holds new answers to a grammar each.
 
         Raises:
             ModelError: If a grammar cannot be compiled for the tokenizer.
         """
-        compiled = {grammar: _llguidance().LLMatcher(self._tokens, grammar) for grammar in dict.fromkeys(grammars)}
+        compiled = {grammar: load_llguidance().LLMatcher(self._tokens, grammar) for grammar in dict.fromkeys(grammars)}
         for matcher in compiled.values():
             _check(matcher)
         return ConstrainedRows([compiled[grammar].deep_copy() for grammar in grammars], self._stops)
 
 
-def _llguidance() -> Any:
+def load_llguidance() -> Any:
+    """The library.
+
+    Raises:
+        MissingExtraError: If it is not installed.
+    """
     try:
         import llguidance
     except ImportError:

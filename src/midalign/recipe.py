@@ -17,7 +17,7 @@ from midalign.data.schedule import Schedule
 from midalign.data.tasks import TaskFormat
 from midalign.errors import ModelError
 from midalign.languages import canonical
-from midalign.records import TaskName
+from midalign.records import CONSTRAINED_TASK, Constrained, TaskName
 
 PAPER = "arXiv 2502.14830"
 
@@ -252,11 +252,23 @@ class AlignmentConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _what_is_preserved_is_plain(self) -> AlignmentConfig:
-        if self.preserve and self.prompt == "task":
+    def _what_goes_with_a_prompt(self) -> AlignmentConfig:
+        if self.prompt == "none":
+            return self
+        if self.preserve:
             raise ValueError(
                 f"preserve = {self.preserve} with prompt: task: what is said again would be the whole prompt; leave "
                 "preserve out, or write prompt: none"
+            )
+        if self.layer == "auto":
+            raise ValueError(
+                "layer: auto with prompt: task: the layer would be chosen on sentences by themselves, which are not "
+                "what is aligned; write a number, a fraction or middle, or prompt: none"
+            )
+        if self.pooling == "mean_no_first":
+            raise ValueError(
+                "pooling: mean_no_first with prompt: task: what comes before the sentence is left out already, so its "
+                "first word would be; write pooling: mean"
             )
         return self
 
@@ -366,7 +378,7 @@ class GenerationSection(Section):
     )
     max_new_tokens: int = Field(128, gt=0, description="Longest answer, in tokens.")
     batch_tokens: int = Field(8192, gt=0, description="Padded prompt and answer tokens in a batch.")
-    constrained: Literal["json", "slots"] | None = Field(
+    constrained: Constrained | None = Field(
         None,
         description="'json' holds the answers of extraction to the JSON that it asks for, 'slots' those of slot "
         "filling to its form, with values copied from the sentence (extra 'constrained').",
@@ -425,7 +437,7 @@ class Recipe(Section):
         cls, generation: GenerationSection, found: ValidationInfo
     ) -> GenerationSection:
         task, held = found.data.get("task"), generation.constrained
-        wanted = {"json": "extraction", "slots": "slots"}.get(held or "")
+        wanted = CONSTRAINED_TASK[held] if held is not None else None
         if task is not None and wanted is not None and task.name != wanted:
             raise ValueError(
                 f"constrained: {held} is for the task {wanted}; the answers of {task.name} have another form, so leave "

@@ -153,7 +153,9 @@ def build_trainer(
         training_rows(split, tokenizer, completion_style=style, system=system, max_length=arguments.max_length)
         for split in (task_data.train, task_data.dev)
     )
-    asked = InTaskPrompt(tokenizer, recipe.task.name, completion_style=style, system=system)
+    asked = None
+    if alignment.prompt == "task" and objective != "task":
+        asked = InTaskPrompt(tokenizer, recipe.task.name, completion_style=style, system=system)
     layer = None
     if objective == "align":
         layer = max(alignment.resolve_layers(find_decoder(model).depth))
@@ -169,7 +171,7 @@ def build_trainer(
             pairs=pair_data.train,
             held_out_pairs=pair_data.held_out,
             alignment=alignment,
-            tokenize_pair_side=asked if alignment.prompt == "task" else None,
+            tokenize_pair_side=asked,
             callbacks=[EarlyStoppingCallback(patience)] if patience else None,
         )
     except UserError:

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from midalign.cli import main
 from midalign.data.prompts import completion
 from midalign.errors import DataError, MissingExtraError, ModelError, RecipeError
-from midalign.generation import generate
+from midalign.generation import check_constraint, generate
 from midalign.generation_engine import TransformersEngine
 from midalign.generation_vllm import VllmEngine
 from midalign.metrics.completions import ENTITY_SCHEMA, parse_entities, parse_slots
@@ -140,6 +140,58 @@ def test_gold_answers_are_allowed_and_end(text):
         assert (masked == 0).nonzero().tolist() == [[2]], "nothing but the end follows"
 
 
+def slots_of(text, words, spans=(), intent="go"):
+    return TaskExample(f"x:{text}", "slots", "eng_Latn", text, tuple(words), tuple(spans), intent)
+
+
+SENTENCES = [
+    slots_of("turn on the big light", ["turn", "on", "the", "big", "light"], [Span("device", 2, 5)]),
+    slots_of("开大灯", "开大灯", [Span("the device", 1, 3)]),
+    slots_of("wake me  at 5:30; twice", ["wake", "me", "at", "5:30", ";", "twice"], [Span("time", 3, 4)]),
+    slots_of("a | b", ["a", "|", "b"], [Span("x:y", 0, 1), Span("z", 2, 3)]),
+    slots_of("nothing here", ["nothing", "here"]),
+    slots_of("so called  new\u00a0york", ["so", "called", "new\u00a0york"], [Span("city", 2, 3)]),
+    slots_of("cannot", ["can", "not", "?"], [Span("w", 0, 2)]),  # the words do not spell the text
+]
+
+
+def with_a_space_first():
+    """A tokenizer that begins every text with a space, as those of Llama 2 and Mistral do."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    texts = [completion(e, completion_style="intent_slots") for e in SENTENCES]
+    texts.append(json.dumps(json.loads(GOLD), ensure_ascii=False))
+    inner.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=400, special_tokens=special))
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def test_a_tokenizer_that_begins_every_text_with_a_space_can_write_the_gold_answers():
+    tokenizer = with_a_space_first()
+    constraint = Constraint(tokenizer, [tokenizer.eos_token_id])
+    for example in SENTENCES:
+        for style in ("slots", "intent_slots"):
+            ids = tokenizer(completion(example, completion_style=style), add_special_tokens=False)["input_ids"]
+            assert tokenizer.convert_ids_to_tokens(ids)[0].startswith("▁")
+            assert constraint.allows(slot_grammar(example, style), [*ids, tokenizer.eos_token_id])
+    ids = tokenizer(json.dumps(json.loads(GOLD), ensure_ascii=False), add_special_tokens=False)["input_ids"]
+    assert constraint.allows(json_grammar(ENTITY_SCHEMA), [*ids, tokenizer.eos_token_id])
+
+
+def test_gold_answers_that_could_not_be_written_are_counted_before_anything_is_generated(caplog):
+    odd = slots_of("a b", ["a", "b"], [Span("x;y", 0, 1)])
+    check_constraint(build_tokenizer(), SENTENCES, "slots", "intent_slots")
+    assert not caplog.text
+    check_constraint(build_tokenizer(), [*SENTENCES, odd], "slots", "intent_slots")
+    assert "1 of 8 gold answers could not be written, such as that of item x:a b" in caplog.text
+    with pytest.raises(DataError, match=r"1 of 1 gold answers could not be written.*leave it out"):
+        check_constraint(build_tokenizer(), [odd], "slots")
+
+
 def test_any_of_several_end_tokens_may_end_an_answer():
     tokenizer = build_tokenizer()
     rows = Constraint(tokenizer, [2, 5]).rows([json_grammar(ENTITY_SCHEMA)])
@@ -259,20 +311,6 @@ def test_the_command_holds_answers_and_tells_its_run_from_a_free_one(tmp_path, m
     assert fingerprints[0] != fingerprints[1]
     assert run("--out", "vllm", "--constrained", "json", "--backend", "vllm") == 2
     assert run("--out", "slots", "--constrained", "json", "--task", "slots") == 2
-
-
-def slots_of(text, words, spans=(), intent="go"):
-    return TaskExample(f"x:{text}", "slots", "eng_Latn", text, tuple(words), tuple(spans), intent)
-
-
-SENTENCES = [
-    slots_of("turn on the big light", ["turn", "on", "the", "big", "light"], [Span("device", 2, 5)]),
-    slots_of("开大灯", "开大灯", [Span("the device", 1, 3)]),
-    slots_of("wake me  at 5:30; twice", ["wake", "me", "at", "5:30", ";", "twice"], [Span("time", 3, 4)]),
-    slots_of("a | b", ["a", "|", "b"], [Span("x:y", 0, 1), Span("z", 2, 3)]),
-    slots_of("nothing here", ["nothing", "here"]),
-    slots_of("cannot", ["can", "not", "?"], [Span("w", 0, 2)]),  # the words do not spell the text
-]
 
 
 @pytest.mark.parametrize("style", ["slots", "intent_slots"])

@@ -16,16 +16,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from trl.trainer import utils as trl_utils
 
 from midalign.alternation import AlignmentTrainer
 from midalign.checkpoints import last_whole_checkpoint
-from midalign.data.prompt_tokens import IGNORED, prompt_ids
+from midalign.data.prompt_tokens import IGNORED, InTaskPrompt, prompt_ids, training_rows
 from midalign.data.prompts import render
 from midalign.errors import DataError, ModelError, RecipeError, RunError
 from midalign.models.loading import load_model, load_tokenizer
-from midalign.recipe_data import read_pair_data, read_task_data
+from midalign.recipe import AlignmentConfig
+from midalign.recipe_data import TaskData, read_pair_data, read_task_data
 from midalign.recipe_file import build_recipe, load_recipe
 from midalign.records import TaskExample
 from midalign.training import _save_adapter, build_trainer, linear_names, lora_config, train, training_arguments
@@ -136,6 +138,29 @@ def test_pairs_are_aligned_in_the_prompt_of_the_task_where_that_is_asked(recipe,
     assert sum(trainer.held_out[0]["tokens"][0]["pooled_mask"]) < len(trainer.held_out[0]["tokens"][0]["input_ids"])
     summary = train(made, world / "asked", progress=quiet)
     assert all(math.isfinite(entry["alignment_loss"]) for entry in summary["log_history"] if "alignment_loss" in entry)
+
+
+def test_translation_is_trained_whose_prompt_names_the_languages(recipe, world, tmp_path):
+    made = recipe("task.name=translation", f"task.data={world / 'lines'}", "task.format=auto", "task.system=null")
+    pairs = read_pair_data(made)
+    item = TaskExample("x:0", "translation", "eng_Latn", "wake up", reference="auf", target_language="deu_Latn")
+    task = TaskData([item], [item], [])
+    tokenizer = load_tokenizer(made.model.path)
+    for objective in ("task", "joint"):
+        build_trainer(made, tmp_path, objective, load_model(made.model.path), tokenizer, task, pairs)
+
+
+def test_a_prompt_and_what_tokenizes_the_pairs_must_agree(recipe, world, tmp_path):
+    made = recipe()
+    tokenizer, pairs = load_tokenizer(made.model.path), read_pair_data(made).train
+    rows = Dataset.from_list(training_rows(read_task_data(made).train, tokenizer, system=""))
+    for prompt, given in (("task", None), ("none", InTaskPrompt(tokenizer, "slots", system=""))):
+        with pytest.raises(RecipeError, match=f"alignment.prompt is '{prompt}'.*tokenize_pair_side"):
+            AlignmentTrainer(
+                load_model(made.model.path), args=training_arguments(made, tmp_path), train_dataset=rows,
+                processing_class=tokenizer, pairs=pairs, alignment=AlignmentConfig(prompt=prompt),
+                tokenize_pair_side=given,
+            )  # fmt: skip
 
 
 def test_a_head_that_scores_completions_only_trains_to_the_same_losses(recipe, tmp_path, monkeypatch):

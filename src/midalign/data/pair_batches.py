@@ -28,7 +28,7 @@ class PairDataset(Dataset[dict[str, Any]]):
             truncated side no longer means the same.
         tokenizer: Adds whatever special tokens it adds by default. Instead of a tokenizer,
             `midalign.data.prompt_tokens.InTaskPrompt`: then each sentence stands in the task's prompt.
-        max_length: In tokens; None for no limit.
+        max_length: In tokens, those of a prompt included; None for no limit.
 
     Attributes:
         pairs: The pairs that are left.
@@ -57,7 +57,8 @@ class PairDataset(Dataset[dict[str, Any]]):
         if not self.pairs:
             raise DataError(
                 f"no parallel pair is left to align on: there were {len(pairs)}, and each has a side of more than "
-                f"{max_length} tokens. Raise training.max_length, or give shorter sentences."
+                f"{max_length} tokens (with alignment.prompt: task, those of the prompt count too). Raise "
+                "training.max_length, or give shorter sentences."
             )
         names = [_languages(pair) for pair in self.pairs]
         numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}

@@ -73,6 +73,8 @@ class InTaskPrompt:
         self.task = task
         self.completion_style = completion_style
         self.system = system
+        added = getattr(tokenizer, "added_tokens_decoder", {})
+        self._special = {*tokenizer.all_special_ids, *(token for token, it in added.items() if it.special)}
         one, other = self._ids("0"), self._ids("?")
         self._opening = one[: _shared(one, other)]
 
@@ -83,10 +85,9 @@ class InTaskPrompt:
         """
         ids = self._ids(text)
         before = _shared(ids, self._opening)
-        special = set(self.tokenizer.all_special_ids)
         return {
             "input_ids": ids,
-            "special_tokens_mask": [int(token in special) for token in ids],
+            "special_tokens_mask": [int(token in self._special) for token in ids],
             "pooled_mask": [0] * before + [1] * (len(ids) - before),
         }
 
