@@ -124,8 +124,10 @@ class Runs:
         return float(np.mean([(matrix[english, i] + matrix[i, english]) / 2 for i in rows]))
 
     def layer(self, run: Path, arm: str = "joint") -> int:
-        """The aligned layer."""
-        return int(json.loads((run / arm / TRAINING_FILE).read_text())["layer"])
+        """The aligned layer; that of joint for an arm that aligns none."""
+        file = run / arm / TRAINING_FILE
+        layer = json.loads(file.read_text())["layer"] if file.exists() else None  # a merge has no training of its own
+        return self.layer(run) if layer is None else int(layer)
 
     def seconds(self, run: Path, arm: str) -> float:
         """Wall time of training."""
@@ -145,7 +147,7 @@ class Runs:
         """Retrieval of an arm less that of SFT, at the layer that the arm aligned, English and aligned languages."""
         values = []
         for run in self.having(arm, "sft"):
-            layer = self.layer(run, arm) if (run / arm / TRAINING_FILE).exists() else self.layer(run)  # of a merge
+            layer = self.layer(run, arm)
             of_arm, of_sft = (self.retrieval(run, each, layer, GROUPS["aligned"]) for each in (arm, "sft"))
             values.append(of_arm - of_sft)
         return Estimate(tuple(values))
@@ -250,7 +252,10 @@ def retrieval_gain(runs: Runs) -> Row:
     before = [runs.retrieval(run, "sft", runs.layer(run), codes) for run in done]
     after = [runs.retrieval(run, "joint", runs.layer(run), codes) for run in done]
     gain = runs.rise("joint")
-    kinds = {"ordinary sentences": "probe_ordinary", "in the task's prompt": "probe_asked"}
+    kinds = {
+        "ordinary sentences": "probe_ordinary",
+        "in the task's prompt, all of whose tokens are pooled": "probe_asked",
+    }
     ours = f"without names and digits {np.mean(before):.1f} to {np.mean(after):.1f} %: {gain}"
     for what, kind in kinds.items():
         probed = [run for run in done if all((run / arm / kind / "probe.json").exists() for arm in ("sft", "joint"))]
@@ -448,23 +453,19 @@ def scores_table(runs: Runs) -> list[str]:
 
 def free_table(runs: Runs) -> list[str]:
     """The same adapters answering freely, beside answers whose values are held to the words of the sentence."""
+    arms = ("sft", "joint", "plain", "shuffled", "merged")
     lines = [
-        "| languages | score | SFT, free | SFT, held less free | joint less SFT, free | joint less SFT, held | "
-        "plain less SFT, free | plain less SFT, held |",
-        "|---" * 8 + "|",
+        "| languages | score | SFT, free | joint less SFT, free | plain less SFT, free | "
+        + " | ".join(f"{arm}, held less free" for arm in arms)
+        + " |",
+        "|---" * (5 + len(arms)) + "|",
     ]
     for group in ("supervised", "aligned", "aligned, high", "aligned, low", "unseen"):
         for metric in ("slot_f1", "value_f1"):
-            done = runs.having("sft/free", "joint/free", "plain/free")
-            level = np.mean([runs.score(run, "sft/free", metric, GROUPS[group]) for run in done])
-            cells = [
-                runs.gain(arm, group, metric, over=over)
-                for arm, over in (
-                    ("sft", "sft/free"), ("joint/free", "sft/free"), ("joint", "sft"), ("plain/free", "sft/free"),
-                    ("plain", "sft"),
-                )
-            ]  # fmt: skip
-            lines.append(f"| {group} | {METRICS[metric]} | {level:.1f} | " + " | ".join(map(str, cells)) + " |")
+            level = np.mean([runs.score(run, "sft/free", metric, GROUPS[group]) for run in runs.having("sft/free")])
+            free = [runs.gain(f"{arm}/free", group, metric, over="sft/free") for arm in ("joint", "plain")]
+            held = [runs.gain(arm, group, metric, over=f"{arm}/free") for arm in arms]
+            lines.append(f"| {group} | {METRICS[metric]} | {level:.1f} | " + " | ".join(map(str, free + held)) + " |")
     return lines
 
 
@@ -489,11 +490,15 @@ def beyond_table(runs: Runs) -> list[str]:
 def against_plain(runs: Runs) -> list[str]:
     """What asking the task's question about the sentences of pairs adds, within each run."""
     gains = {group: runs.gain("joint", group, over="plain") for group in ("aligned", "supervised", "unseen")}
-    values = runs.gain("joint", "aligned", "value_f1", over="plain")
-    p = runs.p_value("joint", "aligned", over="plain")
+    labels, values = (runs.gain("joint", "aligned", metric, over="plain") for metric in ("label_f1", "value_f1"))
+    each = ", ".join(
+        f"{run.parent.name} {value:+.1f}"
+        for run, value in zip(runs.having("joint", "plain"), gains["aligned"].values, strict=True)
+    )
     return [
-        f"Slot F1, joint less plain, {len(runs.having('joint', 'plain'))} runs: aligned {gains['aligned']} "
-        f"({shown_p(p)}; value F1 {values}), supervised {gains['supervised']}, unseen {gains['unseen']}."
+        f"Joint less plain, {len(runs.having('joint', 'plain'))} runs: slot F1 of aligned languages {gains['aligned']} "
+        f"({shown_p(runs.p_value('joint', 'aligned', over='plain'))}; by base: {each}), label F1 {labels}, value F1 "
+        f"{values}; slot F1 of supervised languages {gains['supervised']}, of unseen ones {gains['unseen']}."
     ]
 
 

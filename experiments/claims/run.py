@@ -73,7 +73,8 @@ PROBES: dict[str, tuple[str, ...]] = {
     "probe_asked": ("sft", "joint", "plain"),
 }
 """Kinds of sentences to the arms that are probed on them (none named: all): without names and digits; with them, as
-those of FLORES have; the first kind again, each in the task's prompt."""
+those of FLORES have; the first kind again, each in the task's prompt (pooled over all of its tokens, while training
+pools from the sentence on)."""
 FREE = ("sft", "joint", "shuffled", "plain", "plain_shuffled", "merged")
 """Arms that also answer freely, into ``free/``: not held to the form of an answer, nor to the words of the sentence."""
 SHOWN = ("slot_f1", "label_f1", "value_f1", "intent_accuracy", "entity_f1")
@@ -117,12 +118,15 @@ def shuffled(pairs: PairData, seed: int) -> PairData:
 def run_arm(base: Path, seed: int, arm: str, out: Path, *, dev: bool) -> None:
     """Trains, answers, probes and scores one arm; what there is already is kept."""
     folder = out / base.name / f"seed{seed}" / arm
+    recipe = recipe_of(base, seed, arm)
+    same_settings(recipe, folder)
     probes = [] if dev else [name for name, arms in PROBES.items() if not arms or arm in arms]
-    if (folder / SCORES).exists() and all((folder / name / "probe.json").exists() for name in probes):
+    free = not dev and arm in FREE
+    wanted = [SCORES, *(f"{name}/probe.json" for name in probes), *([f"free/{SCORES}"] if free else [])]
+    if all((folder / name).exists() for name in wanted):
         return
     started = time.monotonic()
     write_json(folder.parent / "base.json", {"path": str(base)})
-    recipe = recipe_of(base, seed, arm)
     task, corpus = read_task_data(recipe), read_probe_corpus(recipe)
     objective = ARMS[arm].get("objective", "joint")
     if objective == "merge" and not (folder / MERGE_FILE).exists():
@@ -134,7 +138,7 @@ def run_arm(base: Path, seed: int, arm: str, out: Path, *, dev: bool) -> None:
         train(recipe, folder, objective=objective, task_data=task, pair_data=pairs, progress=lambda *_: None)
     for name in probes:
         probe_arm(recipe, folder, name, adapted=objective != "none")
-    if not dev and arm in FREE and not (folder / "free" / SCORES).exists():
+    if free and not (folder / "free" / SCORES).exists():
         answer_arm(recipe, folder, task.test, folder / "free", constrained=None)
     if not (folder / SCORES).exists():
         scores: list[Score] = []
@@ -148,6 +152,20 @@ def run_arm(base: Path, seed: int, arm: str, out: Path, *, dev: bool) -> None:
             for group in ("supervised", "aligned", "aligned_low", "aligned_high", "unseen")
         }
         print(f"{base.name} seed {seed} {arm}: {time.monotonic() - started:.0f} s {shown}", flush=True)
+
+
+def same_settings(recipe: Recipe, folder: Path) -> None:
+    """Stops where a folder holds an arm that was run with other settings; what is done would be taken for this arm."""
+    file = folder / "settings.json"
+    settings = json.loads(
+        json.dumps({name: recipe.as_dict()[name] for name in ("alignment", "training", "lora", "task")})
+    )
+    if file.exists() and json.loads(file.read_text()) != settings:
+        raise SystemExit(
+            f"{folder} was run with other settings than arms.yaml and recipe.yaml give now: remove it, or "
+            "take another --out"
+        )
+    write_json(file, settings)
 
 
 def merge_arm(recipe: Recipe, folder: Path, of: str, task: TaskData) -> None:

@@ -99,9 +99,9 @@ class AlternatingMixin:
             )
         if (self.alignment.prompt == "task") != (self.tokenize_pair_side is not None):
             raise RecipeError(
-                f"alignment.prompt is {self.alignment.prompt!r}, and the sentences of pairs would be given to the model "
-                "in another form. Pass tokenize_pair_side=InTaskPrompt(tokenizer, 'slots', ...) with prompt: task, and "
-                "nothing with prompt: none"
+                f"alignment.prompt is {self.alignment.prompt!r}, and the sentences of pairs would be given to the "
+                "model in another form. With prompt: task, pass tokenize_pair_side=InTaskPrompt(tokenizer, 'slots', "
+                "...); with prompt: none, leave it out"
             )
         tokenize = self.tokenize_pair_side or me.processing_class
         limits = [getattr(me.args, "max_length", None), window(me.model, me.processing_class)]
