@@ -11,7 +11,7 @@ import shutil
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from rich.logging import RichHandler
@@ -219,6 +219,18 @@ def merge(
     say_where(out / (MODEL if export == "base" else "adapter"))
 
 
+def _held(constrained: str, task: Task, backend: str) -> Any:
+    """What answers are held to, or None; refuses what does not go with the task or the backend."""
+    from midalign.records import CONSTRAINED_TASK
+
+    if choice("constrained", constrained, ("none", *CONSTRAINED_TASK)) == "none":
+        return None
+    wanted = CONSTRAINED_TASK[cast("Any", constrained)]
+    if task.value != wanted or backend == "vllm":
+        raise RunError(f"--constrained {constrained} is for --task {wanted} and --backend transformers; leave it out")
+    return constrained
+
+
 @app.command()
 def generate(
     model: ModelName,
@@ -249,16 +261,11 @@ def generate(
     from midalign.generation import generate as run_generate
     from midalign.models.loading import load_model, load_tokenizer
     from midalign.recipe_data import read_examples
-    from midalign.records import CONSTRAINED_TASK
     from midalign.runs import Run
 
     model, style = _model_path(model), choice("completion-style", completion_style, STYLES)
     choice("backend", backend, ("transformers", "vllm"))
-    held: Any = None if choice("constrained", constrained, ("none", *CONSTRAINED_TASK)) == "none" else constrained
-    if held and (task.value != CONSTRAINED_TASK[held] or backend == "vllm"):
-        raise RunError(
-            f"--constrained {held} is for --task {CONSTRAINED_TASK[held]} and --backend transformers; leave it out"
-        )
+    held = _held(constrained, task, backend)
     examples = read_examples(task.value, data, format=format, languages=codes(languages), split=split)
     inputs = {
         "model": model, "adapter": str(adapter) if adapter else None, "task": task.value, "data": data, "split": split,
