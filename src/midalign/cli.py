@@ -343,15 +343,15 @@ def demo(
         for seed in range(seeds):
             folder = out if seeds == 1 else out / f"seed-{seed}"
             _run_recipe(load_recipe(path, [f"seed={seed}"]), folder)
-    if seeds == 1:
-        console.print(
-            "One seed of one small model is a sample, and its differences may have the other sign by chance: --seeds 5 "
-            "shows how far they spread, docs/evidence.md what six runs on three models say."
-        )
     if seeds > 1:
         from midalign.report.page import write_report
 
         say_where(write_report([out / f"seed-{seed}" for seed in range(seeds)], out))
+    else:
+        console.print(
+            "One seed of one small model is a sample, and its differences may have the other sign by chance: --seeds 5 "
+            "shows how far they spread, docs/evidence.md what six runs on three models say."
+        )
 
 
 @app.command()

@@ -83,7 +83,7 @@ def generate(
     tokens = [prompt_ids(prompt, tokenizer) for prompt in prompts]
     engine = model if isinstance(model, Engine) else TransformersEngine(model, tokenizer)
     check_window(engine.config, examples, tokens, max_new_tokens)
-    grammars = _grammars(examples, constrained, completion_style)
+    grammars = None if constrained is None else _grammars(examples, constrained, completion_style)
     done = _read_partial(partial) if partial is not None else {}
     lengths = [len(ids) for ids in tokens]
     batches = list(batches_by_length(lengths, max_new_tokens, batch_tokens * engine.batch_factor))
@@ -110,11 +110,9 @@ def generate(
 
 
 def _grammars(
-    examples: Sequence[TaskExample], constrained: Constrained | None, completion_style: CompletionStyle
-) -> list[str] | None:
+    examples: Sequence[TaskExample], constrained: Constrained, completion_style: CompletionStyle
+) -> list[str]:
     """What the answer to each example is held to."""
-    if constrained is None:
-        return None
     if constrained == "json":
         return [json_grammar(ENTITY_SCHEMA)] * len(examples)
     return [slot_grammar(example, completion_style) for example in examples]
@@ -135,16 +133,16 @@ def check_constraint(
     """
     constraint = Constraint(tokenizer, [tokenizer.eos_token_id])
     barred = []
-    for example, grammar in zip(examples, _grammars(examples, constrained, completion_style) or [], strict=True):
+    for example, grammar in zip(examples, _grammars(examples, constrained, completion_style), strict=True):
         gold = completion(example, completion_style=completion_style)
         ids = [*tokenizer(gold, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         if not constraint.allows(grammar, ids):
-            barred.append(example)
+            barred.append(f"item {example.id} ({gold!r})")
     if not barred:
         return
     found = (
         f"generation.constrained {constrained!r}: {len(barred)} of {len(examples)} gold answers could not be written, "
-        f"such as that of item {barred[0].id} ({completion(barred[0], completion_style=completion_style)!r})"
+        f"such as that of {barred[0]}"
     )
     if len(barred) == len(examples):
         raise DataError(f"{found}. Every answer would be wrong: leave it out.")

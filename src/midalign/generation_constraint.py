@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,7 @@ class Constraint:
                 f"{type(tokenizer).__name__} ({fault}); leave it out"
             ) from fault
         self._stops = frozenset(stops)
+        self._matcher = lru_cache(maxsize=1)(self._compile)  # one grammar may be that of all answers
 
     def allows(self, grammar: str, ids: Sequence[int]) -> bool:
         """Whether an answer of these tokens, the last of which ends it, could be written under a grammar.
@@ -101,9 +103,7 @@ class Constraint:
         Raises:
             ModelError: If the grammar cannot be compiled for the tokenizer.
         """
-        matcher = load_llguidance().LLMatcher(self._tokens, grammar)
-        _check(matcher)
-        return bool(matcher.validate_tokens(list(ids)) == len(ids))
+        return bool(self._matcher(grammar).validate_tokens(list(ids)) == len(ids))
 
     def rows(self, grammars: Sequence[str]) -> ConstrainedRows:
         """What holds new answers to a grammar each.
@@ -111,10 +111,12 @@ class Constraint:
         Raises:
             ModelError: If a grammar cannot be compiled for the tokenizer.
         """
-        compiled = {grammar: load_llguidance().LLMatcher(self._tokens, grammar) for grammar in dict.fromkeys(grammars)}
-        for matcher in compiled.values():
-            _check(matcher)
-        return ConstrainedRows([compiled[grammar].deep_copy() for grammar in grammars], self._stops)
+        return ConstrainedRows([self._matcher(grammar).deep_copy() for grammar in grammars], self._stops)
+
+    def _compile(self, grammar: str) -> Any:
+        matcher = load_llguidance().LLMatcher(self._tokens, grammar)
+        _check(matcher)
+        return matcher
 
 
 def load_llguidance() -> Any:

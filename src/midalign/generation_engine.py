@@ -15,7 +15,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from midalign.data.prompt_tokens import shared_beginning
 from midalign.generation_constraint import Constraint
 from midalign.models.hidden import unwrap
 from midalign.models.inference import with_adapter
@@ -92,7 +92,7 @@ class TransformersEngine(Engine):
         # Other caches (recurrent states) do not know how to leave rows out: those batches take one round.
         plain = kinds <= {DynamicLayer, DynamicSlidingWindowLayer}
         # A sliding window would count the padding between the shared beginning and the rest.
-        shared = _shared_beginning(rows) if kinds <= {DynamicLayer} else 0
+        shared = _computed_once(rows) if kinds <= {DynamicLayer} else 0
         ids, mask = self._padded(rows, shared)
         if shared:
             self.model(input_ids=ids[:1, :shared], past_key_values=cache, use_cache=True, logits_to_keep=1)
@@ -167,13 +167,9 @@ def end_tokens(own: int | list[int] | None, tokenizer: PreTrainedTokenizerBase) 
     return stops
 
 
-def _shared_beginning(rows: Sequence[list[int]]) -> int:
+def _computed_once(rows: Sequence[list[int]]) -> int:
     """How many tokens all rows begin with, each keeping at least one of its own; 0 for a single row."""
-    if len(rows) < 2:
-        return 0
-    first, last = min(rows), max(rows)  # in the order of lists, so all others begin with what these two share
-    equal = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    return min(sum(1 for _ in equal), min(len(row) for row in rows) - 1)
+    return min(shared_beginning(rows), min(len(row) for row in rows) - 1) if len(rows) > 1 else 0
 
 
 @contextmanager

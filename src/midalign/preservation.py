@@ -92,7 +92,7 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
             "alignment.preserve compares with the model without its adapter, but this model has none; train with LoRA, "
             "or leave preserve out"
         )
-    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]  # PEFT forgets it on the way
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]  # PEFT forgets it on the way
     training = model.training
     model.eval()
     try:
@@ -100,5 +100,5 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(training)
-        for parameter, flag in trained:
+        for parameter, flag in flags:
             parameter.requires_grad_(flag)

@@ -7,9 +7,10 @@ generation, whatever the tokenizer would merge across the boundary. The answer e
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
-from midalign.data.prompts import render, render_prompt, task_prompt
+from midalign.data.prompts import render
 from midalign.errors import DataError
 from midalign.metrics.completions import CompletionStyle
 from midalign.records import TaskExample, TaskName
@@ -75,8 +76,8 @@ class InTaskPrompt:
         self.system = system
         added = getattr(tokenizer, "added_tokens_decoder", {})
         self._special = {*tokenizer.all_special_ids, *(token for token, it in added.items() if it.special)}
-        one, other = self._ids("0"), self._ids("?")
-        self._opening = one[: _shared(one, other)]
+        ids = self._ids("0")
+        self._opening = ids[: shared_beginning([ids, self._ids("?")])]
 
     def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
         """``input_ids``, ``special_tokens_mask``, and ``pooled_mask``: 0 up to the sentence, 1 from it to the end.
@@ -84,7 +85,7 @@ class InTaskPrompt:
         What follows the sentence has read it, and counts; what comes before is the same for all sentences.
         """
         ids = self._ids(text)
-        before = _shared(ids, self._opening)
+        before = shared_beginning([ids, self._opening])
         return {
             "input_ids": ids,
             "special_tokens_mask": [int(token in self._special) for token in ids],
@@ -93,10 +94,11 @@ class InTaskPrompt:
 
     def _ids(self, text: str) -> list[int]:
         example = TaskExample(id="", task=self.task, language="", text=text)
-        messages = task_prompt(example, completion_style=self.completion_style, system=self.system)
-        return prompt_ids(render_prompt(messages, self.tokenizer), self.tokenizer)
+        style, system = self.completion_style, self.system
+        return prompt_ids(render(example, self.tokenizer, completion_style=style, system=system)[0], self.tokenizer)
 
 
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many ids two sequences begin with alike."""
-    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+def shared_beginning(rows: Sequence[list[int]]) -> int:
+    """How many ids all rows begin with."""
+    first, last = min(rows), max(rows)  # in the order of lists, so all others begin with what these two share
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
