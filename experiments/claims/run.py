@@ -25,7 +25,7 @@ from typing import Any
 import torch
 import yaml
 
-from midalign.data.parallel import read_parallel
+from midalign.data.parallel import ParallelCorpus, read_parallel
 from midalign.data.prompts import render
 from midalign.evaluation import SCORES, score, write_scores
 from midalign.generation import PREDICTIONS, Constrained, generate, write_predictions
@@ -137,7 +137,8 @@ def run_arm(base: Path, seed: int, arm: str, out: Path, *, dev: bool) -> None:
             pairs = shuffled(pairs, seed)
         train(recipe, folder, objective=objective, task_data=task, pair_data=pairs, progress=lambda *_: None)
     for name in probes:
-        probe_arm(recipe, folder, name, adapted=objective != "none")
+        if not (folder / name / "probe.json").exists():
+            probe_arm(recipe, folder, name, sentences(name, recipe, corpus), adapted=objective != "none")
     if free and not (folder / "free" / SCORES).exists():
         answer_arm(recipe, folder, task.test, folder / "free", constrained=None)
     if not (folder / SCORES).exists():
@@ -157,15 +158,14 @@ def run_arm(base: Path, seed: int, arm: str, out: Path, *, dev: bool) -> None:
 def same_settings(recipe: Recipe, folder: Path) -> None:
     """Stops where a folder holds an arm that was run with other settings; what is done would be taken for this arm."""
     file = folder / "settings.json"
-    settings = json.loads(
-        json.dumps({name: recipe.as_dict()[name] for name in ("alignment", "training", "lora", "task")})
-    )
-    if file.exists() and json.loads(file.read_text()) != settings:
+    whole = recipe.as_dict()
+    decisive = json.loads(json.dumps({name: whole[name] for name in ("alignment", "training", "lora", "task")}))
+    if file.exists() and json.loads(file.read_text()) != decisive:
         raise SystemExit(
             f"{folder} was run with other settings than arms.yaml and recipe.yaml give now: remove it, or "
             "take another --out"
         )
-    write_json(file, settings)
+    write_json(file, decisive)
 
 
 def merge_arm(recipe: Recipe, folder: Path, of: str, task: TaskData) -> None:
@@ -206,36 +206,28 @@ def answer_arm(
     return scores
 
 
-def probe_arm(recipe: Recipe, folder: Path, name: str, *, adapted: bool) -> None:
-    """Translation retrieval at every layer of the model of an arm, on one of the kinds of sentences of `PROBES`."""
-    if (folder / name / "probe.json").exists():
-        return
+def sentences(kind: str, recipe: Recipe, corpus: ParallelCorpus) -> ParallelCorpus:
+    """Sentences of one of the kinds of `PROBES`; `corpus` is the first kind."""
+    if kind == "probe_ordinary":
+        return read_parallel(str(Path(recipe.probe.data).with_name("parallel")))
+    if kind == "probe":
+        return corpus
     tokenizer = load_tokenizer(recipe.model.path)
-    data = Path(recipe.probe.data)
-    if name == "probe_ordinary":
-        data = data.with_name("parallel")
-    corpus = read_parallel(str(data))
-    if name == "probe_asked":
-        style, system = recipe.evaluation.completion_style, recipe.task.system
-        corpus = replace(
-            corpus,
-            rows=tuple(
-                replace(
-                    row,
-                    texts={
-                        code: render(
-                            TaskExample("", "slots", code, text), tokenizer, completion_style=style, system=system
-                        )[0]
-                        for code, text in row.texts.items()
-                    },
-                )
-                for row in corpus.rows
-            ),
-        )
+    style, system = recipe.evaluation.completion_style, recipe.task.system
+
+    def asked(code: str, text: str) -> str:
+        return render(TaskExample("", "slots", code, text), tokenizer, completion_style=style, system=system)[0]
+
+    rows = [replace(row, texts={code: asked(code, text) for code, text in row.texts.items()}) for row in corpus.rows]
+    return replace(corpus, rows=tuple(rows))
+
+
+def probe_arm(recipe: Recipe, folder: Path, name: str, corpus: ParallelCorpus, *, adapted: bool) -> None:
+    """Translation retrieval at every layer of the model of an arm."""
     model = load_model(recipe.model.path)
     if adapted:
         model = attach_adapter(model, folder / ADAPTER)
-    probe(model, tokenizer, corpus, seed=recipe.seed).write(folder / name)
+    probe(model, load_tokenizer(recipe.model.path), corpus, seed=recipe.seed).write(folder / name)
 
 
 def main() -> None:
