@@ -53,10 +53,10 @@ def pairs_batch(vocabulary: int, rows: int = 64, seed: int = 0) -> dict[str, tor
 
 
 def variants(model, batch, depth):
-    from midalign.alignment import AlignmentObjective
+    from midalign.functional.pooling import pool
     from midalign.models.hidden import stopped_after
-    from midalign.pooling import pool
-    from midalign.recipe import AlignmentConfig
+    from midalign.recipe.sections import AlignmentConfig
+    from midalign.training.objective import AlignmentObjective
 
     objective = AlignmentObjective.for_depth(AlignmentConfig(), depth)
     k = objective.top
@@ -108,10 +108,10 @@ def one_run(name: str, schedule: str, task_updates: int) -> None:
     from transformers import PreTrainedTokenizerFast
     from trl import SFTConfig
 
-    from midalign.alternation import AlignmentTrainer
     from midalign.data.prompts import render
-    from midalign.recipe import AlignmentConfig
+    from midalign.recipe.sections import AlignmentConfig
     from midalign.records import ParallelPair, TaskExample
+    from midalign.training.trainer import AlignmentTrainer
 
     size = SIZES[name]
     generator = torch.Generator().manual_seed(1)

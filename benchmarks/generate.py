@@ -4,7 +4,8 @@
 
 Ways to answer the same commands, greedily, with a LoRA adapter on the embedded model:
 
-- ours: `midalign.generation.generate`, with everything it does once: prompts, merging the adapter, the equality check;
+- ours: `midalign.generation.generate.generate`, with everything it does once: prompts, merging the adapter, the
+  equality check;
 - plain 8, plain 32: batches as they come, the adapter live, padded on the left, one call of transformers' ``generate``
   each; prompts rendered and tokenized by the same functions.
 
@@ -38,8 +39,8 @@ from rich.table import Table
 
 from midalign.data.prompt_tokens import IGNORED, prompt_ids, training_rows
 from midalign.data.prompts import render
-from midalign.data.tasks import read_task
-from midalign.generation import generate
+from midalign.data.tasks.read import read_task
+from midalign.generation.generate import generate
 from midalign.models.adapters import attach_adapter
 from midalign.models.loading import load_model, load_tokenizer
 from midalign.records import Span, TaskExample

@@ -29,10 +29,10 @@ from rich.console import Console
 from rich.table import Table
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from midalign.functional.retrieval import accuracy, retrieve_all
 from midalign.models.encoding import Encoder, encode_corpus
 from midalign.models.hidden import find_decoder
 from midalign.models.tokens import Tokens
-from midalign.retrieval import accuracy, retrieve_all
 
 GOAL = 1.2
 SIZES = {

@@ -45,11 +45,11 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 from trl import SFTConfig
 
-from midalign.alternation import AlignmentTrainer
 from midalign.models.hidden import find_decoder
-from midalign.recipe import AlignmentConfig
+from midalign.recipe.sections import AlignmentConfig
 from midalign.records import ParallelPair
-from midalign.training import linear_names
+from midalign.training.train import linear_names
+from midalign.training.trainer import AlignmentTrainer
 
 # TFLOP/s, dense bfloat16, from the vendors' data sheets; the first name that is part of the device's name counts.
 PEAKS = {

@@ -58,11 +58,12 @@ def main() -> None:
 
 
 def measure(items: int, new_tokens: int, side: int) -> dict[str, object]:
-    from midalign import merge
     from midalign.data.prompt_tokens import training_rows
-    from midalign.evaluation import score
-    from midalign.generation import generate
-    from midalign.models.adapters import attach_adapter, merge_adapters, merge_into_base
+    from midalign.evaluation.score import score
+    from midalign.generation.generate import generate
+    from midalign.merging import tune
+    from midalign.merging.export import merge_adapters
+    from midalign.models.adapters import attach_adapter, merge_into_base
     from midalign.models.loading import load_model, load_tokenizer
     from midalign.testbed.workspace import shipped_base
 
@@ -110,17 +111,17 @@ def measure(items: int, new_tokens: int, side: int) -> dict[str, object]:
             for name in sorted(models, reverse=bool(done % 2)):
                 plain[name].append(plain_evaluation(models[name]))
             start = time.perf_counter()
-            merge.answer_losses(models["merged"], rows)
+            tune.answer_losses(models["merged"], rows)
             losses.append(time.perf_counter() - start)
             resumed = time.perf_counter()
 
         base_of_shapes = load_model(str(folder))
         generate(base, tokenizer, dev[:4], max_new_tokens=4, system="")  # warm
-        merge.generate = kept
+        tune.generate = kept
         resumed = time.perf_counter()
-        merge.tune_weights(base, tokenizer, adapters, recipe, dev, progress=after)
+        tune.tune_weights(base, tokenizer, adapters, recipe, dev, progress=after)
         ending = time.perf_counter() - resumed
-        merge.generate = generate
+        tune.generate = generate
     ratios = {n: [c / p for c, p in zip(candidates, times, strict=True)] for n, times in plain.items()}
     return {
         "settings": len(candidates),
@@ -163,7 +164,7 @@ def random_adapter(base: Path, out: Path, seed: int) -> Path:
 
 
 def recipe_of(base: Path, side: int, new_tokens: int):
-    from midalign.recipe_file import build_recipe
+    from midalign.recipe.file import build_recipe
 
     content = {
         "name": "merge-search", "model": {"path": str(base)}, "languages": {"supervised": ["eng"]},

@@ -43,7 +43,7 @@ from rich.table import Table
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from midalign.data.parallel import read_parallel
+from midalign.data.parallel.corpus import read_parallel
 from midalign.models.encoding import Encoder
 from midalign.models.hidden import find_decoder
 from midalign.models.tokens import Tokens, tokenize

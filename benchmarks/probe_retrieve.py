@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from midalign.retrieval import accuracy, retrieve_all
+from midalign.functional.retrieval import accuracy, retrieve_all
 
 GOAL = 1.3
 
@@ -75,7 +75,7 @@ def measure(
     retrieve_all(vectors[:2], margins, candidates=candidates)
     clock = time.perf_counter()  # the first step also pays for scaling all languages to unit length
 
-    def time_the_bare_products(done: int, total: int) -> None:
+    def time_the_bare_products(_stage: str, done: int, total: int) -> None:
         nonlocal clock
         ours.append(time.perf_counter() - clock)
         step = pairs[sum(counts) : done]

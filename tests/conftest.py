@@ -12,6 +12,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("MIDALIGN_DATA", ROOT.parent / "shared" / "data"))
+
 CORPUS = [
     "wake me up at nine am on friday",
     "turn on the light in the kitchen",
@@ -115,8 +118,6 @@ def model_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def data_folder():
     """The folder with real data; tests that need it carry the marker ``data``."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("MIDALIGN_DATA", beside))
-    if not folder.is_dir():
-        pytest.skip(f"no real data: {folder} does not exist (set MIDALIGN_DATA)")
-    return folder
+    if not DATA.is_dir():
+        pytest.skip(f"no real data: {DATA} does not exist (set MIDALIGN_DATA)")
+    return DATA

@@ -23,15 +23,15 @@ import yaml
 from run import HERE, NEEDED, recipe_of
 from scipy import stats
 
-from midalign.evaluation import SCORES
-from midalign.generation import PREDICTIONS, read_predictions
+from midalign.evaluation.score import SCORES
+from midalign.generation.predictions import PREDICTIONS, read_predictions
 from midalign.metrics.comparison import compare
 from midalign.metrics.slots import score_slots
-from midalign.recipe import LanguagesSection
-from midalign.recipe_data import read_task_data
+from midalign.recipe.data import read_task_data
+from midalign.recipe.sections import LanguagesSection
 from midalign.records import TaskExample
 from midalign.testbed.tasks import of_other_domain
-from midalign.training import TRAINING_FILE
+from midalign.training.train import TRAINING_FILE
 
 LANGUAGES = LanguagesSection(**yaml.safe_load((HERE / "recipe.yaml").read_text())["languages"])
 LOW = set(LANGUAGES.low_resource)

@@ -25,16 +25,19 @@ from typing import Any
 import torch
 import yaml
 
-from midalign.data.parallel import ParallelCorpus, read_parallel
+from midalign.data.parallel.corpus import ParallelCorpus, read_parallel
 from midalign.data.prompts import render
-from midalign.evaluation import SCORES, score, write_scores
-from midalign.generation import PREDICTIONS, Constrained, generate, write_predictions
-from midalign.merge import MERGE_FILE, tune_weights
-from midalign.models.adapters import attach_adapter, merge_adapters
+from midalign.evaluation.score import SCORES, score, write_scores
+from midalign.files import write_json
+from midalign.generation.generate import Constrained, generate
+from midalign.generation.predictions import PREDICTIONS, write_predictions
+from midalign.merging.export import merge_adapters
+from midalign.merging.job import MERGE_FILE
+from midalign.merging.tune import tune_weights
+from midalign.models.adapters import attach_adapter
 from midalign.models.loading import load_model, load_tokenizer
-from midalign.probe import probe
-from midalign.recipe import Recipe
-from midalign.recipe_data import (
+from midalign.probing.probe import probe
+from midalign.recipe.data import (
     PairData,
     TaskData,
     evaluation_texts,
@@ -42,11 +45,11 @@ from midalign.recipe_data import (
     read_probe_corpus,
     read_task_data,
 )
-from midalign.recipe_file import load_recipe
+from midalign.recipe.file import load_recipe
+from midalign.recipe.sections import Recipe
 from midalign.records import Score, TaskExample
-from midalign.runs import write_json
 from midalign.testbed.tasks import build_data
-from midalign.training import ADAPTER, TRAINING_FILE, train
+from midalign.training.train import ADAPTER, TRAINING_FILE, train
 
 HERE = Path(__file__).parent
 ARMS: dict[str, dict[str, Any]] = yaml.safe_load((HERE / "arms.yaml").read_text())

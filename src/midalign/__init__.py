@@ -6,38 +6,81 @@ Public names are resolved on first use, so that importing the package stays chea
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from midalign.data.parallel.corpus import read_parallel as read_parallel
+    from midalign.data.prompt_tokens import InTaskPrompt as InTaskPrompt
+    from midalign.data.tasks.read import read_task as read_task
+    from midalign.errors import DataError as DataError
+    from midalign.errors import LanguageError as LanguageError
+    from midalign.errors import MissingExtraError as MissingExtraError
+    from midalign.errors import MissingFileError as MissingFileError
+    from midalign.errors import ModelError as ModelError
+    from midalign.errors import RecipeError as RecipeError
+    from midalign.errors import RunError as RunError
+    from midalign.errors import UserError as UserError
+    from midalign.evaluation.score import compare_runs as compare_runs
+    from midalign.evaluation.score import score as score
+    from midalign.functional.info_nce import info_nce as info_nce
+    from midalign.generation.generate import generate as generate
+    from midalign.generation.predictions import read_predictions as read_predictions
+    from midalign.languages import Language as Language
+    from midalign.merging.export import merge_adapters as merge_adapters
+    from midalign.probing.callback import ProbeCallback as ProbeCallback
+    from midalign.probing.comparison import compare as compare
+    from midalign.probing.comparison import correlate as correlate
+    from midalign.probing.probe import probe as probe
+    from midalign.probing.result import ProbeResult as ProbeResult
+    from midalign.recipe.file import load_recipe as load_recipe
+    from midalign.recipe.sections import AlignmentConfig as AlignmentConfig
+    from midalign.recipe.sections import Recipe as Recipe
+    from midalign.training.train import train as train
+    from midalign.training.trainer import AlignmentTrainer as AlignmentTrainer
+    from midalign.training.trainer import AlternatingMixin as AlternatingMixin
 
 __version__ = "0.1.0"
 
-_PUBLIC = {
-    "AlignmentConfig": "midalign.recipe",
-    "AlignmentTrainer": "midalign.alternation",
-    "AlternatingMixin": "midalign.alternation",
-    "Language": "midalign.languages",
-    "ProbeCallback": "midalign.probe_callback",
-    "ProbeResult": "midalign.probe",
-    "Recipe": "midalign.recipe",
-    "info_nce": "midalign.losses",
-    "load_recipe": "midalign.recipe_file",
-    "merge_adapters": "midalign.models.adapters",
-    "read_parallel": "midalign.data.parallel",
-    "read_task": "midalign.data.tasks",
+_MODULE_OF = {
+    "AlignmentConfig": "recipe.sections",
+    "AlignmentTrainer": "training.trainer",
+    "AlternatingMixin": "training.trainer",
+    "DataError": "errors",
+    "InTaskPrompt": "data.prompt_tokens",
+    "Language": "languages",
+    "LanguageError": "errors",
+    "MissingExtraError": "errors",
+    "MissingFileError": "errors",
+    "ModelError": "errors",
+    "ProbeCallback": "probing.callback",
+    "ProbeResult": "probing.result",
+    "Recipe": "recipe.sections",
+    "RecipeError": "errors",
+    "RunError": "errors",
+    "UserError": "errors",
+    "compare": "probing.comparison",
+    "compare_runs": "evaluation.score",
+    "correlate": "probing.comparison",
+    "generate": "generation.generate",
+    "info_nce": "functional.info_nce",
+    "load_recipe": "recipe.file",
+    "merge_adapters": "merging.export",
+    "probe": "probing.probe",
+    "read_parallel": "data.parallel.corpus",
+    "read_predictions": "generation.predictions",
+    "read_task": "data.tasks.read",
+    "score": "evaluation.score",
+    "train": "training.train",
 }
 
-__all__ = ["__version__", "probe", *_PUBLIC]
+__all__ = ["__version__", *_MODULE_OF]
 
+if not TYPE_CHECKING:  # a type checker reads the imports above, and says where a name does not exist
 
-def probe(*args: Any, **kwargs: Any) -> Any:
-    """Translation retrieval at every layer of a model; see `midalign.probe.probe`."""
-    return importlib.import_module("midalign.probe").probe(*args, **kwargs)
+    def __getattr__(name):
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module 'midalign' has no attribute {name!r}")
+        return getattr(importlib.import_module(f"midalign.{_MODULE_OF[name]}"), name)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'midalign' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    def __dir__():
+        return sorted(__all__)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 TaskName = Literal["slots", "translation", "extraction"]
 TASKS: tuple[TaskName, ...] = ("slots", "translation", "extraction")
 Constrained = Literal["json", "slots"]
-"""What answers can be held to (`midalign.generation_constraint`)."""
+"""What answers can be held to (`midalign.generation.constraint`)."""
 CONSTRAINED_TASK: dict[Constrained, TaskName] = {"json": "extraction", "slots": "slots"}
 """The task whose answers each constraint is for."""
 

@@ -6,7 +6,6 @@ timings. A stage of a run counts as done when its manifest says so for the same 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib.metadata
 import json
@@ -14,7 +13,6 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,70 +22,10 @@ from typing import Any
 
 import midalign
 from midalign.errors import RunError
+from midalign.files import hash_paths, read_json, write_json
 
 MANIFEST = "manifest.json"
 _PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "sacrebleu", "numpy", "scipy")
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that it exists whole or not at all, whatever happens in between.
-
-    Raises:
-        RunError: If the disk is full or the folder cannot be written to.
-    """
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)  # noqa: PTH101 - mkstemp makes it private
-            os.replace(temporary, path)  # noqa: PTH105
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as fault:
-        raise RunError(
-            f"cannot write {str(path)!r}: {fault.strerror}. Nothing was changed there; free some space or choose "
-            "another --out."
-        ) from fault
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON, atomically."""
-    write_atomically(path, json.dumps(content, ensure_ascii=False, indent=1, default=str) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of an earlier run.
-
-    Raises:
-        RunError: If it is missing or damaged.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{str(path)!r} does not exist; is its folder the --out of a finished run?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
-        raise RunError(f"{str(path)!r} is not valid JSON ({fault}); delete it and run the command again") from None
-
-
-def hash_paths(paths: Iterable[str | Path]) -> dict[str, str]:
-    """SHA-256 of each file, and of each folder by its files' names and contents; missing ones (hub names) left out."""
-    hashes = {}
-    for path in map(Path, paths):
-        if not path.exists():
-            continue
-        digest = hashlib.sha256()
-        for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
-            digest.update(str(file.relative_to(path)).encode())
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        hashes[str(path)] = digest.hexdigest()
-    return hashes
 
 
 def cache_folder() -> Path:
@@ -126,15 +64,6 @@ def git_commit() -> str | None:
     if not commit:
         return None
     return commit + ("+" if ask("status", "--porcelain", "-uno") else "")
-
-
-def disk_is_full(fault: BaseException) -> bool:
-    """Whether an exception comes from a full disk, whatever library raised it (torch and safetensors wrap it)."""
-    words = str(fault)
-    return getattr(fault, "errno", None) == errno.ENOSPC or any(
-        sign in words
-        for sign in (os.strerror(errno.ENOSPC), "os error 28", "PytorchStreamWriter failed", "unexpected pos")
-    )
 
 
 class Run:

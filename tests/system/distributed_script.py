@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from midalign.alignment import AlignmentObjective
-from midalign.alternation import AlignmentTrainer
-from midalign.data.pair_batches import PairCollator, PairDataset
-from midalign.recipe import AlignmentConfig
+from midalign.recipe.sections import AlignmentConfig
 from midalign.records import ParallelPair
+from midalign.training.objective import AlignmentObjective
+from midalign.training.pair_batches import PairCollator, PairDataset
+from midalign.training.trainer import AlignmentTrainer
 from tests.conftest import CORPUS, build_model, build_tokenizer
 
 WORLD, RANK = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from midalign import cli
+from midalign.cli import main as cli
 
 WORDS = {"eng": ["hello one", "good day two", "bye three"], "deu": ["hallo eins", "guten tag zwei", "tschau drei"]}
 CONLL = "# id = {i}\n# text = {a} {b}\n# intent = greet\n1\t{a}\tgreet\tO\n2\t{b}\tgreet\tB-name\n\n"

@@ -12,17 +12,18 @@ from transformers import TrainerCallback
 from transformers.pytorch_utils import Conv1D
 from trl import SFTConfig
 
-from midalign.alternation import AlignmentTrainer
 from midalign.data.prompt_tokens import training_rows
-from midalign.generation import generate
-from midalign.models.adapters import attach_adapter, merge_adapters
+from midalign.generation.generate import generate
+from midalign.merging.export import merge_adapters
+from midalign.models.adapters import attach_adapter
 from midalign.models.hidden import find_decoder, pooled_states
 from midalign.models.loading import load_model
-from midalign.probe import probe
-from midalign.recipe import AlignmentConfig
-from midalign.recipe_file import load_recipe
+from midalign.probing.probe import probe
+from midalign.recipe.file import load_recipe
+from midalign.recipe.sections import AlignmentConfig
 from midalign.records import ParallelPair, Span, TaskExample
-from midalign.training import linear_names, train
+from midalign.training.train import linear_names, train
+from midalign.training.trainer import AlignmentTrainer
 from tests.conftest import build_model, build_tokenizer
 from tests.tiny_world import write_world
 

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from midalign import cli
-from midalign.runs import hash_paths
+from midalign.cli import main as cli
+from midalign.files import hash_paths
 from tests.tiny_world import write_world
 
 SYSTEMS = ("sft", "joint", "merged")
@@ -129,7 +129,9 @@ def test_the_alignment_adapter_and_nothing_else_stops_at_the_aligned_layer(world
 def test_the_second_call_does_nothing_again_and_exits_with_zero(here, monkeypatch, world):
     before = snapshot(world / "out")
     for name in ("probe", "train", "tune_weights", "generate", "merge_adapters"):
-        monkeypatch.setattr(f"midalign.experiment.{name}", lambda *_, name=name, **__: pytest.fail(f"{name} again"))
+        monkeypatch.setattr(
+            f"midalign.experiment.experiment.{name}", lambda *_, name=name, **__: pytest.fail(f"{name} again")
+        )
     code, output = invoke("run", "recipe.yaml", "--out", "out")
     assert code == 0, output
     assert "report.html" in output

@@ -16,7 +16,7 @@ from tests.tiny_world import write_world
 TWO_PROCESSES = """
 import faulthandler, os, signal, sys, time
 from pathlib import Path
-import midalign.experiment
+import midalign.experiment.experiment
 from midalign.cli import main
 
 def start(out, port):

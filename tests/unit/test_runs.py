@@ -12,18 +12,8 @@ from pathlib import Path
 import pytest
 
 from midalign.errors import RunError
-from midalign.runs import (
-    MANIFEST,
-    Run,
-    disk_is_full,
-    fingerprint,
-    git_commit,
-    hash_paths,
-    read_json,
-    versions,
-    write_atomically,
-    write_json,
-)
+from midalign.files import disk_is_full, hash_paths, read_json, write_atomically, write_json
+from midalign.runs import MANIFEST, Run, fingerprint, git_commit, versions
 
 
 def test_what_is_written_is_read_back_and_folders_are_made(tmp_path):

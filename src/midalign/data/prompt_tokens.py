@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
+from midalign.answers.parse import CompletionStyle
 from midalign.data.prompts import render
 from midalign.errors import DataError
-from midalign.metrics.completions import CompletionStyle
 from midalign.records import TaskExample, TaskName
 
 IGNORED = -100  # the label that cross-entropy skips

@@ -16,12 +16,11 @@ begins with its first letter in both cases. The end-of-sequence token is the tra
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from midalign.answers.parse import CompletionStyle
+from midalign.answers.write import completion
 from midalign.languages import Language
-from midalign.metrics.completions import NO_SLOTS, CompletionStyle
-from midalign.metrics.matching import span_phrases
 from midalign.records import TaskExample
 
 Messages = list[dict[str, str]]
@@ -61,25 +60,6 @@ def task_prompt(
         {"role": "system", "content": system if system is not None else _system_text(example, completion_style)},
         {"role": "user", "content": example.text},
     ]
-
-
-def completion(example: TaskExample, *, completion_style: CompletionStyle = "slots") -> str:
-    """The gold answer as text: what a model is taught, and what `midalign.metrics` reads back.
-
-    Slots: ``label: phrase; label: phrase`` or ``None``; with ``"intent_slots"``, ``intent | `` before it. Extraction:
-    JSON on one line. Translation: the reference.
-    """
-    if example.task == "translation":
-        return example.reference
-    phrases = span_phrases(example)
-    if example.task == "extraction":
-        results = [
-            {"TypeName": span.label, "Text": phrase} for span, phrase in zip(example.spans, phrases, strict=True)
-        ]
-        return json.dumps({"Results": results}, ensure_ascii=False)
-    slots = "; ".join(f"{span.label}: {phrase}" for span, phrase in zip(example.spans, phrases, strict=True))
-    answer = slots or NO_SLOTS
-    return f"{example.intent} | {answer}" if completion_style == "intent_slots" else answer
 
 
 def render(

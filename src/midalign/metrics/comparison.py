@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from midalign.metrics.extraction import extraction_strata
-from midalign.metrics.scoring import Groups, Predictions, Stratum, group_members, group_signature, mean_over
-from midalign.metrics.significance import (
+from midalign.functional.statistics import (
     RESAMPLES,
     SEED,
     TRIALS,
@@ -26,6 +24,8 @@ from midalign.metrics.significance import (
     randomized_sums,
     resample_sums,
 )
+from midalign.metrics.extraction import extraction_strata
+from midalign.metrics.scoring import Groups, Predictions, Stratum, group_members, group_signature, mean_over
 from midalign.metrics.slots import slot_strata
 from midalign.metrics.translation import translation_strata
 from midalign.records import TaskExample, TaskName

@@ -17,8 +17,9 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from midalign.metrics.completions import FAILURES, EntityOutput, parse_entities
-from midalign.metrics.matching import match_items
+from midalign.answers.matching import match_items
+from midalign.answers.parse import FAILURES, EntityOutput, parse_entities
+from midalign.functional.statistics import RESAMPLES, SEED
 from midalign.metrics.scoring import (
     Groups,
     Measure,
@@ -32,7 +33,6 @@ from midalign.metrics.scoring import (
     score_strata,
     share,
 )
-from midalign.metrics.significance import RESAMPLES, SEED
 from midalign.metrics.slots import add_label_counts, span_counts
 from midalign.records import Score, TaskExample
 

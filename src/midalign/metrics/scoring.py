@@ -20,14 +20,7 @@ from importlib.metadata import version
 import numpy as np
 
 from midalign.errors import DataError
-from midalign.metrics.significance import (
-    RESAMPLES,
-    SEED,
-    FloatArray,
-    Formula,
-    percentiles,
-    resample_sums,
-)
+from midalign.functional.statistics import RESAMPLES, SEED, FloatArray, Formula, percentiles, resample_sums
 from midalign.records import Prediction, Score, TaskExample
 
 logger = logging.getLogger(__name__)

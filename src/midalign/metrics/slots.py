@@ -1,6 +1,6 @@
 """Slot filling: span F1 as seqeval computes it, and what the parts of a slot score apart.
 
-Predicted phrases become spans by the rule of `midalign.metrics.matching`; a phrase that matches nothing stays a false
+Predicted phrases become spans by the rule of `midalign.answers.matching`; a phrase that matches nothing stays a false
 positive. Where all phrases match, ``slot_f1`` equals seqeval's micro F1 on the same BIO tags.
 
 ====================  =================================================================================
@@ -20,8 +20,9 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from midalign.metrics.completions import CompletionStyle, SlotOutput, parse_slots
-from midalign.metrics.matching import match_items
+from midalign.answers.matching import match_items
+from midalign.answers.parse import CompletionStyle, SlotOutput, parse_slots
+from midalign.functional.statistics import RESAMPLES, SEED
 from midalign.metrics.scoring import (
     Groups,
     Measure,
@@ -35,7 +36,6 @@ from midalign.metrics.scoring import (
     score_strata,
     share,
 )
-from midalign.metrics.significance import RESAMPLES, SEED
 from midalign.records import Score, Span, TaskExample
 
 _SPANS, _LABELS, _VALUES = slice(0, 3), slice(3, 6), slice(6, 9)

@@ -5,7 +5,8 @@ where MeCab is installed and ``char`` where it is not (the signature says which)
 and Japanese is by character (sacreBLEU's ``normalized`` and ``asian_support``), since words there are not separated.
 All four stay in sacreBLEU's 0 to 100; TER is better when lower. Signatures begin with sacreBLEU's own.
 
-COMET needs an environment of its own: `midalign.comet` computes it, and `segment_strata` files its scores here.
+COMET needs an environment of its own: `midalign.evaluation.comet` computes it, and `segment_strata` files its scores
+here.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 
+from midalign.functional.statistics import RESAMPLES, SEED, FloatArray
 from midalign.metrics.scoring import (
     Groups,
     Measure,
@@ -32,7 +34,6 @@ from midalign.metrics.scoring import (
     score_strata,
     share,
 )
-from midalign.metrics.significance import RESAMPLES, SEED, FloatArray
 from midalign.records import Score, TaskExample
 
 T = TypeVar("T")

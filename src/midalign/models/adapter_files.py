@@ -10,12 +10,9 @@ import hashlib
 import json
 import logging
 import math
-import os
 import re
-import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from midalign.errors import MissingFileError, ModelError, RunError, did_you_mean
-from midalign.merging import LoraFactors
+from midalign.errors import MissingFileError, ModelError, did_you_mean
+from midalign.functional.lora import LoraFactors
 
 logger = logging.getLogger(__name__)
 
@@ -212,45 +209,6 @@ def write_adapter(folder: Path, factors: Mapping[str, LoraFactors], base_model: 
         tensors[f"{_PREFIX}{module}.lora_A.weight"] = f.a.contiguous()
         tensors[f"{_PREFIX}{module}.lora_B.weight"] = f.b.contiguous()
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-
-
-def check_target(out: str | Path) -> Path:
-    """Check that a folder can be written.
-
-    Args:
-        out: The folder.
-
-    Returns:
-        The folder, as a path.
-
-    Raises:
-        RunError: If it exists and is not an empty folder.
-    """
-    target = Path(out)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise RunError(f"{target} exists and is not an empty folder; it would be overwritten. Give another --out.")
-    return target
-
-
-@contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A new folder beside the target that takes its place at the end, or is removed on an error.
-
-    Args:
-        target: What `check_target` allowed.
-
-    Yields:
-        The folder to write into.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = target.parent / f".{target.name}.{os.getpid()}.partial"
-    folder.mkdir()
-    try:
-        yield folder
-        folder.replace(target)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def _check_files(folder: Path) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,14 +26,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from midalign.errors import ModelError
+from midalign.functional.pooling import check_pooling
 from midalign.models.hidden import find_decoder, pooled_states
 from midalign.models.tokens import Tokens
 from midalign.models.vector_cache import cache_path, is_intact, read_layer, write_vectors
-from midalign.pooling import check_pooling
+from midalign.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
 
 # Padded tokens in a batch. A CPU works best while a block's intermediate results stay in its caches: 1,024 took half
 # the time of 16,384 and a tenth less than 2,048 (benchmarks/probe_encode.py). An accelerator wants to be filled.
@@ -79,7 +79,7 @@ class Encoder:
 
     Args:
         model: A causal language model, plain or with an adapter; used in evaluation mode and put back afterwards.
-        poolings: Names from `midalign.pooling.POOLINGS`; several cost little more than one.
+        poolings: Names from `midalign.functional.pooling.POOLINGS`; several cost little more than one.
         layers: Which layers, 0 to depth; all by default. Blocks above the highest are not run.
         batch_tokens: Padded tokens in a batch, at most; halved whenever memory runs out. None: `BATCH_TOKENS`.
         pad_id: Token id at padded positions, which no result depends on.
@@ -148,7 +148,7 @@ class Encoder:
                     vectors[pooling][:, rows] = values.to(vectors[pooling].device)
                 done += len(rows)
                 if progress is not None:
-                    progress(done, len(mine))
+                    progress("encode", done, len(mine))
         return self._collect(vectors, order)
 
     def _try(self, tokens: Tokens, rows: Sequence[int]) -> dict[str, Tensor] | None:
@@ -251,9 +251,9 @@ def encode_corpus(
         kept = bool(paths) and all(is_intact(path, encoder.layers, n) for path in paths.values())
         if not _agreed(kept, encoder.world):
 
-            def report(done: int, total: int, before: int = place * n) -> None:
+            def report(stage: str, done: int, total: int, before: int = place * n) -> None:
                 if progress is not None:
-                    progress(before + done * n // total, len(corpus) * n)
+                    progress(stage, before + done * n // total, len(corpus) * n)
 
             for pooling, values in encoder.encode(tokens, report).items():
                 if paths:
@@ -261,7 +261,7 @@ def encode_corpus(
                 else:
                     vectors._kept[language, pooling] = values
         elif progress is not None:
-            progress((place + 1) * n, len(corpus) * n)
+            progress("encode", (place + 1) * n, len(corpus) * n)
         vectors._kept.update({(language, pooling): path for pooling, path in paths.items()})
     return vectors
 

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
 from midalign.errors import ModelError
-from midalign.pooling import pool_all, token_weights
+from midalign.functional.pooling import pool_all, token_weights
 
 _LAYER_LISTS = ("layers", "h", "blocks")
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f")
@@ -210,7 +210,7 @@ def pooled_states(
         model: A causal language model in evaluation mode, plain or with an adapter.
         input_ids: ``(batch, seq)``, right-padded.
         attention_mask: ``(batch, seq)``, 1 for real tokens.
-        poolings: Names from `midalign.pooling.POOLINGS`.
+        poolings: Names from `midalign.functional.pooling.POOLINGS`.
         special_tokens_mask: ``(batch, seq)``, 1 for tokens that the tokenizer added.
         layers: Which layers, 0 to depth; all by default. Blocks above the highest are not run, and never the final
             norm.

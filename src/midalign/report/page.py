@@ -19,11 +19,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from midalign.errors import RunError
+from midalign.files import write_atomically
 from midalign.report import probes, sections
 from midalign.report.runs import RunView, read_run
 from midalign.report.together import named_apart, side_by_side
 from midalign.report.words import SYMBOLS, comparisons, group_name, metric_name, points, system_name
-from midalign.runs import write_atomically
 
 PAGE = "report.html"
 

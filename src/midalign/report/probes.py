@@ -8,15 +8,7 @@ from typing import Any
 
 from scipy import stats
 
-from midalign.report.charts import (
-    Dot,
-    Series,
-    interval_row,
-    key_marker,
-    line_chart,
-    projection_chart,
-    scatter_chart,
-)
+from midalign.report.charts import Dot, Series, interval_row, key_marker, line_chart, projection_chart, scatter_chart
 from midalign.report.runs import Estimate, Probe, RunView, number
 from midalign.report.sections import Results, style_of
 from midalign.report.words import group_name, metric_name, percent, scale, system_name

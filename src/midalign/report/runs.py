@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from midalign.errors import LanguageError, RunError
+from midalign.files import read_json
 from midalign.languages import Language
 from midalign.records import Score
-from midalign.runs import MANIFEST, read_json
+from midalign.runs import MANIFEST
 
 SYSTEMS = ("base", "sft", "joint", "merged")
 T = TypeVar("T")

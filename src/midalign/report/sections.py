@@ -12,12 +12,7 @@ from typing import Any
 import yaml
 
 from midalign.records import Score
-from midalign.report.charts import (
-    Series,
-    interval_row,
-    key_marker,
-    line_chart,
-)
+from midalign.report.charts import Series, interval_row, key_marker, line_chart
 from midalign.report.runs import Estimate, RunView, number, recipe_of
 from midalign.report.words import (
     GROUP_NAMES,

@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from midalign.errors import RunError
+from midalign.progress import Progress
 from midalign.testbed.cards import pretraining_card, write_cards
 from midalign.testbed.chance import chance
 from midalign.testbed.corpus import Corpus, Document
@@ -34,9 +35,6 @@ from midalign.testbed.tokenizer import train_tokenizer
 from midalign.testbed.world import World
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int, float, float], None]
-"""Called as ``progress(step, total, loss, tokens_per_second)``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +230,12 @@ def build_base(
         state.losses.append(loss)
         if progress is not None and (state.step % 10 == 0 or state.step == end):
             done = (state.step - first) * profile.rows * profile.length
-            progress(state.step, profile.all_steps, loss, done / (time.monotonic() - started))
+            rate = done / (time.monotonic() - started)
+            progress(
+                f"pretraining the small base model (loss {loss:.2f}, {rate:.0f} tokens/s)",
+                state.step,
+                profile.all_steps,
+            )
         if snapshot_steps and state.step % snapshot_steps == 0:
             _save_model(state.model, tokenizer, out / "snapshots" / f"step-{state.step:06d}")
         if time.monotonic() - last_saved > checkpoint_seconds or state.step == end:

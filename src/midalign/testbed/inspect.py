@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from midalign.functional.retrieval import accuracy_matrix
 from midalign.models.hidden import pooled_states
-from midalign.retrieval import accuracy_matrix
 from midalign.testbed.chance import chance
 from midalign.testbed.corpus import Corpus
 from midalign.testbed.lexicon import LANGUAGES

@@ -7,7 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from midalign.errors import DataError, did_you_mean
-from midalign.testbed.base import PROFILES, Profile, Progress, build_base
+from midalign.progress import Progress
+from midalign.testbed.base import PROFILES, Profile, build_base
 from midalign.testbed.tasks import build_data
 
 SHIPPED_SEED = 2
@@ -59,7 +60,7 @@ def demo_workspace(
         seed: Of data and base.
         profile: ``"demo"`` (nine languages, minutes) or ``"base"`` (eighteen languages, hours).
         threads: Threads of torch; None leaves them as they are.
-        progress: Called during pretraining as ``progress(step, total, loss, tokens_per_second)``.
+        progress: Called during pretraining.
 
     Returns:
         The paths.

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from midalign.answers.write import completion
 from midalign.data.prompt_tokens import IGNORED, InTaskPrompt, prompt_ids, training_rows
-from midalign.data.prompts import completion, render
+from midalign.data.prompts import render
 from midalign.errors import DataError
 from midalign.records import Span, TaskExample
 from tests.conftest import build_tokenizer

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from midalign.data.prompts import completion, render, task_prompt
-from midalign.data.tasks import read_task
-from midalign.metrics.completions import parse_entities, parse_slots
+from midalign.answers.matching import FoldedSentence, match_items, span_phrases
+from midalign.answers.parse import parse_entities, parse_slots
+from midalign.answers.write import completion
+from midalign.data.prompts import render, task_prompt
+from midalign.data.tasks.read import read_task
 from midalign.metrics.extraction import score_extraction
-from midalign.metrics.matching import match_items
 from midalign.metrics.slots import score_slots
 from midalign.records import Span, TaskExample
 
@@ -171,8 +172,13 @@ def test_a_json_completion_is_json_on_one_line() -> None:
     assert "\n" not in text
 
 
-# A phrase that stands in the sentence more than once, with the gold on a later one than the rule finds.
-CANNOT = {"nl.valid:235", "zh_pud-ud-test:390", "zh_pud-ud-test:578", "zh_pud-ud-test:764"}
+COUNTS = {"train": 32244, "dev": 4741, "test": 10528}
+
+
+def ambiguous(example: TaskExample) -> bool:
+    """Whether a gold phrase stands in the sentence more than once, so that the rule may find another place of it."""
+    sentence = FoldedSentence(example.words)
+    return any(len(sentence.occurrences(phrase)) > 1 for phrase in span_phrases(example))
 
 
 @functools.cache
@@ -185,7 +191,7 @@ def real(folder: Path, split: str, task: str) -> list[TaskExample]:
 def test_every_xsid_gold_reads_back_and_scores_one(data_folder: Path, style: str) -> None:
     for split in ("test", "dev"):
         examples = real(data_folder / "xsid", split, "slots")
-        examples = [e for e in examples if e.id not in CANNOT]
+        examples = [e for e in examples if not ambiguous(e)]
         outputs = {e.id: completion(e, completion_style=style) for e in examples}  # type: ignore[arg-type]
         scores = score_slots(examples, outputs, completion_style=style, resamples=2)  # type: ignore[arg-type]
         wanted = {"slot_f1": 1.0, "label_f1": 1.0, "value_f1": 1.0, "exact_match": 1.0, "unparsed": 0.0}
@@ -197,29 +203,25 @@ def test_every_xsid_gold_reads_back_and_scores_one(data_folder: Path, style: str
 
 @pytest.mark.data
 def test_every_uner_gold_reads_back_and_scores_one(data_folder: Path) -> None:
-    total = 0
     for split in ("test", "dev", "train"):
         examples = real(data_folder / "uner", split, "extraction")
-        total += len(examples)
-        examples = [e for e in examples if e.id not in CANNOT]
+        assert len(examples) == COUNTS[split]
+        examples = [e for e in examples if not ambiguous(e)]
         scores = score_extraction(examples, {e.id: completion(e) for e in examples}, resamples=2)
         for score in scores:
             failure = score.metric not in ("entity_f1", "entity_precision", "entity_recall", "parse_rate")
             assert score.value == (0.0 if failure else 1.0), score
-    assert total == 14026
 
 
 @pytest.mark.data
-def test_the_golds_that_cannot_be_read_back_are_exactly_those_listed(data_folder: Path) -> None:
-    found = set()
+def test_only_a_gold_phrase_that_stands_there_twice_may_be_read_back_elsewhere(data_folder: Path) -> None:
+    missed = total = 0
     for folder, task in (("xsid", "slots"), ("uner", "extraction")):
         for split in ("test", "dev"):
             for example in real(data_folder / folder, split, task):
-                read = (
-                    parse_slots(completion(example), example.words)
-                    if task == "slots"
-                    else parse_entities(completion(example))
-                )
-                if tuple(match_items(example.words, read.items)) != example.spans:
-                    found.add(example.id)
-    assert found == CANNOT
+                parse = (lambda text, e=example: parse_slots(text, e.words)) if task == "slots" else parse_entities
+                if tuple(match_items(example.words, parse(completion(example)).items)) != example.spans:
+                    missed += 1
+                    assert ambiguous(example), example.id
+                total += 1
+    assert 0 < missed < total / 1000

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from midalign.functional.statistics import holm, paired_bootstrap
 from midalign.metrics.comparison import Comparison, compare
-from midalign.metrics.significance import holm, paired_bootstrap
 from midalign.metrics.slots import score_slots, slot_strata
 from midalign.records import Span, TaskExample
 

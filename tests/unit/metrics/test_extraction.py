@@ -70,7 +70,7 @@ items = st.lists(
 @settings(deadline=None, max_examples=60)
 @given(st.lists(items, min_size=1, max_size=4))
 def test_entity_f1_equals_nervaluates_strict_f1(predicted: list[list[tuple[str, str]]]) -> None:
-    from midalign.metrics.matching import match_items
+    from midalign.answers.matching import match_items
 
     examples = [example(i) for i in range(len(predicted))]
     outputs = {f"x:{i}": answer(*found) for i, found in enumerate(predicted)}

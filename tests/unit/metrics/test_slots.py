@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
 
-from midalign.data.prompts import completion
+from midalign.answers.write import completion
 from midalign.errors import DataError
 from midalign.metrics.slots import score_slots, slot_counts_by_label
 from midalign.records import Prediction, Score, Span, TaskExample

@@ -13,8 +13,8 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 from sacrebleu.significance import PairedTest
 
+from midalign.functional.statistics import approximate_randomization, randomized_differences
 from midalign.metrics.comparison import compare
-from midalign.metrics.significance import approximate_randomization, randomized_differences
 from midalign.metrics.translation import bleu_tokenizer, direction_statistics, score_translation
 from midalign.records import TaskExample
 

@@ -13,14 +13,14 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
 from midalign.errors import MissingFileError, ModelError
-from midalign.merging import LoraFactors
+from midalign.files import whole_folder
+from midalign.functional.lora import LoraFactors
 from midalign.models.adapter_files import (
     CONFIG_FILE,
     WEIGHTS_FILE,
     check_fits,
     read_adapter,
     read_adapters,
-    whole_folder,
     write_adapter,
 )
 

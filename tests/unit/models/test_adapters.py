@@ -12,10 +12,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 
 from midalign.errors import MissingFileError, ModelError, RunError
-from midalign.merging import METHODS, OPTIONS, merge
-from midalign.models import adapters as subject
+from midalign.functional.lora import METHODS, OPTIONS, merge
+from midalign.merging.export import MERGE_FILE, export_merged_base, merge_adapters
+from midalign.merging.live_adapters import LiveAdapters
 from midalign.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE, read_adapter
-from midalign.models.adapters import LiveAdapters, attach_adapter, export_merged_base, merge_adapters, merge_into_base
+from midalign.models.adapters import attach_adapter, merge_into_base
 
 IDS = torch.tensor([[1, 7, 30, 200, 5, 9], [1, 99, 3, 17, 250, 4]])
 LLAMA = ("q_proj", "v_proj", "up_proj")
@@ -170,7 +171,7 @@ def test_the_file_holds_what_the_method_gives_for_every_module(method, tiny_mode
     assert summary.distance_from_sum == pytest.approx(math.sqrt(distance / exact_norm), rel=1e-3, abs=1e-5)
     if method != "dare":
         assert summary.truncation_error == pytest.approx(math.sqrt(lost / whole), rel=1e-3, abs=1e-6)
-    assert json.loads((tmp_path / "out" / subject.MERGE_FILE).read_text())["weights"] == weights
+    assert json.loads((tmp_path / "out" / MERGE_FILE).read_text())["weights"] == weights
 
 
 def test_dare_drops_other_entries_in_every_module_and_the_same_ones_every_time(tiny_model, tmp_path):

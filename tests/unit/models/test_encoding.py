@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midalign.errors import ModelError, RecipeError
+from midalign.functional.pooling import POOLINGS
 from midalign.models import encoding
 from midalign.models.encoding import Encoder, encode_corpus
 from midalign.models.tokens import Tokens, tokenize
-from midalign.pooling import POOLINGS
 from tests.conftest import CORPUS, build_model
 
 WORDS = [word for line in CORPUS for word in line.split()]
@@ -40,7 +40,7 @@ def states_before_the_final_norm(model, ids):
 
 
 def plain_pooling(states, special, name):
-    """One sentence's vectors ``(layers, hidden)``, written down from the table in `midalign.pooling`."""
+    """One sentence's vectors ``(layers, hidden)``, written down from the table in `midalign.functional.pooling`."""
     keep = [i for i, mark in enumerate(special) if not mark] if name == "mean_no_special" else list(range(len(special)))
     if name == "mean_no_first" and len(keep) > 1:
         keep = keep[1:]
@@ -181,7 +181,7 @@ def test_a_second_pass_reads_the_cache_and_runs_no_forward(tokenizer, tmp_path, 
     first = encode_corpus(Encoder(model), corpus, cache=tmp_path, model_key="m")
     monkeypatch.setattr(encoding, "pooled_states", None)
     seen = []
-    second = encode_corpus(Encoder(model), corpus, cache=tmp_path, model_key="m", progress=lambda *at: seen.append(at))
+    second = encode_corpus(Encoder(model), corpus, cache=tmp_path, model_key="m", progress=lambda _stage, *at: seen.append(at))
     for layer in range(5):
         for vectors in (first, second):
             assert list(vectors.layer(layer)) == ["eng", "deu", "rus"]

@@ -52,7 +52,7 @@ def test_lower_is_better_for_error_rates_only():
 
 
 def test_fewer_failures_of_extraction_are_better():
-    from midalign.metrics.completions import FAILURES
+    from midalign.answers.parse import FAILURES
 
     assert all(lower_is_better(name) for name in (*FAILURES, "unknown_type", "not_in_text"))
     assert not lower_is_better("parse_rate")

@@ -105,7 +105,7 @@ def test_the_shipped_profiles_keep_to_their_limits():
 def test_a_run_that_was_stopped_and_resumed_ends_at_the_same_weights(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     seen = []
-    build_base(whole, seed=5, profile=TINY, threads=1, progress=lambda *told: seen.append(told))
+    build_base(whole, seed=5, profile=TINY, threads=1, progress=lambda _, *told: seen.append(told))
     build_base(parts, seed=5, profile=TINY, threads=1, stop_after=7)
     assert not (parts / "model.safetensors").exists()
     build_base(parts, seed=5, profile=TINY, threads=1)

@@ -10,7 +10,7 @@ pytest.importorskip("home_assistant_intents")
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from midalign.margin import retrieval_accuracy
+from midalign.functional.margin import retrieval_accuracy
 from midalign.testbed.base import Profile, build_base
 from midalign.testbed.chance import chance
 from midalign.testbed.inspect import inspect_base

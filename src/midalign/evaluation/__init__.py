@@ -1,0 +1,1 @@
+"""Verb ``evaluate``: scores of predictions against gold."""

@@ -1,0 +1,185 @@
+"""Scores of predictions against gold, by language and group, into ``scores.json``; no model needed.
+
+1. `score` gives every metric of one run's predictions, `score_over_seeds` of several runs that differ in their seed;
+2. `compare_runs` tests two runs on the same items;
+3. segment scores of COMET, where there are some, are treated like the task's own metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from midalign.answers.parse import CompletionStyle
+from midalign.errors import DataError
+from midalign.files import write_json
+from midalign.functional.statistics import TRIALS
+from midalign.metrics.comparison import Comparison, compare_strata
+from midalign.metrics.extraction import extraction_strata
+from midalign.metrics.scoring import Stratum, score_strata
+from midalign.metrics.seeds import SeedScore, score_seeds
+from midalign.metrics.slots import slot_strata
+from midalign.metrics.translation import SegmentScores, segment_strata, translation_strata
+from midalign.records import Prediction, Score, TaskExample, TaskName
+
+SCORES = "scores.json"
+COMPARISONS = "comparisons.json"
+MAIN_METRIC: dict[TaskName, str] = {"slots": "slot_f1", "translation": "chrf", "extraction": "entity_f1"}
+Groups = Mapping[str, Collection[str]]
+
+
+def strata_of(
+    examples: Sequence[TaskExample], predictions: Sequence[Prediction], completion_style: CompletionStyle = "slots"
+) -> list[Stratum]:
+    """The statistics of every item by language, for all metrics of the examples' task.
+
+    Args:
+        examples: Gold, all of one task.
+        predictions: One per example, matched by id.
+        completion_style: See `midalign.answers.write.completion`.
+
+    Raises:
+        DataError: If there are no examples, predictions are missing, or have no example.
+    """
+    if examples and examples[0].task == "translation":
+        return translation_strata(examples, predictions)
+    if examples and examples[0].task == "extraction":
+        return extraction_strata(examples, predictions)
+    return slot_strata(examples, predictions, completion_style=completion_style)
+
+
+def score(
+    examples: Sequence[TaskExample],
+    predictions: Sequence[Prediction],
+    *,
+    groups: Groups | None = None,
+    completion_style: CompletionStyle = "slots",
+    segments: SegmentScores | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> list[Score]:
+    """Every metric of the examples' task, with 95 % bootstrap intervals.
+
+    Args:
+        examples: Gold, all of one task.
+        predictions: One per example, matched by id.
+        groups: Languages of each group; a group's value is the mean over its languages.
+        completion_style: See `midalign.answers.write.completion`.
+        segments: COMET's scores of these predictions (translation only), for one metric more.
+        resamples: Bootstrap resamples.
+        seed: Seed of the bootstrap.
+
+    Raises:
+        DataError: If predictions are missing, or have no example; or segments are given for another task.
+    """
+    return [
+        found
+        for strata in _all_strata(examples, predictions, completion_style, segments)
+        for found in score_strata(strata, groups, resamples, seed)
+    ]
+
+
+def score_over_seeds(
+    examples: Sequence[TaskExample],
+    runs: Sequence[Sequence[Prediction]],
+    *,
+    groups: Groups | None = None,
+    completion_style: CompletionStyle = "slots",
+    segments: Sequence[SegmentScores] = (),
+    resamples: int = 1000,
+    seed: int = 0,
+) -> list[SeedScore]:
+    """Every metric over runs that differ in their seed: mean, standard deviation, interval over seeds and items.
+
+    Args:
+        examples: Gold, all of one task.
+        runs: The predictions of each seed, one per example.
+        groups: As in `score`.
+        completion_style: As in `score`.
+        segments: COMET's scores of each run's predictions, in their order; or none.
+        resamples: Bootstrap resamples.
+        seed: Seed of the bootstrap.
+
+    Raises:
+        DataError: As `score`; fewer than two runs.
+    """
+    beside: list[SegmentScores | None] = [*segments] or [None] * len(runs)
+    by_seed = [
+        _all_strata(examples, predictions, completion_style, scores)
+        for predictions, scores in zip(runs, beside, strict=True)
+    ]
+    return [found for strata in zip(*by_seed, strict=True) for found in score_seeds(strata, groups, resamples, seed)]
+
+
+def compare_runs(
+    examples: Sequence[TaskExample],
+    baseline: Sequence[Prediction],
+    predictions: Sequence[Prediction],
+    *,
+    groups: Groups | None = None,
+    completion_style: CompletionStyle = "slots",
+    segments: tuple[SegmentScores, SegmentScores] | None = None,
+    resamples: int = 1000,
+    trials: int = TRIALS,
+    seed: int = 0,
+) -> list[Comparison]:
+    """Every metric of two runs on the same items: difference, interval and p-values.
+
+    Args:
+        examples: Gold, all of one task.
+        baseline: Predictions of the run to compare with.
+        predictions: Predictions of the other.
+        groups: As in `score`.
+        completion_style: As in `score`.
+        segments: COMET's scores of both, by the same model.
+        resamples: Resamples of the paired bootstrap.
+        trials: Trials of the approximate randomisation.
+        seed: Seed of both tests.
+
+    Raises:
+        DataError: As `score`; or the segment scores are of different models.
+    """
+    if segments is not None and segments[0].signature != segments[1].signature:
+        raise DataError(
+            f"segment scores of {segments[0].signature!r} and {segments[1].signature!r} cannot be compared; score both "
+            "with one model"
+        )
+    first = _all_strata(examples, baseline, completion_style, segments[0] if segments else None)
+    second = _all_strata(examples, predictions, completion_style, segments[1] if segments else None)
+    return [
+        found
+        for one, other in zip(first, second, strict=True)
+        for found in compare_strata(one, other, groups=groups, resamples=resamples, trials=trials, seed=seed)
+    ]
+
+
+def _all_strata(
+    examples: Sequence[TaskExample],
+    predictions: Sequence[Prediction],
+    completion_style: CompletionStyle,
+    segments: SegmentScores | None,
+) -> list[list[Stratum]]:
+    """The strata of the task's metrics and, where there are segment scores, those of theirs."""
+    found = [strata_of(examples, predictions, completion_style)]
+    if segments is not None:
+        if examples[0].task != "translation":
+            raise DataError(f"segment scores are of translations, and the task is {examples[0].task!r}; leave them out")
+        found.append(segment_strata(examples, segments))
+    return found
+
+
+def write_scores(scores: Sequence[Score], path: Path) -> None:
+    """Write ``scores.json``: ``{"scores": [{metric, language or group, value, low, high, n, signature}]}``."""
+    write_json(path, {"scores": [score.as_dict() for score in scores]})
+
+
+def find_score(scores: Sequence[Score], metric: str, *, language: str | None = None, group: str | None = None) -> Score:
+    """The score of one metric for one language, or for one group.
+
+    Raises:
+        KeyError: If there is none.
+    """
+    for candidate in scores:
+        if (candidate.metric, candidate.language, candidate.group) == (metric, language, group):
+            return candidate
+    raise KeyError(f"no score {metric!r} for {language or group!r}")

@@ -1,0 +1,82 @@
+"""COMET of a whole run: every system's translations scored, into the run's scores, comparisons and report.
+
+COMET's environment is often made after a run, or on another machine, so this is a step of its own: it needs the run
+folder and the data, and generates nothing. Segment scores lie beside the predictions they are of, and are kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from midalign.errors import RunError
+from midalign.evaluation.comet import DEFAULT_MODEL, METRIC, SEGMENTS, read_segments, score_comet, write_segments
+from midalign.evaluation.score import SCORES
+from midalign.experiment.experiment import BASELINE, SUMMARY
+from midalign.files import read_json, write_json
+from midalign.generation.predictions import PREDICTIONS, read_predictions
+from midalign.metrics.comparison import compare_strata
+from midalign.metrics.scoring import score_strata
+from midalign.metrics.translation import segment_strata
+from midalign.recipe.data import read_task_data
+from midalign.recipe.sections import Recipe
+from midalign.records import Score
+from midalign.report.page import write_report
+from midalign.runs import MANIFEST
+
+
+def add_comet(folder: Path, *, model: str = DEFAULT_MODEL, env: Path | None = None) -> dict[str, list[Score]]:
+    """Score every system of a finished run with COMET; what an earlier call scored with the same model is kept.
+
+    Args:
+        folder: Folder of ``midalign run``, of a recipe whose task is translation.
+        model: See `midalign.evaluation.comet.segment_scores`.
+        env: COMET's environment; midalign's own by default.
+
+    Returns:
+        COMET per language and group, by system; also added to each ``scores.json``, with paired comparisons to the
+        baseline in ``summary.json``, and the report is written again.
+
+    Raises:
+        RunError: If the folder holds no finished run on translation.
+        UserError: As `midalign.evaluation.comet.score_comet`.
+    """
+    manifest = read_json(folder / MANIFEST)
+    if manifest.get("command") != "run" or not manifest.get("done"):
+        raise RunError(
+            f"{str(folder)!r} holds no finished `midalign run`; score single predictions with `midalign comet score`"
+        )
+    recipe = Recipe.model_validate(manifest["inputs"])
+    if recipe.task.name != "translation":
+        raise RunError(f"{str(folder)!r} is a run on {recipe.task.name}, and COMET scores translations")
+    examples = read_task_data(recipe).test
+    summary: dict[str, Any] = read_json(folder / SUMMARY)
+    options: dict[str, Any] = {
+        "groups": recipe.languages.groups(),
+        "resamples": recipe.evaluation.resamples,
+        "seed": recipe.seed,
+    }
+    found, strata = {}, {}
+    for system in summary["systems"]:
+        place = folder / "evaluation" / system
+        predictions = read_predictions(place / PREDICTIONS)
+        kept = read_segments(place / SEGMENTS, predictions) if (place / SEGMENTS).exists() else None
+        if kept is None or f"|model:{model}|" not in kept.signature:
+            _, kept = score_comet(examples, predictions, model=model, env=env, resamples=1)
+            write_segments(kept, predictions, place / SEGMENTS)
+        strata[system] = segment_strata(examples, kept)
+        found[system] = score_strata(strata[system], **options)
+    for system, scores in found.items():
+        place = folder / "evaluation" / system / SCORES
+        others = [row for row in read_json(place)["scores"] if row["metric"] != METRIC]
+        write_json(place, {"scores": others + [score.as_dict() for score in scores]})
+    summary["comparisons"] = [row for row in summary["comparisons"] if row["metric"] != METRIC] + [
+        {"baseline": BASELINE, "system": system} | asdict(comparison)
+        for system in found
+        if system != BASELINE
+        for comparison in compare_strata(strata[BASELINE], strata[system], **options)
+    ]
+    write_json(folder / SUMMARY, summary)
+    write_report([folder], folder)
+    return found

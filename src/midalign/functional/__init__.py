@@ -1,0 +1,1 @@
+"""The mathematics: tensors and numbers in, tensors and numbers out; knows no model, file or recipe."""

@@ -1,0 +1,1 @@
+"""Verb ``generate``: greedy answers of a model to a task's prompts."""

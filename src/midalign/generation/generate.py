@@ -1,0 +1,184 @@
+"""Greedy answers of a model to the prompts of a task, into ``predictions.jsonl``.
+
+1. prompts are sorted by length and put into batches of at most so many padded tokens, which depends on the data only;
+2. each batch is answered by an engine (`midalign.generation.engine`), every row until its own end-of-sequence token;
+3. finished batches are appended to a partial file, so that an interrupted run goes on where it stopped;
+4. at the end ``predictions.jsonl`` is written whole, in the order of the data.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from midalign.answers.grammar import json_grammar, slot_grammar
+from midalign.answers.parse import ENTITY_SCHEMA, CompletionStyle
+from midalign.answers.write import completion
+from midalign.data.prompt_tokens import prompt_ids
+from midalign.data.prompts import render
+from midalign.errors import DataError
+from midalign.generation.constraint import Constraint
+from midalign.generation.engine import Engine, TransformersEngine
+from midalign.generation.predictions import append_predictions, read_partial
+from midalign.progress import Progress
+from midalign.records import CONSTRAINED_TASK, Constrained, Prediction, TaskExample
+
+logger = logging.getLogger(__name__)
+
+
+def generate(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[TaskExample],
+    *,
+    adapter: Path | None = None,
+    max_new_tokens: int = 128,
+    batch_tokens: int = 8192,
+    completion_style: CompletionStyle = "slots",
+    system: str | None = None,
+    constrained: Constrained | None = None,
+    partial: Path | None = None,
+    progress: Progress | None = None,
+) -> list[Prediction]:
+    """Greedy answers to every example.
+
+    Args:
+        model: A causal language model, plain or with an adapter, or an `Engine`.
+        tokenizer: Its tokenizer.
+        examples: What to answer.
+        adapter: PEFT folder to answer with; merged into the weights of `model` where that gives the same logits.
+        max_new_tokens: Longest answer; a longer one is cut off there.
+        batch_tokens: Prompt and answer tokens of a batch, padding included.
+        completion_style: See `midalign.data.prompts.render`.
+        system: A system text to use instead of ours.
+        constrained: ``"json"`` holds the answers of extraction to the JSON that it asks for, ``"slots"`` those of slot
+            filling to its form, with values copied from the sentence (`midalign.generation.constraint`); None leaves
+            the model free.
+        partial: File that finished batches are appended to and read back from; None keeps nothing.
+        progress: Called with a description, the number of answered examples, and how many there are.
+
+    Returns:
+        One prediction per example, in their order. Special tokens are stripped, spaces at both ends too.
+
+    Raises:
+        DataError: If a prompt and its answer do not fit into the model's window, or `constrained` is for another task.
+        MissingExtraError: If `constrained` is asked for and llguidance is not installed.
+        MissingFileError: If the adapter is not there.
+        ModelError: If the adapter does not fit the model, or `constrained` the engine or the tokenizer.
+        RunError: If `partial` cannot be written to.
+    """
+    wanted = CONSTRAINED_TASK[constrained] if constrained is not None else None
+    if wanted is not None and (other := next((e for e in examples if e.task != wanted), None)):
+        raise DataError(
+            f"item {other.id}: generation.constrained {constrained!r} is for the task {wanted!r}; the answers of "
+            f"{other.task!r} have another form. Leave it out."
+        )
+    prompts = [render(e, tokenizer, completion_style=completion_style, system=system)[0] for e in examples]
+    tokens = [prompt_ids(prompt, tokenizer) for prompt in prompts]
+    engine = model if isinstance(model, Engine) else TransformersEngine(model, tokenizer)
+    check_window(engine.config, examples, tokens, max_new_tokens)
+    grammars = None if constrained is None else _grammars(examples, constrained, completion_style)
+    done = read_partial(partial) if partial is not None else {}
+    lengths = [len(ids) for ids in tokens]
+    batches = list(batches_by_length(lengths, max_new_tokens, batch_tokens * engine.batch_factor))
+    if adapter is not None and batches:
+        engine.use_adapter(adapter, [tokens[index] for index in batches[0]])
+    answered = 0
+    for batch in batches:
+        missing = [index for index in batch if examples[index].id not in done]
+        if missing:  # a batch counts as a whole, so that its padding is the same in a resumed run
+            held = [grammars[index] for index in batch] if grammars is not None else None
+            answers = engine.answer([tokens[index] for index in batch], max_new_tokens, held)
+            texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+            fresh = [
+                Prediction(examples[index].id, examples[index].language, prompts[index], text.strip())
+                for index, text in zip(batch, texts, strict=True)
+            ]
+            done |= {prediction.id: prediction for prediction in fresh}
+            if partial is not None:
+                append_predictions(partial, fresh)
+        answered += len(batch)
+        if progress is not None:
+            progress("generating", answered, len(examples))
+    return [done[example.id] for example in examples]
+
+
+def _grammars(
+    examples: Sequence[TaskExample], constrained: Constrained, completion_style: CompletionStyle
+) -> list[str]:
+    """What the answer to each example is held to."""
+    if constrained == "json":
+        return [json_grammar(ENTITY_SCHEMA)] * len(examples)
+    return [slot_grammar(example, completion_style) for example in examples]
+
+
+def check_constraint(
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[TaskExample],
+    constrained: Constrained,
+    completion_style: CompletionStyle = "slots",
+) -> None:
+    """Find out before a training whether the gold answers could be written; the log says how many could not.
+
+    Raises:
+        MissingExtraError: If llguidance is not installed.
+        ModelError: If it cannot read the tokenizer.
+        DataError: If none of the gold answers could be written.
+    """
+    constraint = Constraint(tokenizer, [tokenizer.eos_token_id])
+    barred = []
+    for example, grammar in zip(examples, _grammars(examples, constrained, completion_style), strict=True):
+        gold = completion(example, completion_style=completion_style)
+        ids = [*tokenizer(gold, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        if not constraint.allows(grammar, ids):
+            barred.append(f"item {example.id} ({gold!r})")
+    if not barred:
+        return
+    found = (
+        f"generation.constrained {constrained!r}: {len(barred)} of {len(examples)} gold answers could not be written, "
+        f"such as that of {barred[0]}"
+    )
+    if len(barred) == len(examples):
+        raise DataError(f"{found}. Every answer would be wrong: leave it out.")
+    logger.warning("%s; they will count as the model's mistakes", found)
+
+
+def batches_by_length(lengths: Sequence[int], new_tokens: int, batch_tokens: int) -> Iterator[list[int]]:
+    """Indices in batches of similar length, longest first, so that memory runs out at once or not at all.
+
+    A batch holds at most `batch_tokens` tokens, counting every row as the longest plus `new_tokens`; at least one row.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    start = 0
+    while start < len(order):
+        size = max(1, batch_tokens // (lengths[order[start]] + new_tokens))
+        yield order[start : start + size]
+        start += size
+
+
+def check_window(
+    config: Any, examples: Sequence[TaskExample], tokens: Sequence[list[int]], max_new_tokens: int
+) -> None:
+    """Refuse prompts that leave no room for an answer in the model's window.
+
+    Args:
+        config: The model's configuration.
+        examples: What is asked, for its ids.
+        tokens: Prompt tokens of each example.
+        max_new_tokens: Longest answer.
+
+    Raises:
+        DataError: Naming the longest such item.
+    """
+    window = getattr(config.get_text_config(), "max_position_embeddings", None)
+    longest = max(range(len(tokens)), key=lambda index: len(tokens[index]), default=None)
+    if window and longest is not None and len(tokens[longest]) + max_new_tokens > window:
+        raise DataError(
+            f"item {examples[longest].id}: its prompt has {len(tokens[longest])} tokens, and with max_new_tokens = "
+            f"{max_new_tokens} it does not fit into the model's window of {window}. Lower max_new_tokens, or shorten "
+            "the system text."
+        )

@@ -1,0 +1,98 @@
+"""``predictions.jsonl``: one answer a line, with the id of the item it answers."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from midalign.errors import DataError, MissingFileError, RunError
+from midalign.files import write_atomically
+from midalign.records import Prediction
+
+logger = logging.getLogger(__name__)
+
+PREDICTIONS = "predictions.jsonl"
+
+
+def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
+    """Write predictions as JSONL, atomically."""
+    write_atomically(path, "".join(_line(prediction) for prediction in predictions))
+
+
+def read_predictions(path: str | Path) -> list[Prediction]:
+    """Read a predictions file, ours or anybody's; ``language`` and ``prompt`` may be missing.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: With file and line, where a line is not a JSON object with ``id`` and ``prediction`` strings.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(f"predictions file {str(path)!r} does not exist; `midalign generate` writes one")
+    found = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            found.append(
+                Prediction(
+                    _text(record, "id"),
+                    record.get("language", ""),
+                    record.get("prompt", ""),
+                    _text(record, "prediction"),
+                )
+            )
+        except (ValueError, KeyError, AttributeError, TypeError) as fault:
+            raise DataError(
+                f"{path}:{number}: not a prediction ({fault}); each line is a JSON object such as "
+                '{"id": "de.test:0", "language": "deu_Latn", "prediction": "datetime: am Freitag"}'
+            ) from None
+    if not found:
+        raise DataError(f"{path}: holds no prediction")
+    return found
+
+
+def _line(prediction: Prediction) -> str:
+    return json.dumps(asdict(prediction), ensure_ascii=False) + "\n"
+
+
+def append_predictions(partial: Path, predictions: Sequence[Prediction]) -> None:
+    """Add predictions to a partial file.
+
+    Raises:
+        RunError: If it cannot be written to.
+    """
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("a", encoding="utf-8", newline="\n") as file:
+            file.write("".join(_line(prediction) for prediction in predictions))
+    except OSError as fault:
+        raise RunError(
+            f"cannot write {str(partial)!r}: {fault.strerror}. The answers before are kept: free some space, and the "
+            "same command goes on from there."
+        ) from fault
+
+
+def read_partial(partial: Path) -> dict[str, Prediction]:
+    """Finished predictions by id; a line that a killed process left half-written is dropped from the file."""
+    if not partial.exists():
+        return {}
+    lines = partial.read_bytes().split(b"\n")
+    whole = lines[:-1]  # what follows the last line break is empty, or half a line
+    if lines[-1]:
+        logger.warning("%s ends in half a line, which is generated again", partial)
+        write_atomically(partial, b"".join(line + b"\n" for line in whole))
+    predictions = [Prediction(**json.loads(line)) for line in whole]
+    return {prediction.id: prediction for prediction in predictions}
+
+
+def _text(record: dict[str, Any], key: str) -> str:
+    value = record[key]
+    if not isinstance(value, str):
+        raise TypeError(f"{key} is {value!r}, not a string")
+    return value

@@ -1,0 +1,118 @@
+"""Answers by vLLM (extra ``vllm``): for models and test sets where transformers is too slow.
+
+Greedy, from the same prompt token ids, with the same end tokens; adapters through vLLM's own LoRA, not merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from midalign.errors import MissingExtraError, ModelError
+from midalign.generation.engine import Engine, end_tokens
+from midalign.models.adapter_files import read_adapter
+from midalign.models.loading import load_config, load_end_tokens
+
+# What vLLM's `max_lora_rank` may be (its LoRAConfig).
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+NO_CONSTRAINT = (
+    "generation.constrained is for generation.backend 'transformers'; with 'vllm', leave it out: the share of answers "
+    "that fit the form is among the scores"
+)
+
+
+class VllmEngine(Engine):
+    """Generation by vLLM.
+
+    Args:
+        model: Hub name or local folder.
+        tokenizer: Its tokenizer.
+        adapters: All adapters that `use_adapter` will be called with: vLLM wants to know the largest rank.
+        dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+        revision: Hub branch, tag or commit.
+        trust_remote_code: Whether code from the model's repository may run here.
+
+    Raises:
+        MissingExtraError: If vLLM is not installed.
+        MissingFileError: If the model or an adapter is not there.
+        ModelError: If an adapter's rank is more than vLLM takes.
+    """
+
+    batch_factor = 64  # vLLM forms batches itself; ours decide only how often answers are saved
+
+    def __init__(
+        self,
+        model: str,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        adapters: Sequence[Path] = (),
+        dtype: str = "auto",
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        try:
+            import vllm
+        except ImportError:
+            raise MissingExtraError("vllm", "vllm", "generation.backend 'vllm'") from None
+        self._vllm = vllm
+        self._adapters: dict[Path, int] = {path: number for number, path in enumerate(adapters, start=1)}
+        self._request: Any = None
+        self.config = load_config(model, revision=revision, trust_remote_code=trust_remote_code)
+        stops = load_end_tokens(model, self.config, revision=revision)
+        self.stops = end_tokens(stops, tokenizer)
+        lora: dict[str, Any] = {}
+        if adapters:
+            lora = {"enable_lora": True, "max_loras": 1, "max_lora_rank": _rank(adapters)}
+        self._llm = vllm.LLM(
+            model=model,
+            dtype=dtype,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            generation_config="vllm",  # not the model's own, such as Qwen 2.5's repetition penalty
+            **lora,
+        )
+
+    def use_adapter(self, path: Path, rows: Sequence[list[int]]) -> None:  # noqa: ARG002 - nothing is merged
+        """Answer with one of the adapters named at the start.
+
+        Raises:
+            ModelError: If it was not.
+        """
+        if path not in self._adapters:
+            raise ModelError(f"adapter {str(path)!r} was not named when the vLLM engine was made; name it there")
+        from vllm.lora.request import LoRARequest
+
+        self._request = LoRARequest(f"adapter-{self._adapters[path]}", self._adapters[path], str(path))
+
+    def answer(
+        self, rows: Sequence[list[int]], max_new_tokens: int, grammars: Sequence[str] | None = None
+    ) -> list[list[int]]:
+        """Generate all rows.
+
+        Raises:
+            ModelError: If there are grammars: vLLM's own way of it has changed its name twice and is not tested here.
+        """
+        if grammars is not None:
+            raise ModelError(NO_CONSTRAINT)
+        sampling = self._vllm.SamplingParams(
+            temperature=0.0, max_tokens=max_new_tokens, stop_token_ids=self.stops, detokenize=False
+        )
+        outputs = self._llm.generate(
+            [{"prompt_token_ids": row} for row in rows], sampling, lora_request=self._request, use_tqdm=False
+        )
+        answers = [list(output.outputs[0].token_ids) for output in outputs]
+        return [answer[:-1] if answer and answer[-1] in self.stops else answer for answer in answers]
+
+
+def _rank(adapters: Sequence[Path]) -> int:
+    ranks = {path: max(f.rank for f in read_adapter(path).factors.values()) for path in adapters}
+    widest = max(ranks, key=lambda path: ranks[path])
+    if ranks[widest] > RANKS[-1]:
+        raise ModelError(
+            f"adapter {str(widest)!r} has rank {ranks[widest]}, and vLLM takes at most {RANKS[-1]}. Use "
+            "generation.backend 'transformers', or merge by svd to a smaller rank."
+        )
+    return next(rank for rank in RANKS if rank >= ranks[widest])

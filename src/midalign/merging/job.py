@@ -1,0 +1,123 @@
+"""Merge weights tuned on dev data, and the whole job of `midalign merge`.
+
+Tuning loads the base once and writes nothing: both adapters are live on one model, only their scales change between
+candidates, and their exact weighted sum is folded into the weights, so that a candidate costs what a plain model does.
+The chosen weights are exported once.
+
+1. `tune_weights` runs the recipe's search (`midalign.merging.search`) over one of two objectives:
+2. *score*: the main metric of greedy answers to the dev items;
+3. *loss*: the mean cross-entropy of the gold answers' tokens, for which nothing is generated.
+4. `MergeJob` tunes if asked, merges, and exports the adapter or the base weights with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from midalign.errors import RunError
+from midalign.files import check_target, write_json
+from midalign.functional.lora import Weight
+from midalign.merging.export import MERGE_FILE as RECORD
+from midalign.merging.export import export_merged_base, merge_adapters
+from midalign.merging.tune import tune_weights
+from midalign.models.loading import load_model, load_tokenizer
+from midalign.progress import Progress
+from midalign.recipe.data import data_paths, read_task_data
+from midalign.recipe.sections import Recipe
+from midalign.runs import Run
+
+logger = logging.getLogger(__name__)
+
+MERGE_FILE = "merge.json"
+ADAPTER, MODEL = "adapter", "model"
+
+
+@dataclass(frozen=True)
+class MergeJob:
+    """What one `midalign merge` is to do.
+
+    Attributes:
+        base: Hub name or folder of the base model.
+        adapters: Folder of each adapter, by name.
+        weights: Weight of each adapter, a number or one per band of layers; None where they are tuned.
+        recipe: The recipe whose dev data they are tuned on; None where they are given.
+        method: A key of `midalign.functional.lora.METHODS`.
+        rank: Rank to truncate to; None for the method's own.
+        dtype: What the base is loaded in, and a merged base is written in.
+        export: ``adapter``, or ``base`` for the base weights with the adapter merged into them as well.
+        trust_remote_code: Let code from the model's repository run here.
+
+    Raises:
+        RunError: Not exactly one of weights and recipe is given, or tuning has other adapters than its two.
+    """
+
+    base: str
+    adapters: dict[str, str]
+    weights: Mapping[str, Weight] | None = None
+    recipe: Recipe | None = None
+    method: str = "sum"
+    rank: int | None = None
+    dtype: str = "auto"
+    export: str = "adapter"
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.weights is None) == (self.recipe is None):
+            raise RunError(
+                "give either --weights task=1.0,alignment=0.5 or --tune RECIPE, so that it is clear which count"
+            )
+        if self.recipe is not None and set(self.adapters) != {"task", "alignment"}:
+            raise RunError(
+                f"--tune needs the adapters task=PATH and alignment=PATH; got {', '.join(self.adapters) or 'none'}"
+            )
+
+    def start(self, out: Path) -> Run:
+        """The run folder, told apart by everything that decides the result.
+
+        Raises:
+            RunError: It holds another run.
+        """
+        inputs = {name: getattr(self, name) for name in ("base", "adapters", "weights", "method", "dtype", "export")}
+        data: list[str | Path] = [*self.adapters.values()]
+        if self.rank is not None:
+            inputs["rank"] = self.rank
+        if self.recipe is not None:
+            inputs["tune"] = self.recipe.as_dict()
+            data += data_paths(self.recipe)
+        return Run(out, "merge", inputs, data)
+
+    def finish(self, run: Run, progress: Progress | None = None) -> Mapping[str, Weight]:
+        """Tune, merge and export into the run's folder; returns the weights.
+
+        Raises:
+            UserError: Something the user named does not exist, does not fit, or cannot be written.
+        """
+        options = {} if self.rank is None else {"rank": self.rank}
+        results = (ADAPTER, MODEL) if self.export == "base" else (ADAPTER,)
+        if (run.out / ADAPTER / RECORD).exists():  # of a call that was killed before it could say so
+            for name in results:
+                shutil.rmtree(run.out / name, ignore_errors=True)
+        for name in results:  # anything else there is the user's
+            check_target(run.out / name)
+        dev = read_task_data(self.recipe).dev if self.recipe is not None else []
+        tokenizer = load_tokenizer(self.base, trust_remote_code=self.trust_remote_code)
+        model = load_model(self.base, dtype=self.dtype, trust_remote_code=self.trust_remote_code)
+        paths = {name: Path(path) for name, path in self.adapters.items()}
+        tuned: dict[str, Any] = {}
+        if self.recipe is not None:
+            with run.timed("tune"):
+                tuned = tune_weights(model, tokenizer, paths, self.recipe, dev, progress=progress)
+        chosen: Mapping[str, Weight] = tuned["chosen"] if tuned else self.weights or {}
+        with run.timed("merge"):
+            done = merge_adapters(paths, chosen, self.method, out=run.out / ADAPTER, base_model=model, **options)
+            if self.export == "base":
+                export_merged_base(model, run.out / ADAPTER, out=run.out / MODEL)
+                tokenizer.save_pretrained(run.out / MODEL)
+        write_json(run.out / MERGE_FILE, tuned | {"method": self.method, "export": self.export, "merge": asdict(done)})
+        run.finish()
+        return chosen

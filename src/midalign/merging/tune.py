@@ -1,0 +1,229 @@
+"""Merge weights tuned on dev data."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from midalign.data.prompt_tokens import IGNORED, training_rows
+from midalign.errors import DataError
+from midalign.evaluation.score import MAIN_METRIC, strata_of
+from midalign.functional.statistics import FloatArray, paired_result, percentiles, resample_sums
+from midalign.generation.generate import generate
+from midalign.merging.folding import Folded
+from midalign.merging.live_adapters import LiveAdapters
+from midalign.merging.search import (
+    Memo,
+    Outcome,
+    Weights,
+    choose,
+    clearly_worse,
+    coordinate,
+    golden,
+    golden_evaluations,
+    grid,
+)
+from midalign.metrics.scoring import mean_over
+from midalign.models.hidden import unwrap
+from midalign.progress import Progress
+from midalign.recipe.sections import MergeSection, Recipe
+from midalign.records import TaskExample
+
+logger = logging.getLogger(__name__)
+
+LOSS = "loss"
+
+
+def tune_weights(
+    model: Any,
+    tokenizer: Any,
+    adapters: Mapping[str, Path],
+    recipe: Recipe,
+    dev: Sequence[TaskExample],
+    *,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Search the merge weights of the recipe's ``merge:`` section on dev data.
+
+    Args:
+        model: The base model, loaded once for all candidates; as it was afterwards.
+        tokenizer: Its tokenizer.
+        adapters: Folders of the adapters ``task`` and ``alignment``.
+        recipe: Gives the search, the objective, and the settings of prompts, generation and bootstrap.
+        dev: Dev examples; never the test set.
+        progress: Called with a description, the number of finished candidates, and how many are expected.
+
+    Returns:
+        ``metric`` (of the objective: the task's main metric, or ``loss`` in nats a token, which is better where it
+        is lower), ``objective``, ``search``, ``n``; ``table`` with one row per candidate in the order tried:
+        ``weights``, ``score`` with the 95 % bootstrap interval ``low`` to ``high``, ``difference`` (score less that of
+        the best) with its paired interval ``difference_low`` to ``difference_high``, and ``worse``, whether it is
+        clearly worse than the best (`midalign.merging.search.clearly_worse`); ``evaluations``, the rows of the table;
+        ``chosen``, the weights of the best, among equals the least alignment; ``flat``: no candidate is clearly worse.
+
+    Raises:
+        DataError: There are no dev items, or one does not fit into the model's window.
+        ModelError: An adapter is refused, or there are more bands than the model has blocks.
+    """
+    if not dev:
+        raise DataError("there are no dev items to tune merge weights on; check task.dev_split and task.limit_dev")
+    sign = -1.0 if recipe.merge.objective == "loss" else 1.0
+    measure = _loss_of if recipe.merge.objective == "loss" else _score_of
+    metric = LOSS if recipe.merge.objective == "loss" else MAIN_METRIC[recipe.task.name]
+    expected = _expected(recipe.merge)
+    with LiveAdapters(model, adapters) as live, Folded(live.model) as folded:
+        outcome_of = measure(live.model, tokenizer, dev, recipe)
+
+        def evaluate(weights: Weights) -> Outcome:
+            live.set_weights(weights)
+            folded.refresh()
+            value, draws = outcome_of()
+            logger.info("task %s, alignment %s: %s %.4f on dev", weights["task"], weights["alignment"], metric, value)
+            done = len(memo.outcomes) + 1
+            if progress is not None:
+                progress("tuning weights", done, max(done, expected))
+            return Outcome(weights, sign * value, sign * draws)
+
+        memo = Memo(evaluate)
+        _search(memo, recipe.merge)
+    if progress is not None and len(memo.outcomes) < expected:
+        progress("tuning weights", expected, expected)
+    best = choose(memo.outcomes)
+    table = _table(memo.outcomes, best, sign)
+    return {
+        "metric": metric,
+        "objective": recipe.merge.objective,
+        "search": recipe.merge.search,
+        "n": len(dev),
+        "table": table,
+        "evaluations": len(table),
+        "chosen": best.weights,
+        "flat": not any(row["worse"] for row in table),
+    }
+
+
+def answer_losses(model: Any, rows: Sequence[Mapping[str, list[int]]], batch_tokens: int = 8192) -> FloatArray:
+    """Cross-entropy of every answer: ``(items, 2)``, nats summed over its tokens, and how many tokens it has.
+
+    Args:
+        model: A causal language model, plain or with adapters.
+        rows: ``input_ids`` and ``labels``, as `midalign.data.prompt_tokens.training_rows` gives them; a token whose
+            label is ignored counts nothing.
+        batch_tokens: Padded tokens of a batch. Rows are padded on the right, and the padding is masked.
+    """
+    inner = unwrap(model)
+    device = next(model.parameters()).device
+    keeps = "logits_to_keep" in inspect.signature(inner.forward).parameters
+    found = np.zeros((len(rows), 2))
+    order = sorted(range(len(rows)), key=lambda index: -len(rows[index]["input_ids"]))  # little padding
+    while order:
+        width = len(rows[order[0]]["input_ids"])
+        size = max(1, batch_tokens // width)
+        batch, order = order[:size], order[size:]
+        ids = torch.zeros(len(batch), width, dtype=torch.long)
+        mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
+        for number, index in enumerate(batch):
+            length = len(rows[index]["input_ids"])
+            ids[number, :length] = torch.tensor(rows[index]["input_ids"])
+            labels[number, :length] = torch.tensor(rows[index]["labels"])
+            mask[number, :length] = 1
+        labels[:, 0] = IGNORED  # nothing comes before the first token
+        first = int((labels != IGNORED).any(0).nonzero().min())
+        # The prompts, longest by far, need no logits: a row of them is as wide as the vocabulary.
+        options = {"logits_to_keep": width - first + 1} if keeps else {}
+        with torch.inference_mode():
+            logits = inner(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False, **options).logits
+            losses = torch.nn.functional.cross_entropy(
+                logits[:, -(width - first + 1) : -1].float().transpose(1, 2),
+                labels[:, first:].to(device),
+                ignore_index=IGNORED,
+                reduction="none",
+            )
+        found[batch, 0] = losses.double().sum(1).cpu().numpy()
+        found[batch, 1] = (labels != IGNORED).sum(1).numpy()
+    return found
+
+
+def _search(memo: Memo, section: MergeSection) -> None:
+    values = section.alignment_weights
+    if section.search == "grid":
+        grid(memo, section.task_weights, values)
+    elif section.search == "golden":
+        golden(memo, section.task_weights[0], min(values), max(values), section.tolerance)
+    else:
+        coordinate(memo, section.task_weights, values, section.bands)
+
+
+def _expected(section: MergeSection) -> int:
+    """How many candidates will be tried; for coordinate search, in its first round."""
+    values = section.alignment_weights
+    if section.search == "grid":
+        return len(set(section.task_weights)) * len(set(values))
+    if section.search == "golden":
+        return golden_evaluations(min(values), max(values), section.tolerance)
+    axes = 1 if section.bands == 1 else 1 + section.bands
+    return axes * (len(set(values)) - 1) + len(set(section.task_weights))
+
+
+def _table(outcomes: Sequence[Outcome], best: Outcome, sign: float) -> list[dict[str, Any]]:
+    rows = []
+    for outcome, worse in zip(outcomes, clearly_worse(outcomes, best), strict=True):
+        low, high = percentiles(sign * outcome.draws)
+        against = paired_result(sign * best.value, sign * outcome.value, sign * best.draws, sign * outcome.draws)
+        rows.append(
+            {"weights": outcome.weights, "score": against.b, "low": low, "high": high}
+            | {"difference": against.difference, "difference_low": against.low, "difference_high": against.high}
+            | {"worse": worse}
+        )
+    return rows
+
+
+def _score_of(
+    model: Any, tokenizer: Any, dev: Sequence[TaskExample], recipe: Recipe
+) -> Callable[[], tuple[float, FloatArray]]:
+    """Gives the task's main metric of the model as it is then, with its resampled values."""
+
+    def measure() -> tuple[float, FloatArray]:
+        predictions = generate(
+            model,
+            tokenizer,
+            dev,
+            max_new_tokens=recipe.generation.max_new_tokens,
+            batch_tokens=recipe.generation.batch_tokens,
+            completion_style=recipe.evaluation.completion_style,
+            system=recipe.task.system,
+            constrained=recipe.generation.constrained,
+        )
+        strata = strata_of(dev, predictions, recipe.evaluation.completion_style)
+        name = MAIN_METRIC[recipe.task.name]
+        sums = [resample_sums(stratum.stats, recipe.evaluation.resamples, recipe.seed) for stratum in strata]
+        draws = [stratum.measure(name).of_sums(drawn) for stratum, drawn in zip(strata, sums, strict=True)]
+        return float(np.mean([s.value(name) for s in strata])), mean_over(strata, draws, recipe.seed)
+
+    return measure
+
+
+def _loss_of(
+    model: Any, tokenizer: Any, dev: Sequence[TaskExample], recipe: Recipe
+) -> Callable[[], tuple[float, FloatArray]]:
+    """Gives the mean loss of the model as it is then over all answer tokens, with its resampled values."""
+    rows = training_rows(
+        dev,
+        tokenizer,
+        completion_style=recipe.evaluation.completion_style,
+        system=recipe.task.system,
+        max_length=getattr(unwrap(model).config.get_text_config(), "max_position_embeddings", None),
+    )
+
+    def measure() -> tuple[float, FloatArray]:
+        found = answer_losses(model, rows, recipe.generation.batch_tokens)
+        sums, whole = resample_sums(found, recipe.evaluation.resamples, recipe.seed), found.sum(axis=0)
+        return float(whole[0] / whole[1]), sums[:, 0] / sums[:, 1]
+
+    return measure

@@ -1,0 +1,83 @@
+"""A callback for any transformers Trainer that watches retrieval at chosen layers while a model trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import (
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from midalign.probing.probe import Corpus, probe
+
+
+class ProbeCallback(TrainerCallback):  # type: ignore[misc] # transformers is untyped for mypy
+    """Logs ``retrieval_layer_<k>``, the mean retrieval accuracy of a small parallel corpus, during training.
+
+    It probes at the start of training and at every evaluation, or every so many updates. At an evaluation the value is
+    also among its metrics, as ``eval_retrieval_layer_<k>``, so ``metric_for_best_model`` and early stopping can use it.
+    Add it with ``trainer.add_callback(ProbeCallback(trainer, corpus, layers=[16]))``.
+
+    Args:
+        trainer: The Trainer, through which values reach its log and trackers.
+        corpus: As in `midalign.probing.probe.probe`; a few hundred sentences of a few languages keep it to seconds.
+        layers: Which layers; blocks above the highest are not run.
+        tokenizer: By default the Trainer's ``processing_class``.
+        every: Probe after every so many updates; None: at every evaluation.
+        options: Passed on to `midalign.probing.probe.probe` (``pooling``, ``margin``, ``k``, ``batch_tokens``, ...).
+
+    Raises:
+        ValueError: If ``every`` is less than 1, or there is no tokenizer.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        corpus: Corpus,
+        *,
+        layers: Sequence[int],
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        every: int | None = None,
+        **options: Any,
+    ) -> None:
+        if every is not None and every < 1:
+            raise ValueError(f"every is {every}: write how many updates lie between two probes, 1 or more")
+        self.tokenizer = tokenizer or trainer.processing_class
+        if self.tokenizer is None:
+            raise ValueError("the Trainer has no processing_class, so give ProbeCallback the tokenizer")
+        self.trainer = trainer
+        self.corpus = corpus
+        self.layers = list(layers)
+        self.every = every
+        self.options = options
+
+    def on_train_begin(self, _args: TrainingArguments, state: TrainerState, *_: TrainerControl, **_rest: Any) -> None:
+        """The values that training starts from; not again when it is resumed."""
+        if state.global_step == 0:
+            self.trainer.log(self._probe())
+
+    def on_step_end(self, _args: TrainingArguments, state: TrainerState, *_: TrainerControl, **_rest: Any) -> None:
+        """Probe after every `every` updates."""
+        if self.every is not None and state.global_step % self.every == 0:
+            self.trainer.log(self._probe())
+
+    def on_evaluate(self, *_: Any, metrics: dict[str, float] | None = None, **_rest: Any) -> None:
+        """Probe at an evaluation, and add the values to its metrics."""
+        if self.every is None:
+            values = self._probe()
+            self.trainer.log(dict(values))
+            if metrics is not None:
+                metrics.update({f"eval_{name}": value for name, value in values.items()})
+
+    def _probe(self) -> dict[str, float]:
+        result = probe(self.trainer.model, self.tokenizer, self.corpus, layers=self.layers, **self.options)
+        return {
+            f"retrieval_layer_{layer}": float(value)
+            for layer, value in zip(result.layers, result.accuracy, strict=True)
+        }

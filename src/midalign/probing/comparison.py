@@ -1,0 +1,220 @@
+"""Two questions asked of finished probes: what did training change, and does retrieval predict transfer?
+
+`compare` sets two probes of the same sentences side by side, per layer and per language, with a paired bootstrap over
+sentences. `correlate` sets retrieval accuracy against a downstream score per language, with Pearson's and Spearman's
+coefficients at each layer (the paper's claim is p < 0.01). Both return plain data for JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from midalign.errors import DataError, RunError
+from midalign.files import read_json, write_json
+from midalign.functional.statistics import RESAMPLES, FloatArray, holm, paired_result
+from midalign.languages import canonical
+from midalign.probing.result import ProbeResult
+from midalign.probing.statistics import clean, interval, resampled, shares
+
+COMPARISON_FILE = "comparison.json"
+TRANSFER_FILE = "transfer.json"
+
+# What must be equal for a difference to be one of the models.
+_SAME = ("languages", "n", "data", "margin", "k", "candidates", "pooling")
+
+# Fewer points give a coefficient, but no p-value worth printing: with 3, Spearman's rho is +-1 or +-0.5.
+FEWEST_LANGUAGES = 4
+
+
+def compare(before: ProbeResult, after: ProbeResult, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
+    """What changed from one probe to another: for example before and after alignment.
+
+    Args:
+        before: Probe of the first model.
+        after: Probe of the second model on the same sentences, with the same options. Only layers that both have are
+            compared.
+        resamples: Resamples of the sentences.
+        seed: Of the bootstrap.
+
+    Returns:
+        ``languages``, ``n``, ``best_layer`` (before and after) and ``layers``: for each layer ``before``, ``after``,
+        ``difference``, ``low``, ``high``, ``p_value``, and the same by language and by group of ``after``. Languages
+        have besides ``p_holm``, corrected for the number of languages of that layer.
+
+    Raises:
+        RunError: If the probes are not comparable, or one was read without its hits.
+    """
+    _check_comparable(before, after)
+    languages = after.languages
+    groups = {name: group["languages"] for name, group in after.content["groups"].items()}
+    common = [layer for layer in after.layers if layer in before.layers]
+    tables = []
+    for result in (before, after):
+        rows = [result.layers.index(layer) for layer in common]
+        assert result.hits is not None
+        tables.append(shares(result.hits[rows], languages, groups))
+    means = [table.mean(axis=0) for table in tables]
+    draws = [resampled(table, seed, resamples) for table in tables]
+
+    def test(layer: int, column: int) -> dict[str, float | None]:
+        found = paired_result(
+            means[0][layer, column], means[1][layer, column], draws[0][:, layer, column], draws[1][:, layer, column]
+        )
+        return {
+            "before": clean(found.a), "after": clean(found.b), "difference": clean(found.difference),
+            "low": clean(found.low), "high": clean(found.high), "p_value": clean(found.p_value),
+        }  # fmt: skip
+
+    entries = []
+    for place, layer in enumerate(common):
+        by_language = {language: test(place, 1 + len(groups) + i) for i, language in enumerate(languages)}
+        corrected = holm({language: found["p_value"] or 0.0 for language, found in by_language.items()})
+        for language, found in by_language.items():
+            found["p_holm"] = clean(corrected[language])
+        by_group = {name: test(place, 1 + i) for i, name in enumerate(groups)}
+        entries.append({"layer": layer} | test(place, 0) | {"groups": by_group, "by_language": by_language})
+    return {
+        "languages": languages,
+        "n": after.content["n"],
+        "resamples": resamples,
+        "seed": seed,
+        "groups": after.content["groups"],
+        "best_layer": {"before": before.best_layer, "after": after.best_layer},
+        "layers": entries,
+    }
+
+
+def correlate(
+    result: ProbeResult, transfer_scores: Mapping[str, float], *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Any]:
+    """Does retrieval accuracy predict a downstream score, language by language?
+
+    Args:
+        result: A probe, usually of the base model.
+        transfer_scores: By language (any codes) a downstream score, usually of the fine-tuned model on languages
+            without task data. Languages that were not probed are left out and named in the result.
+        resamples: Resamples of the languages, for the intervals.
+        seed: Of the bootstrap.
+
+    Returns:
+        ``languages``, ``scores``, ``left_out`` and ``layers``: for each layer ``accuracy`` (in the order of
+        ``languages``), ``pearson`` and ``spearman``, each with ``value``, ``p_value`` (two-sided), ``low`` and
+        ``high``. Where all accuracies or all scores are equal there is no correlation, and these are None.
+
+    Raises:
+        DataError: If fewer than four languages have both.
+        LanguageError: If a language code is not known.
+    """
+    scores = {canonical(code, "transfer scores"): float(value) for code, value in transfer_scores.items()}
+    languages = [language for language in result.languages if language in scores]
+    left_out = sorted(set(scores) - set(languages))
+    if len(languages) < FEWEST_LANGUAGES:
+        raise DataError(
+            f"{len(languages)} languages have both a retrieval accuracy and a transfer score ({languages}); a "
+            f"correlation needs {FEWEST_LANGUAGES} or more. Scores are for {sorted(scores)}, the probe for "
+            f"{result.languages}."
+        )
+    downstream = np.array([scores[language] for language in languages])
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(languages), size=(resamples, len(languages)))
+    entries = []
+    for layer in result.layers:
+        accuracy = result.by_language(layer)
+        retrieval = np.array([accuracy[language] for language in languages])
+        entries.append(
+            {
+                "layer": layer,
+                "accuracy": [clean(value) for value in retrieval],
+                "pearson": _coefficient(retrieval, downstream, drawn),
+                "spearman": _coefficient(stats.rankdata(retrieval), stats.rankdata(downstream), drawn, ranks=True),
+            }
+        )
+    return {
+        "languages": languages,
+        "scores": [clean(value) for value in downstream],
+        "left_out": left_out,
+        "resamples": resamples,
+        "seed": seed,
+        "layers": entries,
+    }
+
+
+def write_comparison(before: ProbeResult, after: ProbeResult, folder: Path) -> None:
+    """Write `compare` as ``comparison.json``, beside the ``probe.json`` of `after`.
+
+    Raises:
+        RunError: As `compare`; or if the folder cannot be written to.
+    """
+    write_json(folder / COMPARISON_FILE, compare(before, after))
+
+
+def write_transfer(result: ProbeResult, scores: Path, folder: Path, metric: str | None = None) -> None:
+    """Write `correlate` with the scores of a file as ``transfer.json``, beside the ``probe.json`` of `result`.
+
+    Args:
+        result: A probe.
+        scores: A ``scores.json``, ours or anybody's of its form.
+        folder: Where to write.
+        metric: Which metric of the file; by default its first one.
+
+    Raises:
+        RunError: If the file is missing or damaged.
+        DataError: If the file has no such score by language, or as `correlate`.
+    """
+    content = read_json(scores)
+    entries = content.get("scores", []) if isinstance(content, dict) else []
+    by_language = [entry for entry in entries if isinstance(entry, dict) and entry.get("language")]
+    name = metric or (by_language[0].get("metric") if by_language else None)
+    found = {entry["language"]: float(entry["value"]) for entry in by_language if entry.get("metric") == name}
+    if not found:
+        raise DataError(
+            f"{scores}: no score of metric {name!r} by language; `midalign evaluate` writes a file of the form "
+            '{"scores": [{"metric": "slot_f1", "language": "deu_Latn", "value": 0.61, ...}]}'
+        )
+    write_json(folder / TRANSFER_FILE, {"metric": name} | correlate(result, found))
+
+
+def _coefficient(
+    x: FloatArray, y: FloatArray, drawn: npt.NDArray[np.int64], ranks: bool = False
+) -> dict[str, float | None]:
+    """Pearson's coefficient of two rows of values (Spearman's, of ranks), with p-value and bootstrap interval."""
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return {"value": None, "p_value": None, "low": None, "high": None}
+    found = stats.spearmanr(x, y) if ranks else stats.pearsonr(x, y)
+    a, b = x[drawn], y[drawn]
+    if ranks:  # ranks within each resample, which has ties that the sample has not
+        a, b = stats.rankdata(a, axis=1), stats.rankdata(b, axis=1)
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    norms = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    defined = norms > 1e-12  # a resample of one language many times has no correlation
+    low, high = interval((a * b).sum(axis=1)[defined] / norms[defined]) if defined.any() else (None, None)
+    return {"value": clean(found.statistic), "p_value": _p_value(found.pvalue), "low": low, "high": high}
+
+
+def _p_value(value: float) -> float | None:
+    """Three significant digits: six decimals would print a p of 1e-9 as 0."""
+    return float(f"{value:.3g}") if np.isfinite(value) else None
+
+
+def _check_comparable(before: ProbeResult, after: ProbeResult) -> None:
+    different = [name for name in _SAME if before.content.get(name) != after.content.get(name)]
+    if different:
+        name = different[0]
+        raise RunError(
+            f"the two probes differ in {', '.join(different)} ({name}: {before.content.get(name)!r} and "
+            f"{after.content.get(name)!r}), so their difference would not be one of the models. Probe both with the "
+            "same data and options."
+        )
+    if before.hits is None or after.hits is None:
+        raise RunError(
+            "a probe was read without hits.safetensors, which holds what each sentence retrieved; keep it beside "
+            "probe.json, or probe again"
+        )
+    if not set(before.layers) & set(after.layers):
+        raise RunError(f"the two probes have no layer in common: {before.layers} and {after.layers}")

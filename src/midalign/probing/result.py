@@ -1,0 +1,107 @@
+"""`ProbeResult`: what ``probe.json`` and its side file hold, to be read, asked and written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from midalign.errors import ModelError, RunError
+from midalign.files import read_json, write_atomically, write_json
+from midalign.functional.statistics import FloatArray
+from midalign.probing.statistics import HitArray
+
+HITS_FILE = "hits.safetensors"
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """The result of a probe.
+
+    Attributes:
+        content: What ``probe.json`` holds; docs/probe.md describes every key.
+        hits: ``(layers, N, n)``: in how many of its 2 (N - 1) directions each language's sentences hit. None where it
+            was read without its side file; comparing two probes needs it.
+    """
+
+    content: dict[str, Any]
+    hits: HitArray | None = None
+
+    @property
+    def languages(self) -> list[str]:
+        """Canonical codes, in the order of the matrices."""
+        return list(self.content["languages"])
+
+    @property
+    def layers(self) -> list[int]:
+        """Numbers of the probed layers; 0 is the embeddings."""
+        return [entry["layer"] for entry in self.content["layers"]]
+
+    @property
+    def best_layer(self) -> int:
+        """The layer with the highest mean accuracy (the lowest of equals)."""
+        return int(self.content["best_layer"])
+
+    @property
+    def accuracy(self) -> FloatArray:
+        """Mean accuracy over all directions of each layer, ``(layers,)``, fractions."""
+        return np.array([entry["accuracy"] for entry in self.content["layers"]], dtype=np.float64)
+
+    def matrix(self, layer: int) -> FloatArray:
+        """Accuracy of each direction at one layer, ``(N, N)``: row = query, column = searched; NaN on the diagonal.
+
+        Raises:
+            ModelError: If the layer was not probed.
+        """
+        return np.array(self._entry(layer)["matrix"], dtype=np.float64)
+
+    def by_language(self, layer: int) -> dict[str, float]:
+        """Mean accuracy over the directions from and into each language, at one layer."""
+        matrix = self.matrix(layer)
+        means = (np.nanmean(matrix, axis=0) + np.nanmean(matrix, axis=1)) / 2
+        return dict(zip(self.languages, means.tolist(), strict=True))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of ``probe.json``."""
+        return self.content
+
+    def write(self, folder: Path) -> None:
+        """Write ``probe.json`` and, beside it, ``hits.safetensors``.
+
+        Raises:
+            RunError: If the disk is full or the folder cannot be written to.
+        """
+        if self.hits is not None:
+            write_atomically(folder / HITS_FILE, save({"hits": self.hits}, metadata={"data": self.content["data"]}))
+        write_json(folder / "probe.json", self.content)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> ProbeResult:
+        """Read ``probe.json`` (or the folder it lies in), and its hits where they lie beside it.
+
+        Raises:
+            RunError: If it is missing, damaged, or no probe.
+        """
+        file = Path(path) / "probe.json" if Path(path).is_dir() else Path(path)
+        content = read_json(file)
+        if not isinstance(content, dict) or not {"languages", "layers", "best_layer"} <= content.keys():
+            raise RunError(f"{str(file)!r} is not the result of a probe; give the probe.json of `midalign probe`")
+        side = file.parent / HITS_FILE
+        try:
+            found = load_file(side)["hits"] if side.exists() else None
+        except (OSError, SafetensorError, KeyError) as fault:
+            raise RunError(f"{str(side)!r} is damaged ({fault}); delete it and probe again") from fault
+        expected = (len(content["layers"]), len(content["languages"]), content["n"])
+        if found is not None and found.shape != expected:
+            raise RunError(f"{str(side)!r} belongs to another probe than {file.name}: {found.shape}, not {expected}")
+        return cls(content, found)
+
+    def _entry(self, layer: int) -> dict[str, Any]:
+        if layer not in self.layers:
+            raise ModelError(f"layer {layer} was not probed; there are {self.layers}")
+        entry: dict[str, Any] = self.content["layers"][self.layers.index(layer)]
+        return entry

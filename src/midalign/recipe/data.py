@@ -1,0 +1,249 @@
+"""The data that a recipe names, read and split: task examples per split, pairs to train and to hold out."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from midalign.data.parallel.corpus import ENGLISH, ParallelCorpus, ParallelFormat, read_parallel
+from midalign.data.parallel.sentences import chunked, sentences
+from midalign.data.tasks.read import SPLITS, TaskFormat, read_task, translation_examples
+from midalign.errors import DataError
+from midalign.recipe.sections import Recipe
+from midalign.records import ParallelPair, TaskExample, TaskName
+
+logger = logging.getLogger(__name__)
+
+
+class TaskData(NamedTuple):
+    """Task examples of the three splits; `train` is in the supervised languages only."""
+
+    train: list[TaskExample]
+    dev: list[TaskExample]
+    test: list[TaskExample]
+
+
+class PairData(NamedTuple):
+    """Parallel pairs to train on, and pairs never trained on, for the alignment metrics."""
+
+    train: list[ParallelPair]
+    held_out: list[ParallelPair]
+
+
+def read_task_data(recipe: Recipe) -> TaskData:
+    """Read the task data of a recipe.
+
+    Where dev and train are the same split of the data, items are dealt to one or the other by the hash of their number
+    in their file, so that the translations of one sentence land on the same side in every language.
+
+    Training items whose text is also a dev or test text of the same language are left out, and dev items whose text is
+    a test text; counted and logged.
+
+    Raises:
+        UserError: From the reader; or if a split comes out without any item of a language that needs some.
+    """
+    languages = recipe.languages
+    task = recipe.task
+    train = _read_split(recipe, task.train_split, languages.supervised)
+    dev = _read_split(
+        recipe,
+        task.dev_split,
+        languages.supervised + (languages.aligned if task.dev_languages == "supervised_and_aligned" else ()),
+    )
+    if _split_name(task.dev_split) == _split_name(task.train_split):
+        train = [example for example in train if not _held_out(example.id, task.dev_share)]
+        dev = [example for example in dev if _held_out(example.id, task.dev_share)]
+    test = _read_split(recipe, task.test_split, languages.all)
+    dev = _without(dev, test, "dev_split", "test_split")
+    train = _without(train, [*dev, *test], "train_split", "dev_split and task.test_split")
+    data = TaskData(limited(train, task.limit_train), limited(dev, task.limit_dev), limited(test, task.limit_test))
+    for name, wanted in (("train", languages.supervised), ("dev", languages.supervised), ("test", languages.all)):
+        present = {role_language(example) for example in getattr(data, name)}
+        pivot = {ENGLISH} if task.name == "translation" else set()
+        if absent := [code for code in wanted if code not in present | pivot]:
+            raise DataError(
+                f"{task.data}: no {name} item is left in {', '.join(absent)} (task.{name}_split = "
+                f"{getattr(task, f'{name}_split')!r}). Every such language needs some: check the files and the split, "
+                "or take the language out of languages."
+            )
+    return data
+
+
+def role_language(example: TaskExample) -> str:
+    """The language whose role counts: that of the text, or for a translation the side that is not English."""
+    if example.task == "translation" and example.language == ENGLISH:
+        return example.target_language
+    return example.language
+
+
+def read_pair_data(recipe: Recipe, evaluated: Iterable[str] = ()) -> PairData:
+    """Read the pairs of a recipe and hold some out per language pair, at most a fifth of them.
+
+    A pair that shares a text with a held-out pair, or with the evaluation data, is left out of training, counted and
+    logged; so is, with ``parallel.chunks: sentences``, a chunk that shares a sentence with them.
+
+    Args:
+        recipe: The recipe.
+        evaluated: Texts that the model is evaluated on: of the dev and test items, of the probe.
+
+    Raises:
+        UserError: From the reader; or if no pair of two languages is left to train on.
+    """
+    section = recipe.parallel
+    languages = tuple(dict.fromkeys((ENGLISH, *recipe.languages.aligned)))
+    if len(languages) < 2:
+        return PairData([], [])
+    corpus = read_parallel(section.data, format=section.format, languages=languages, split=section.split)
+    grouped: dict[tuple[str, str], list[ParallelPair]] = defaultdict(list)
+    for pair in corpus.pairs(languages, directions=section.directions):
+        grouped[pair.source_language, pair.target_language].append(pair)
+    train, held_out = [], []
+    for pairs in grouped.values():
+        ordered = sorted(pairs, key=lambda pair: _hash(pair.id))
+        aside = min(section.held_out, len(ordered) // 5)
+        held_out += ordered[:aside]
+        train += ordered[aside:][: section.limit_per_language]
+    texts = {text for pair in held_out for text in (pair.source, pair.target)} | set(evaluated)
+    kept = _sharing_none_of(texts, train)
+    if section.chunks == "sentences":
+        texts |= {sentence for text in texts for sentence in sentences(text)}
+        kept, held_out = _sharing_none_of(texts, chunked(kept)), chunked(held_out)
+    if not kept:
+        raise DataError(
+            f"{section.data}: every pair shares a text with a held-out pair or with the evaluation data (task or "
+            "probe), so nothing is left to align on. Probe on another corpus, or on another part of it."
+        )
+    left = {(pair.source_language, pair.target_language) for pair in kept}
+    if lost := [f"{source} and {target}" for source, target in grouped if (source, target) not in left]:
+        raise DataError(
+            f"{section.data}: every pair of {', '.join(lost)} shares a text with a held-out pair or with the "
+            "evaluation data (task or probe), and would silently not be aligned. Give more pairs, lower "
+            "parallel.held_out, or take the language out of languages.aligned."
+        )
+    return PairData(kept, held_out)
+
+
+def evaluation_texts(task: TaskData, probe: ParallelCorpus | None = None) -> set[str]:
+    """Every text of the dev and test items, their reference translations, and of the probe corpus."""
+    items = [*task.dev, *task.test]
+    texts = {text for item in items for text in (item.text, item.reference) if text}
+    return texts | {text for row in (probe.rows if probe else ()) for text in row.texts.values()}
+
+
+def read_probe_corpus(recipe: Recipe) -> ParallelCorpus:
+    """Read the corpus that a recipe probes on."""
+    section = recipe.probe
+    return read_parallel(
+        section.data,
+        format=section.format,
+        languages=section.languages,
+        split=section.split,
+        limit=section.limit,
+    )
+
+
+def data_paths(recipe: Recipe) -> list[str]:
+    """The local files and folders that a recipe reads, the model among them, for the hashes in the manifest."""
+    named = (recipe.model.path, recipe.task.data, recipe.parallel.data, recipe.probe.data)
+    return [path for path in named if Path(path).exists()]
+
+
+def read_examples(
+    task: TaskName,
+    data: str | Path,
+    *,
+    format: str = "auto",  # noqa: A002 - the word that recipes use
+    languages: Sequence[str] | None = None,
+    split: str = "test",
+) -> list[TaskExample]:
+    """Examples of one split of a task; for translation a parallel corpus, English into each other language.
+
+    A parallel corpus without splits of its own may have a folder for each: ``<data>/train``, ``<data>/test``, ...
+    The ids of translations are ``<target language>:<index>`` where one English sentence has several targets.
+
+    Raises:
+        UserError: From the reader.
+    """
+    if task != "translation":
+        chosen = None if languages is None else list(dict.fromkeys(languages))
+        return read_task(data, task=task, format=cast("TaskFormat", format), languages=chosen, split=split)
+    wanted = None if languages is None else list(dict.fromkeys((ENGLISH, *languages)))
+    folder = next((Path(data) / name for name in (split, *SPLITS.get(split, ())) if (Path(data) / name).is_dir()), None)
+    kind = cast("ParallelFormat", format)
+    if folder is not None:
+        corpus = read_parallel(folder, format=kind, languages=wanted)
+    else:
+        corpus = read_parallel(data, format=kind, languages=wanted, split=split)
+    pairs = corpus.pairs(wanted)
+    if len({pair.id for pair in pairs}) < len(pairs):
+        pairs = [replace(pair, id=f"{pair.target_language}:{pair.id.rpartition(':')[2]}") for pair in pairs]
+    return translation_examples(pairs)
+
+
+def _read_split(recipe: Recipe, split: str, languages: Sequence[str]) -> list[TaskExample]:
+    task = recipe.task
+    return read_examples(task.name, task.data, format=task.format, languages=languages, split=split)
+
+
+def limited(examples: Iterable[TaskExample], limit: int | None) -> list[TaskExample]:
+    """The first `limit` examples of each language (that of `role_language`), all for None."""
+    counts: dict[str, int] = defaultdict(int)
+    kept = []
+    for example in examples:
+        language = role_language(example)
+        counts[language] += 1
+        if limit is None or counts[language] <= limit:
+            kept.append(example)
+    return kept
+
+
+def _without(
+    examples: list[TaskExample], unseen: Iterable[TaskExample], split: str, unseen_split: str
+) -> list[TaskExample]:
+    """The examples whose text is no text of `unseen` in the same language; the others are counted and logged."""
+    texts = {(example.language, example.text) for example in unseen}
+    kept = [example for example in examples if (example.language, example.text) not in texts]
+    if len(kept) < len(examples):
+        logger.warning(
+            "left out %d of %d items of task.%s whose text is in task.%s as well",
+            len(examples) - len(kept),
+            len(examples),
+            split,
+            unseen_split,
+        )
+    if examples and not kept:
+        raise DataError(
+            f"every item of task.{split} is in task.{unseen_split} as well, so that scores would be of items already "
+            "seen. Give another split."
+        )
+    return kept
+
+
+def _sharing_none_of(texts: set[str], pairs: list[ParallelPair]) -> list[ParallelPair]:
+    """The pairs neither side of which is one of `texts`; the others are counted and logged."""
+    kept = [pair for pair in pairs if pair.source not in texts and pair.target not in texts]
+    if len(kept) < len(pairs):
+        logger.warning(
+            "left out %d of %d training pairs that share a text with a held-out pair or the evaluation data",
+            len(pairs) - len(kept),
+            len(pairs),
+        )
+    return kept
+
+
+def _split_name(split: str) -> str:
+    """Our name of a split, whatever the corpus calls it."""
+    return next((name for name, aliases in SPLITS.items() if split in aliases), split)
+
+
+def _held_out(item_id: str, share: float) -> bool:
+    return _hash(item_id.rpartition(":")[2]) % 10_000 < share * 10_000
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

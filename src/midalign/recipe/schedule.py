@@ -1,0 +1,83 @@
+"""The schedule: which objective each optimiser update trains."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, cast
+
+Objective = Literal["task", "align"]
+
+
+NAMED_SCHEDULES: dict[str, tuple[Objective, ...]] = {
+    "update": ("task", "align"),
+    "micro_batch": ("task", "align"),
+    "task": ("task",),
+    "align": ("align",),
+}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The order of the objectives.
+
+    Attributes:
+        pattern: Objectives, repeated for ever.
+        per_micro_batch: Whether one step of the pattern is a micro-batch (the reference implementation's mixing, in
+            which an accumulation window holds both objectives) rather than an optimiser update (the paper's text).
+        warmup: Number of updates at the start that are task updates whatever the pattern says.
+        most_alignment: After so many alignment steps of the pattern, all that follows is the task; None for no bound.
+            Without effect on a pattern that has no task.
+    """
+
+    pattern: tuple[Objective, ...] = NAMED_SCHEDULES["update"]
+    per_micro_batch: bool = False
+    warmup: int = 0
+    most_alignment: int | None = None
+
+    @classmethod
+    def parse(cls, text: str, warmup: int = 0, most_alignment: int | None = None) -> Schedule:
+        """Read ``update``, ``micro_batch``, ``task``, ``align``, or a pattern such as ``task:3,align:1``.
+
+        Raises:
+            ValueError: If the text is none of these.
+        """
+        if text in NAMED_SCHEDULES:
+            return cls(NAMED_SCHEDULES[text], text == "micro_batch", warmup, most_alignment)
+        pattern: list[Objective] = []
+        for part in text.split(","):
+            match = re.fullmatch(r"\s*(task|align)\s*:\s*([1-9]\d*)\s*", part)
+            if match is None:
+                raise ValueError(
+                    f"unknown schedule {text!r}; write one of {', '.join(NAMED_SCHEDULES)}, or a pattern of "
+                    "objectives and counts such as 'task:3,align:1'"
+                )
+            pattern += [cast("Objective", match[1])] * int(match[2])
+        return cls(tuple(pattern), False, warmup, most_alignment)
+
+    def objective(self, update: int, micro_batch: int = 0, accumulation: int = 1) -> Objective:
+        """The objective of micro-batch `micro_batch` (from 0) within optimiser update `update` (from 0)."""
+        if update < self.warmup and "task" in self.pattern:
+            return "task"
+        step = update - self.warmup if "task" in self.pattern else update
+        if self.per_micro_batch:
+            step = step * accumulation + micro_batch
+        if self.most_alignment is not None and "task" in self.pattern:
+            rounds, rest = divmod(step, len(self.pattern))
+            if rounds * self.pattern.count("align") + self.pattern[:rest].count("align") >= self.most_alignment:
+                return "task"
+        return self.pattern[step % len(self.pattern)]
+
+    def updates_for(self, task_updates: int) -> int:
+        """How many updates hold exactly `task_updates` task updates, and the alignment updates due after the last.
+
+        For ``micro_batch`` every second update counts, since each is half a task update. A schedule without task
+        updates takes as many alignment updates instead.
+        """
+        if "task" not in self.pattern:
+            return task_updates
+        updates = done = 0
+        while done < task_updates or self.objective(updates) == "align":
+            done += self.objective(updates) == "task"
+            updates += 1
+        return updates

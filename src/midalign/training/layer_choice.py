@@ -1,0 +1,63 @@
+"""Choosing the layer to align, for ``alignment.layer: auto``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from midalign.functional.margin import retrieval_accuracy
+from midalign.models.hidden import find_decoder, pooled_states
+from midalign.models.tokens import window
+from midalign.recipe.sections import AlignmentConfig
+from midalign.records import ParallelPair
+from midalign.training.pair_batches import PairCollator, PairDataset
+
+logger = logging.getLogger(__name__)
+
+
+def choose_layer(
+    model: Any, tokenizer: Any, pairs: Sequence[ParallelPair], config: AlignmentConfig, limit: int = 200
+) -> tuple[int, dict[int, float]]:
+    """The layer at which the untrained model retrieves translations best, for ``alignment.layer: auto``.
+
+    Args:
+        model: The base model.
+        tokenizer: Its tokenizer.
+        pairs: Pairs to retrieve among; the first `limit` of each pair of languages count.
+        config: Gives the pooling.
+        limit: See `pairs`.
+
+    Returns:
+        The best layer (the lowest of equals; never 0, which has no block to train) and the accuracy of every layer, by
+        cosine, averaged over both directions and the pairs of languages.
+    """
+    data = PairDataset(pairs, tokenizer, window(model, tokenizer))
+    collate = PairCollator(tokenizer.pad_token_id or 0)
+    device = next(model.parameters()).device
+    depth = find_decoder(model).depth
+    totals = dict.fromkeys(range(depth + 1), 0.0)
+    groups = sorted(set(data.groups))
+    for group in groups:
+        members = [index for index, number in enumerate(data.groups) if number == group][:limit]
+        parts = []
+        for start in range(0, len(members), config.batch_size):
+            batch = collate([data[index] for index in members[start : start + config.batch_size]])
+            batch = {name: tensor.to(device) for name, tensor in batch.items()}
+            pooled = pooled_states(
+                model,
+                batch["input_ids"],
+                batch["attention_mask"],
+                poolings=[config.pooling],
+                special_tokens_mask=batch["special_tokens_mask"],
+            )[config.pooling]
+            parts.append(pooled.reshape(depth + 1, 2, -1, pooled.shape[-1]))
+        sides = torch.cat(parts, dim=2)
+        for layer in totals:
+            found = retrieval_accuracy(sides[layer, 0], sides[layer, 1], margin="cosine", k=1)
+            totals[layer] += sum(found) / 2 / len(groups)
+    best = max(range(1, depth + 1), key=lambda layer: (totals[layer], -layer))
+    logger.info("aligning layer %d: retrieval of the base model is best there (%.3f)", best, totals[best])
+    return best, totals

@@ -1,0 +1,242 @@
+"""The alignment objective on a model: from a batch of pairs to a loss, or straight to gradients.
+
+1. blocks 1 to k, and nothing above, give the states of the aligned layers (`midalign.models.hidden`);
+2. they are pooled to sentence vectors (`midalign.functional.pooling`);
+3. InfoNCE (`midalign.functional.info_nce`) over the batch, or over the batches of all processes (`gather_negatives`).
+
+`cached_backward` trades time for memory: mini-batches are encoded without graph, the loss is taken over all of them,
+and each is encoded again with graph to receive its share of the gradient (Gao et al. 2021, GradCache). Value and
+gradient are those of the plain loss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from midalign.functional.info_nce import info_nce
+from midalign.functional.margin import retrieval_accuracy
+from midalign.functional.pooling import pool
+from midalign.models.hidden import stopped_states
+from midalign.recipe.sections import AlignmentConfig
+from midalign.training.pair_batches import PAIR_KEYS, PairCollator, PairDataset, false_negatives
+
+logger = logging.getLogger(__name__)
+
+Batch = dict[str, torch.Tensor]
+Vectors = dict[int, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class AlignmentObjective:
+    """The loss of a batch of pairs.
+
+    Attributes:
+        config: Temperature, direction, pooling, ...
+        layers: The aligned layers and their weights, which sum to 1.
+        temperature: Gives the temperature on a device, where it is learned; None for ``config.temperature``.
+    """
+
+    config: AlignmentConfig
+    layers: dict[int, float]
+    temperature: Callable[[torch.device], torch.Tensor] | None = None
+
+    @classmethod
+    def for_depth(
+        cls,
+        config: AlignmentConfig,
+        depth: int,
+        temperature: Callable[[torch.device], torch.Tensor] | None = None,
+    ) -> AlignmentObjective:
+        """The objective for a model of `depth` blocks.
+
+        Raises:
+            ModelError: If the model has no such layer.
+        """
+        layers = config.resolve_layers(depth)
+        total = sum(layers.values())
+        return cls(config, {layer: weight / total for layer, weight in layers.items()}, temperature)
+
+    @property
+    def top(self) -> int:
+        """The highest aligned layer, up to which the model has to be run."""
+        return max(self.layers)
+
+    def vectors(self, model: nn.Module, batch: Batch) -> Vectors:
+        """Sentence vectors at each aligned layer, float32: n sources, then n targets.
+
+        Returns:
+            By layer ``(2 n, hidden)``, or ``(2 n, config.subspace)`` where only a subspace is aligned.
+        """
+        states = stopped_states(model, batch["input_ids"], batch["attention_mask"], self.top)
+        mask, special = batch["pooled_mask"], batch["special_tokens_mask"]
+        pooled = {layer: pool(states[layer], mask, self.config.pooling, special) for layer in self.layers}
+        if self.config.subspace is None:
+            return pooled
+        basis = subspace(pooled[self.top].shape[-1], self.config.subspace, pooled[self.top].device)
+        with torch.autocast(basis.device.type, enabled=False):  # which would run this product in half precision
+            return {layer: found @ basis for layer, found in pooled.items()}
+
+    def loss_of(self, vectors: Vectors, pair_keys: torch.Tensor) -> torch.Tensor:
+        """InfoNCE of sentence vectors, averaged over the layers by their weights.
+
+        Args:
+            vectors: As from `vectors`.
+            pair_keys: ``(n, 3)``, see `midalign.training.pair_batches.PairCollator`.
+        """
+        gather = self.config.gather_negatives and dist.is_available() and dist.is_initialized()
+        keys = torch.cat(_gathered(pair_keys)) if gather else pair_keys
+        losses = []
+        for layer, weight in self.layers.items():
+            sides = vectors[layer].chunk(2)
+            source, target = (torch.cat(_gathered(side)) for side in sides) if gather else sides
+            if self.config.centered:
+                source, target = source - source.mean(dim=0), target - target.mean(dim=0)
+            loss = info_nce(
+                source,
+                target,
+                temperature=self.temperature(source.device) if self.temperature else self.config.temperature,
+                direction=self.config.direction,
+                false_negatives=false_negatives(keys),
+            )
+            losses.append(weight * loss)
+        return torch.stack(losses).sum()
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """The loss of one batch; a mean over pairs, so that accumulation averages it."""
+        return self.loss_of(self.vectors(model, batch), batch[PAIR_KEYS])
+
+    def cached_backward(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        backward: Callable[[torch.Tensor], None],
+        scale: float = 1.0,
+        no_sync: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+    ) -> torch.Tensor:
+        """Loss and gradients of a batch, with the memory of ``config.mini_batch_size`` pairs.
+
+        Args:
+            model: The wrapped model, in training mode.
+            batch: A batch of pairs.
+            backward: Backpropagates a scalar, such as ``accelerator.backward``.
+            scale: Multiplies the gradients (1 / accumulation steps).
+            no_sync: Context in which processes do not exchange gradients; entered for all but the last mini-batch.
+
+        Returns:
+            The loss, detached and not scaled.
+        """
+        pieces = list(_pieces(batch, 2 * (self.config.mini_batch_size or len(batch["input_ids"]))))
+        states = []
+        parts: list[Vectors] = []
+        with torch.no_grad():
+            for piece in pieces:
+                states.append(_random_state(piece["input_ids"].device))
+                parts.append(self.vectors(model, piece))
+        leaves = {layer: torch.cat([p[layer] for p in parts]).requires_grad_() for layer in self.layers}
+        loss = self.loss_of(leaves, batch[PAIR_KEYS])
+        (loss * scale).backward()  # type: ignore[no-untyped-call]  # of a learned temperature too
+        gradients = {layer: cast("torch.Tensor", leaf.grad) for layer, leaf in leaves.items()}
+        start = 0
+        for number, (piece, state) in enumerate(zip(pieces, states, strict=True)):
+            end = start + len(piece["input_ids"])
+            last = number == len(pieces) - 1
+            with contextlib.nullcontext() if last else no_sync():
+                with _same_randomness(state, piece["input_ids"].device):  # dropout as in the first encoding
+                    vectors = self.vectors(model, piece)
+                products = [(vectors[layer] * gradients[layer][start:end]).sum() for layer in self.layers]
+                backward(torch.stack(products).sum())
+            start = end
+        return loss.detach()
+
+
+@cache  # a decomposition of that size is not for every batch
+@torch.inference_mode(False)
+def subspace(hidden: int, dimensions: int, device: torch.device) -> torch.Tensor:
+    """An orthonormal float32 basis ``(hidden, dimensions)`` of a random subspace; the same in every process and run.
+
+    The loss sees only what lies in it, so that the rest of the space has no reason to give up what tells a word from
+    its translation. Rotation does not change a cosine: all that is left out is the other dimensions.
+    """
+    normal = torch.randn(hidden, dimensions, generator=torch.Generator().manual_seed(0))
+    basis: torch.Tensor = torch.linalg.qr(normal)[0].to(device)
+    return basis
+
+
+@torch.no_grad()
+def held_out_metrics(
+    objective: AlignmentObjective, model: nn.Module, held_out: PairDataset, collate: PairCollator, device: torch.device
+) -> dict[str, float]:
+    """Alignment loss and retrieval accuracy of held-out pairs.
+
+    Returns:
+        ``alignment_loss``, averaged over pairs, and ``retrieval``: the share of sentences whose nearest (cosine, at the
+        highest aligned layer) is their translation, averaged over both directions and over the pairs of languages.
+    """
+    losses, accuracies, counted = 0.0, [], 0
+    for group in sorted(set(held_out.groups)):
+        members = [index for index, number in enumerate(held_out.groups) if number == group]
+        sources, targets = [], []
+        for start in range(0, len(members), objective.config.batch_size):
+            chosen = members[start : start + objective.config.batch_size]
+            batch = {k: v.to(device) for k, v in collate([held_out[index] for index in chosen]).items()}
+            vectors = objective.vectors(model, batch)
+            losses += objective.loss_of(vectors, batch[PAIR_KEYS]).item() * len(chosen)
+            counted += len(chosen)
+            source, target = vectors[objective.top].chunk(2)
+            sources.append(source)
+            targets.append(target)
+        found = retrieval_accuracy(torch.cat(sources), torch.cat(targets), margin="cosine", k=1)
+        accuracies.append(sum(found) / 2)
+    return {"alignment_loss": losses / counted, "retrieval": sum(accuracies) / len(accuracies)}
+
+
+def _pieces(batch: Batch, rows: int) -> Iterator[Batch]:
+    """Consecutive rows of a batch, without the columns that only pad them."""
+    for start in range(0, len(batch["input_ids"]), rows):
+        mask = batch["attention_mask"][start : start + rows]
+        width = int(mask.sum(dim=1).max())
+        names = ("input_ids", "attention_mask", "special_tokens_mask", "pooled_mask")
+        yield {name: batch[name][start : start + rows, :width] for name in names}
+
+
+def _gathered(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The tensors of all processes, through which gradients flow back to the process they came from."""
+    if tensor.requires_grad:
+        from torch.distributed.nn.functional import all_gather
+
+        return list(all_gather(tensor))  # type: ignore[no-untyped-call]
+    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return parts
+
+
+def _random_state(device: torch.device) -> list[torch.Tensor]:
+    states = [torch.get_rng_state()]
+    return states if device.type == "cpu" else [*states, torch.get_device_module(device).get_rng_state(device)]
+
+
+@contextlib.contextmanager
+def _same_randomness(states: list[torch.Tensor], device: torch.device) -> Iterator[None]:
+    """Within this context random numbers repeat those drawn after `_random_state`; afterwards they go on as before."""
+    now = _random_state(device)
+    _set_random_state(states, device)
+    try:
+        yield
+    finally:
+        _set_random_state(now, device)
+
+
+def _set_random_state(states: list[torch.Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.get_device_module(device).set_rng_state(states[1], device)

@@ -1,0 +1,372 @@
+"""Training one LoRA adapter as a recipe says: the task alone, the task with alignment, or alignment alone.
+
+1. read the data; 2. load the model and build the trainer; 3. go on from the newest whole checkpoint, if there is one;
+4. train; 5. save a plain PEFT adapter and what the training logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from datasets import Dataset
+from peft import LoraConfig, prepare_model_for_kbit_training
+from torch import nn
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+)
+from transformers.pytorch_utils import Conv1D
+from trl import SFTConfig
+from trl.trainer import utils as trl_utils
+
+from midalign.data.prompt_tokens import InTaskPrompt, training_rows
+from midalign.errors import ModelError, RecipeError, RunError, UserError
+from midalign.files import disk_is_full, write_json
+from midalign.models.hidden import find_decoder
+from midalign.models.loading import default_device, load_model, load_tokenizer
+from midalign.progress import Progress
+from midalign.recipe.data import (
+    PairData,
+    TaskData,
+    evaluation_texts,
+    read_pair_data,
+    read_probe_corpus,
+    read_task_data,
+)
+from midalign.recipe.sections import LORA_DEFAULTS, TRAINING_DEFAULTS, Recipe
+from midalign.training.checkpoints import Stopwatch, last_whole_checkpoint, stopped_early_at
+from midalign.training.layer_choice import choose_layer
+from midalign.training.model_card import model_card
+from midalign.training.trainer import AlignmentTrainer
+
+logger = logging.getLogger(__name__)
+
+Objective = Literal["joint", "task", "align"]
+TRAINING_FILE = "training.json"
+ADAPTER = "adapter"
+_CHECKPOINTS = "checkpoints"
+
+
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    objective: Objective = "joint",
+    task_data: TaskData | None = None,
+    pair_data: PairData | None = None,
+    progress: Progress | None = None,
+    begin: Callable[[], None] | None = None,
+) -> dict[str, Any]:
+    """Train one adapter into ``out/adapter``; a run that was interrupted goes on where its last checkpoint is.
+
+    Args:
+        recipe: The recipe.
+        out: Run folder; gets ``adapter/`` and ``training.json``.
+        objective: ``joint`` follows ``alignment.schedule``; ``task`` is the SFT baseline with the same number of task
+            updates; ``align`` trains only the blocks up to the aligned layer, for merging.
+        task_data: The task data, where it is read already.
+        pair_data: The pairs, where they are read already.
+        progress: Called with a description, the number of finished updates, and how many there are; without it the
+            trainer shows its own bar.
+        begin: Called when data, model and recipe are found to fit, before the first update.
+
+    Returns:
+        What ``training.json`` holds: updates, seconds, the aligned layer, and the log.
+
+    Raises:
+        UserError: If data, model and recipe do not fit.
+    """
+    task_data = task_data or read_task_data(recipe)
+    if pair_data is None:
+        never = evaluation_texts(task_data, read_probe_corpus(recipe))
+        pair_data = PairData([], []) if objective == "task" else read_pair_data(recipe, never)
+    tokenizer = load_tokenizer(
+        recipe.model.path, revision=recipe.model.revision, trust_remote_code=recipe.model.trust_remote_code
+    )
+    model = _load(recipe)
+    existed = out.exists()
+    try:
+        trainer = build_trainer(recipe, out, objective, model, tokenizer, task_data, pair_data)
+    except Exception:
+        if not existed:  # the trainer makes its folder before the faults are found
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+    if progress is not None:
+        trainer.remove_callback(ProgressCallback)
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(_Report(progress, objective))
+    trainer.add_callback(Stopwatch())
+    with trainer.accelerator.main_process_first():  # it deletes what is half-written
+        checkpoint = last_whole_checkpoint(out / _CHECKPOINTS)
+    if checkpoint is not None and (end := stopped_early_at(checkpoint)) is not None:
+        trainer.args.max_steps = end
+    if begin is not None:
+        begin()
+    with _explained(out), head_on_completions_only():
+        trainer.train(resume_from_checkpoint=checkpoint)
+        summary = _summary(trainer, objective, task_data, pair_data, checkpoint)
+        _save_adapter(trainer, out / ADAPTER, model_card(recipe, objective, summary))
+    if trainer.args.process_index == 0:
+        write_json(out / TRAINING_FILE, summary)
+        shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
+    return summary
+
+
+def build_trainer(
+    recipe: Recipe,
+    out: Path,
+    objective: Objective,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task_data: TaskData,
+    pair_data: PairData,
+) -> AlignmentTrainer:
+    """The trainer of `train`, ready to run; arguments as there.
+
+    Raises:
+        RecipeError: If trl or peft refuses the arguments of ``training:`` or ``lora:``.
+        UserError: If data, model and recipe do not fit.
+    """
+    alignment = recipe.alignment
+    if objective != "joint":
+        # An adapter trained alone has no other objective to go over to: patience is for the joint one.
+        alignment = alignment.model_copy(update={"schedule": objective, "warmup": 0, "patience": None})
+    if alignment.layer == "auto" and objective != "task":
+        best, _ = choose_layer(model, tokenizer, pair_data.held_out or pair_data.train, alignment)
+        alignment = alignment.model_copy(update={"layer": best})
+    arguments = training_arguments(recipe, out / _CHECKPOINTS)
+    if window := getattr(model.config.get_text_config(), "max_position_embeddings", None):
+        arguments.max_length = min(arguments.max_length or window, window)
+    style, system = recipe.evaluation.completion_style, recipe.task.system
+    rows, dev_rows = (
+        training_rows(split, tokenizer, completion_style=style, system=system, max_length=arguments.max_length)
+        for split in (task_data.train, task_data.dev)
+    )
+    asked = None
+    if alignment.prompt == "task" and objective != "task":
+        asked = InTaskPrompt(tokenizer, recipe.task.name, completion_style=style, system=system)
+    layer = None
+    if objective == "align":
+        layer = max(alignment.resolve_layers(find_decoder(model).depth))
+    patience = recipe.early_stopping_patience
+    try:
+        trainer = AlignmentTrainer(
+            model,
+            args=arguments,
+            train_dataset=Dataset.from_list(rows),
+            eval_dataset=Dataset.from_list(dev_rows),
+            processing_class=tokenizer,
+            peft_config=lora_config(recipe, model, layer),
+            pairs=pair_data.train,
+            held_out_pairs=pair_data.held_out,
+            alignment=alignment,
+            tokenize_pair_side=asked,
+            callbacks=[EarlyStoppingCallback(patience)] if patience else None,
+        )
+    except UserError:
+        raise
+    except ValueError as fault:
+        raise RecipeError(f"training or lora: trl or peft refuses these arguments: {fault}") from fault
+    for parameter in trainer.model.parameters():
+        # trl makes the adapter of a quantised model bfloat16, but peft reads it back from a checkpoint as float32, so
+        # that a resumed run would come to another one; peft's own choice for a new adapter is float32.
+        if parameter.requires_grad and parameter.dtype == torch.bfloat16 and recipe.model.quantization:
+            parameter.data = parameter.data.float()
+    return trainer
+
+
+def _summary(
+    trainer: AlignmentTrainer, objective: Objective, task_data: TaskData, pair_data: PairData, checkpoint: str | None
+) -> dict[str, Any]:
+    """What ``training.json`` holds."""
+    # The Trainer makes its callbacks anew on resume.
+    stopwatch = next(each for each in trainer.callback_handler.callbacks if isinstance(each, Stopwatch))
+    return {
+        "objective": objective,
+        "layer": trainer.objective.top if trainer.objective else None,
+        "stopped_aligning_at": trainer.aligning_until(),
+        "updates": trainer.state.global_step,
+        "task_examples": len(task_data.train) if objective != "align" else 0,
+        "pairs": len(pair_data.train),
+        "seconds": stopwatch.seconds,
+        "resumed_from": checkpoint,
+        "log_history": trainer.state.log_history,
+    }
+
+
+@contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    """Turn what ends a training from outside into an error that says so, and how to go on.
+
+    Raises:
+        RunError: If the disk is full, or another process of the training has ended.
+    """
+    try:
+        yield
+    except Exception as fault:
+        if disk_is_full(fault):
+            raise RunError(
+                f"the disk of {str(out)!r} is full, so a checkpoint or the adapter could not be saved. The checkpoint "
+                "before it is whole: free some space, and the same command goes on from there."
+            ) from fault
+        if _process_is_gone(fault):
+            raise RunError(
+                "another process of this training, or a worker that reads its data, has ended "
+                f"({str(fault).splitlines()[0]}). Was it killed for lack of memory? Its own output says more. The "
+                f"newest whole checkpoint in {str(out)!r} is kept, and the same command goes on from there."
+            ) from fault
+        raise
+
+
+@contextmanager
+def head_on_completions_only() -> Iterator[None]:
+    """Within this context trl's LM head scores no prompt and no padding on a CPU either.
+
+    trl scores the tokens that count where Triton runs, and every position elsewhere, for the sake of compilers that
+    want shapes to stay the same. The loss is the same; on the testbed's model an update takes 0.6 of the time.
+    """
+    known = getattr(trl_utils, "_use_triton", None)
+    if known is None or default_device().type != "cpu":  # another version of trl: only slower
+        yield
+        return
+    trl_utils._use_triton = lambda _device: True
+    try:
+        yield
+    finally:
+        trl_utils._use_triton = known
+
+
+def _process_is_gone(fault: Exception) -> bool:
+    """Whether an exception comes from the loss of another process, as gloo, NCCL, the store or a DataLoader say it."""
+    signs = ("Connection closed by peer", "Connection reset by peer", "DataLoader worker")
+    return isinstance(fault, dist.DistError) or any(sign in str(fault) for sign in signs)
+
+
+class _Report(TrainerCallback):  # type: ignore[misc]
+    """Passes the trainer's progress on."""
+
+    def __init__(self, progress: Progress, objective: str) -> None:
+        self.progress = progress
+        self.objective = objective
+        self.losses: dict[str, float] = {}
+
+    def on_log(self, *_: Any, logs: dict[str, float] | None = None, **__: Any) -> None:
+        self.losses |= {name: logs[name] for name in ("task_loss", "alignment_loss") if logs and name in logs}
+
+    def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        losses = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in self.losses.items())
+        self.progress(f"training ({losses})" if losses else "training", state.global_step, state.max_steps)
+
+
+def training_arguments(recipe: Recipe, checkpoints: Path) -> SFTConfig:
+    """Arguments of trl's trainer: the paper's, then the recipe's.
+
+    Raises:
+        RecipeError: If trl refuses a value.
+    """
+    on_cpu = default_device().type == "cpu" or bool(recipe.training.get("use_cpu"))
+    ours = {
+        "output_dir": str(checkpoints),
+        "seed": recipe.seed,
+        "report_to": "none",
+        "bf16": not on_cpu,
+        "use_cpu": on_cpu,
+        "save_total_limit": 2,
+        "restore_callback_states_from_checkpoint": True,  # a resumed run stops early when the uninterrupted one does
+        # Alignment updates leave the upper blocks without gradient, which DDP must expect.
+        "ddp_find_unused_parameters": True,
+    }
+    if on_cpu:
+        ours["gradient_checkpointing"] = False
+    try:
+        return SFTConfig(**{**ours, **TRAINING_DEFAULTS, **recipe.training})
+    except (ValueError, TypeError) as fault:
+        raise RecipeError(f"training: trl's SFTConfig refuses these arguments: {fault}") from None
+
+
+def lora_config(recipe: Recipe, model: nn.Module, layers: int | None = None) -> LoraConfig:
+    """Configuration of the adapter for peft: the paper's values, then the recipe's.
+
+    Args:
+        recipe: The recipe.
+        model: The model, whose linear layers stand for ``all-linear``.
+        layers: Put adapters on this many blocks only, the lowest.
+
+    Raises:
+        RecipeError: If peft refuses a value.
+    """
+    options = {**LORA_DEFAULTS, **recipe.lora, "task_type": "CAUSAL_LM"}
+    if options["target_modules"] == "all-linear":
+        options["target_modules"] = linear_names(model)
+    if layers is not None:
+        options["layers_to_transform"] = list(range(layers))
+    try:
+        return LoraConfig(**options)
+    except (ValueError, TypeError) as fault:
+        raise RecipeError(f"lora: peft's LoraConfig refuses these arguments: {fault}") from None
+
+
+def linear_names(model: nn.Module) -> list[str]:
+    """Names of the linear layers within a block; on Llama the paper's q, k, v, o, gate, up and down projections."""
+    names = {
+        name.rpartition(".")[2]
+        for block in find_decoder(model).blocks
+        for name, module in block.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+    }
+    return sorted(names)
+
+
+def _load(recipe: Recipe) -> PreTrainedModel:
+    quantized = recipe.model.quantization is not None
+    # The trainer moves it to where it belongs; with FSDP that is nowhere in one piece.
+    model = load_model(**recipe.model.loading, device=None if quantized else "cpu")
+    if not quantized:
+        return model
+    # Whether to checkpoint gradients is said by training.gradient_checkpointing, as for any other model.
+    prepared: PreTrainedModel = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return prepared
+
+
+def _save_adapter(trainer: AlignmentTrainer, target: Path, card: str) -> None:
+    """Save beside the target and move into place, so that an adapter folder is whole or absent.
+
+    Raises:
+        ModelError: If the training ran into numbers that are not finite.
+    """
+    broken = [name for name, p in trainer.model.named_parameters() if p.requires_grad and not torch.isfinite(p).all()]
+    if broken:
+        raise ModelError(
+            f"training ended in numbers that are not finite ({broken[0]} and {len(broken) - 1} more), so no adapter "
+            "was saved. Lower training.learning_rate, or raise alignment.temperature."
+        )
+    temporary = target.with_name(f".{target.name}.part")
+    main, together = trainer.args.process_index == 0, trainer.accelerator.wait_for_everyone
+    if main:
+        shutil.rmtree(temporary, ignore_errors=True)
+    together()
+    try:
+        trainer.save_model(str(temporary))
+        together()
+        if main:
+            (temporary / "training_args.bin").unlink(missing_ok=True)  # a pickle
+            (temporary / "README.md").write_text(card, encoding="utf-8")
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(temporary, target)  # noqa: PTH105
+    except BaseException:
+        if main:
+            shutil.rmtree(temporary, ignore_errors=True)  # on a full disk it would be in the way
+        raise
+    together()

@@ -1,0 +1,130 @@
+"""``midalign evaluate`` from the command line: seeds, a baseline, COMET's segment scores, a limit."""
+
+import functools
+import json
+import sys
+
+import pytest
+
+from midalign.answers.write import completion
+from midalign.cli.main import main
+from midalign.evaluation.comet import write_segments
+from midalign.evaluation.score import compare_runs
+from midalign.metrics.translation import SegmentScores
+from midalign.recipe.data import read_examples
+from midalign.records import Prediction
+
+
+@pytest.fixture
+def evaluate(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    quick = functools.partial(compare_runs, trials=50)  # sacreBLEU's formulas are in plain Python
+    monkeypatch.setattr("midalign.evaluation.score.compare_runs", quick)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["midalign", "evaluate", "--resamples", "100", *arguments])
+        try:
+            main()
+        except SystemExit as ended:
+            return ended.code or 0
+        return 0
+
+    return call
+
+
+@pytest.fixture
+def slots(tmp_path):
+    (tmp_path / "slots").mkdir()
+    for code in ("en", "de"):
+        rows = [f"# text: to x{i}\n1\tto\tcall\tO\n2\tx{i}\tcall\tB-who\n" for i in range(6)]
+        (tmp_path / "slots" / f"{code}.test.conll").write_text("\n".join(rows), encoding="utf-8")
+    return read_examples("slots", tmp_path / "slots", languages=["eng_Latn", "deu_Latn"])
+
+
+@pytest.fixture
+def translation(tmp_path):
+    (tmp_path / "corpus" / "test").mkdir(parents=True)
+    for code, word in {"eng_Latn": "day", "deu_Latn": "tag", "fra_Latn": "jour"}.items():
+        lines = "".join(f"{word} number {i} of the year\n" for i in range(5))
+        (tmp_path / "corpus" / "test" / f"{code}.txt").write_text(lines)
+    return read_examples("translation", tmp_path / "corpus")
+
+
+def write(path, examples, wrong=()):
+    lines = [{"id": e.id, "prediction": "x" if i in wrong else completion(e)} for i, e in enumerate(examples)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return [Prediction(line["id"], "", "", line["prediction"]) for line in lines]
+
+
+def scores_in(folder, name="scores"):
+    return {
+        (row["metric"], row.get("language") or row["group"]): row
+        for row in json.loads((folder / f"{name}.json").read_text())[name]
+    }
+
+
+def test_several_predictions_are_seeds_of_one_system(evaluate, slots, tmp_path, capsys):
+    for seed in range(3):
+        write(tmp_path / f"{seed}.jsonl", slots, wrong=range(seed))
+    files = [word for seed in range(3) for word in ("--predictions", f"{seed}.jsonl")]
+    assert evaluate("--data", "slots", *files, "--out", "out") == 0
+    found = scores_in(tmp_path / "out")["exact_match", "deu_Latn"]
+    assert found["values"] == pytest.approx([1, 5 / 6, 4 / 6])
+    assert (found["value"], found["sd"]) == pytest.approx((5 / 6, 1 / 6))
+    assert "sd of seeds" in capsys.readouterr().out
+    assert evaluate("--data", "slots", "--predictions", "0.jsonl", "--predictions", "0.jsonl", "--out", "o2") == 2
+    assert "names a file twice" in capsys.readouterr().err
+    assert evaluate("--data", "slots", *files, "--baseline", "0.jsonl", "--out", "o3") == 2
+    assert "give one --predictions" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_baseline_is_tested_item_by_item(evaluate, slots, tmp_path):
+    write(tmp_path / "a.jsonl", slots, wrong=range(6))
+    write(tmp_path / "b.jsonl", slots)
+    assert evaluate("--data", "slots", "--predictions", "b.jsonl", "--baseline", "a.jsonl", "--out", "out") == 0
+    found = scores_in(tmp_path / "out", "comparisons")
+    german = found["slot_f1", "deu_Latn"]
+    assert german["difference"] == pytest.approx(1)
+    assert german["p_holm"] == pytest.approx(2 * german["p_randomization"])
+    assert found["slot_f1", "eng_Latn"]["difference"] == 0
+    assert "p_holm" not in found["slot_f1", "all"]
+
+
+def test_a_limit_scores_the_first_items_of_each_language_as_a_limited_run_generated_them(
+    evaluate, slots, tmp_path, capsys
+):
+    first = [e for e in slots if int(e.id.rpartition(":")[2]) < 4]
+    write(tmp_path / "p.jsonl", first)
+    command = ["--data", "slots", "--predictions", "p.jsonl", "--out", "out"]
+    assert evaluate(*command) == 2
+    assert "4 of 12 examples have no prediction" in capsys.readouterr().err.replace("\n", " ")
+    assert evaluate(*command, "--limit", "4") == 0
+    found = scores_in(tmp_path / "out")
+    assert found["slot_f1", "all"]["n"] == 8
+    assert found["slot_f1", "deu_Latn"]["n"] == 4
+    assert evaluate(*command, "--limit", "0") == 2
+
+
+def test_segment_scores_of_comet_stand_beside_bleu(evaluate, translation, tmp_path, capsys):
+    before, after = write(tmp_path / "a.jsonl", translation, wrong=[1]), write(tmp_path / "b.jsonl", translation)
+    for name, predictions in {"a": before, "b": after}.items():
+        values = {p.id: (0.25 if p.prediction == "x" else 0.75) for p in predictions}
+        write_segments(SegmentScores("comet", values, "comet|model:m"), predictions, tmp_path / f"{name}.segments")
+    data = ["--task", "translation", "--data", "corpus"]
+    both = [*data, "--predictions", "b.jsonl", "--comet", "b.segments", "--baseline", "a.jsonl"]
+    assert evaluate(*both, "--baseline-comet", "a.segments", "--out", "out") == 0
+    found = scores_in(tmp_path / "out")
+    for where in ("deu_Latn", "fra_Latn", "all"):
+        assert found["comet", where]["value"] == 0.75
+        assert found["bleu", where]["value"] == pytest.approx(100)
+        assert "comet|model:m|" in found["comet", where]["signature"]
+    differences = scores_in(tmp_path / "out", "comparisons")
+    assert differences["comet", "all"]["difference"] == pytest.approx(0.05)
+    assert evaluate(*both, "--out", "o2") == 2
+    assert "together" in capsys.readouterr().err
+    assert evaluate(*data, "--predictions", "a.jsonl", "--comet", "b.segments", "--out", "o3") == 2
+    assert "is of another translation" in capsys.readouterr().err.replace("\n", " ")
+    seeds = ["--predictions", "a.jsonl", "--predictions", "b.jsonl", "--comet", "a.segments"]
+    assert evaluate(*data, *seeds, "--out", "o4") == 2
+    assert evaluate(*data, *seeds, "--comet", "b.segments", "--out", "o5") == 0
+    assert scores_in(tmp_path / "o5")["comet", "all"]["values"] == pytest.approx([0.70, 0.75])

@@ -1,0 +1,136 @@
+"""The whole job of a recipe: what is refused before it starts, where it goes on, and what its summary says."""
+
+import sys
+
+import pytest
+
+from midalign.errors import DataError, MissingExtraError, ModelError
+from midalign.experiment import experiment
+from midalign.experiment.experiment import Experiment, changed_examples, resolve_testbed
+from midalign.recipe.file import build_recipe
+from midalign.records import Prediction, Span, TaskExample
+from tests.tiny_world import recipe_content, write_world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder)
+    return folder
+
+
+def recipe(world, *overrides):
+    return build_recipe(recipe_content(world), overrides)
+
+
+@pytest.mark.parametrize(
+    ("override", "kind", "says"),
+    [
+        ("languages.aligned=[en]", DataError, "nothing to align on"),
+        ("alignment.layer=9", ModelError, "this model has 4 blocks"),
+        ("generation.max_new_tokens=250", DataError, "does not fit into the model's window of 256"),
+    ],
+)
+def test_what_cannot_fit_is_found_before_anything_is_written(world, tmp_path, override, kind, says):
+    with pytest.raises(kind, match=says):
+        Experiment(recipe(world, override), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_extra_of_the_answers_is_found_before_anything_is_trained(world, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'midalign\[constrained\]'"):
+        Experiment(recipe(world, "generation.constrained=slots"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_each_stage_is_done_once_however_often_the_run_is_killed(world, tmp_path, monkeypatch):
+    """Killed before every piece of work in turn; the counts of real work are those of one uninterrupted run."""
+    counts: dict[str, int] = {}
+    budget = 1
+
+    def counted(name, real):
+        def work(*args, **kwargs):
+            nonlocal budget
+            if budget == 0:
+                raise KilledError
+            budget -= 1
+            counts[name] = counts.get(name, 0) + 1
+            return real(*args, **kwargs)
+
+        return work
+
+    for name in ("probe", "train", "tune_weights", "generate"):
+        monkeypatch.setattr(experiment, name, counted(name, getattr(experiment, name)))
+    made = recipe(world, "training.max_steps=1")
+    kills = 0
+    while True:
+        try:
+            summary = Experiment(made, tmp_path / "out").run()
+            break
+        except KilledError:
+            kills += 1
+            budget = 1
+    systems = len(experiment.SYSTEMS)
+    assert counts["train"] == len(experiment.TRAINED) == 3
+    assert counts["tune_weights"] == 1
+    assert counts["generate"] == systems
+    assert counts["probe"] == len({"base", *experiment.TRAINED, *experiment.SYSTEMS})
+    assert kills == sum(counts.values()) - 1
+    assert not list((tmp_path / "out").rglob("*.partial")), "no partial file is left"
+    assert not list((tmp_path / "out").rglob("checkpoint-*"))
+
+    assert summary["systems"] == list(experiment.SYSTEMS)
+    assert summary["aligned_layer"] == 2
+    assert {language["code"]: language["role"] for language in summary["languages"]} == {
+        "eng_Latn": "supervised", "deu_Latn": "aligned", "rus_Cyrl": "unseen",
+    }  # fmt: skip
+    assert {language["code"] for language in summary["languages"] if language["resource"] == "low"} == {"rus_Cyrl"}
+    assert {(c["baseline"], c["system"]) for c in summary["comparisons"]} == {("sft", "joint"), ("sft", "merged")}
+    assert summary["merge"]["chosen"]["alignment"] in (0.0, 0.5)
+    assert set(summary["training"]) == set(experiment.TRAINED)
+
+
+def answers(examples, texts):
+    return [Prediction(e.id, e.language, "", text) for e, text in zip(examples, texts, strict=True)]
+
+
+def test_changed_examples_are_those_that_only_one_system_got_right():
+    examples = [
+        TaskExample(f"x:{i}", "slots", "eng_Latn", f"call n{i}", ("call", f"n{i}"), (Span("who", 1, 2),))
+        for i in range(6)
+    ]
+    gold = [f"who: n{i}" for i in range(6)]
+    baseline = answers(examples, [gold[0], "None", "None", gold[3], "None", "None"])
+    system = answers(examples, [gold[0], gold[1], "who: x", "None", gold[4], gold[5]])
+    found = changed_examples(examples, baseline, system, limit=2)
+    assert [(row["kind"], row["id"]) for row in found] == [("helped", "x:1"), ("helped", "x:4"), ("hurt", "x:3")]
+    assert found[0]["gold"] == "who: n1"
+    assert (found[2]["baseline"], found[2]["system"]) == ("who: n3", "None")
+    assert changed_examples(examples, baseline, baseline) == []
+
+
+def test_a_recipe_without_the_testbed_is_left_as_it_is(world):
+    made = recipe(world)
+    assert resolve_testbed(made) is made
+
+
+def test_the_testbeds_names_become_paths(world, tmp_path, monkeypatch):
+    """The building of the testbed has tests of its own; here only the names are replaced."""
+    from types import SimpleNamespace
+
+    workspace = pytest.importorskip("midalign.testbed.workspace")
+    for name in ("pairs", "slots"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    folders = SimpleNamespace(base=tmp_path / "base", data=tmp_path / "data")
+    monkeypatch.setattr(workspace, "demo_workspace", lambda *_, **__: folders)
+    made = recipe(world, "model.path=testbed", "task.data=testbed:slots", "parallel.data=testbed:pairs")
+    resolved = resolve_testbed(made)
+    assert resolved.model.path == str(tmp_path / "base")
+    assert resolved.task.data == str(tmp_path / "data" / "slots")
+    assert resolved.parallel.data == str(tmp_path / "data" / "pairs")
+    assert resolved.probe.data == made.probe.data

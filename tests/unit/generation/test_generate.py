@@ -1,0 +1,295 @@
+"""Generation: batches equal one by one, interrupted runs go on, every row stops at its own end."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from transformers import GenerationConfig
+
+from midalign.data.prompt_tokens import prompt_ids
+from midalign.data.prompts import render
+from midalign.errors import DataError, MissingFileError, RunError
+from midalign.generation.engine import TransformersEngine
+from midalign.generation.generate import batches_by_length, generate
+from midalign.generation.predictions import read_predictions, write_predictions
+from midalign.records import Prediction, TaskExample
+from tests.conftest import build_model, build_tokenizer
+
+EXAMPLES = [
+    TaskExample(f"x:{i}", "slots", "eng_Latn", "call me " + "at nine " * (i % 4) + text)
+    for i, text in enumerate(["licht", "на кухне", "friday", "闹钟", "turn on the light", "a", "küche um neun", "9"])
+]
+OPTIONS = dict(max_new_tokens=10, system="")
+
+
+def plain_loop(model, tokenizer, examples, steps=10, system=""):
+    """Greedy decoding with nothing but forward passes: no cache, no padding, no batch, no generate()."""
+    answers = []
+    for example in examples:
+        ids = prompt_ids(render(example, tokenizer, system=system)[0], tokenizer)
+        new = []
+        for _ in range(steps):
+            with torch.no_grad():
+                logits = model(torch.tensor([ids + new])).logits
+            new.append(int(logits[0, -1].argmax()))
+            if new[-1] == tokenizer.eos_token_id:
+                break
+        answers.append(tokenizer.decode(new, skip_special_tokens=True).strip())
+    return answers
+
+
+def answers(predictions):
+    return [prediction.prediction for prediction in predictions]
+
+
+def often_ending(model):
+    """Make the end token likely, so that rows of a batch stop at different steps."""
+    head = model.get_output_embeddings()
+    with torch.no_grad():
+        head.weight[2] = head.weight[2] * 4 + 0.1
+    return model
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
+def test_batched_left_padded_answers_equal_a_plain_loop_over_single_prompts(family):
+    tokenizer = build_tokenizer()
+    for model in (build_model(family), often_ending(build_model(family))):
+        expected = plain_loop(model, tokenizer, EXAMPLES)
+        for batch_tokens in (1, 100, 100_000):
+            assert answers(generate(model, tokenizer, EXAMPLES, batch_tokens=batch_tokens, **OPTIONS)) == expected
+    assert len(set(expected)) > 1
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_the_order_of_the_examples_changes_no_answer(family):
+    model, tokenizer = build_model(family), build_tokenizer()
+    forward = generate(model, tokenizer, EXAMPLES, **OPTIONS)
+    backward = generate(model, tokenizer, EXAMPLES[::-1], **OPTIONS)
+    assert backward[::-1] == forward
+    assert [p.id for p in forward] == [e.id for e in EXAMPLES]
+
+
+def test_a_prediction_records_the_prompt_that_was_asked():
+    tokenizer = build_tokenizer(chat=True)
+    (first, *_) = generate(build_model("llama"), tokenizer, EXAMPLES, **OPTIONS)
+    assert first.prompt == render(EXAMPLES[0], tokenizer, system="")[0]
+    assert first.language == "eng_Latn"
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_answers_are_greedy_whatever_the_model_ships_as_its_settings(adapter):
+    """Qwen 2.5 ships a repetition penalty, Llama 3 sampling: ``generate`` would fill its gaps from them."""
+    tokenizer = build_tokenizer()
+    model = build_model("llama")
+    expected = plain_loop(model, tokenizer, EXAMPLES)
+    shipped = GenerationConfig(
+        do_sample=True, temperature=3.0, top_k=5, repetition_penalty=5.0, no_repeat_ngram_size=1, num_beams=2,
+        suppress_tokens=list(range(50, 384)), max_length=3,
+    )  # fmt: skip
+    model.generation_config = shipped
+    wrapped = get_peft_model(model, LoraConfig(target_modules=["q_proj"])) if adapter else model
+    assert answers(generate(wrapped, tokenizer, EXAMPLES, **OPTIONS)) == expected
+    assert model.generation_config is shipped, "the model is as it was"
+
+
+def test_a_row_stops_at_its_own_end_token_and_at_the_models_others():
+    tokenizer = build_tokenizer()
+    model = build_model("llama")
+    free = plain_loop(model, tokenizer, EXAMPLES)
+    ids = prompt_ids(render(EXAMPLES[0], tokenizer, system="")[0], tokenizer)
+    with torch.no_grad():
+        third = model.generate(
+            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long), max_new_tokens=10,
+            do_sample=False,
+        )[0, len(ids) + 2]  # fmt: skip
+    model.generation_config.eos_token_id = [2, int(third)]
+    stopped = answers(generate(model, tokenizer, EXAMPLES, **OPTIONS))
+    assert all(long.startswith(short) for long, short in zip(free, stopped, strict=True))
+    assert len(stopped[0]) < len(free[0])
+
+
+def test_a_model_without_a_padding_token_answers_the_same():
+    tokenizer = build_tokenizer()
+    model = build_model("llama")
+    expected = answers(generate(model, tokenizer, EXAMPLES, **OPTIONS))
+    tokenizer.pad_token = tokenizer.eos_token
+    assert answers(generate(model, tokenizer, EXAMPLES, **OPTIONS)) == expected
+
+
+def test_generation_leaves_a_training_model_in_evaluation_and_without_gradients():
+    model = build_model("llama").train()
+    generate(model, build_tokenizer(), EXAMPLES[:1], **OPTIONS)
+    assert not model.training
+    assert all(p.grad is None for p in model.parameters())
+
+
+class KilledError(Exception):
+    pass
+
+
+def run_until(path, batches, **changes):
+    """Generate into a partial file and be interrupted after so many batches."""
+    count = 0
+
+    def progress(_description, done, total):
+        nonlocal count
+        count += 1
+        if count == batches and done < total:
+            raise KilledError
+
+    options = {**OPTIONS, "batch_tokens": 90, **changes}
+    return generate(build_model("llama"), build_tokenizer(), EXAMPLES, partial=path, progress=progress, **options)
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3])
+@pytest.mark.parametrize("cut", [0, 1, 25, 10_000])
+def test_an_interrupted_run_goes_on_and_ends_as_the_uninterrupted(tmp_path, batches, cut, caplog):
+    """`cut` bytes are taken from the end of the partial file, as a kill in the middle of a write would."""
+    expected = run_until(tmp_path / "whole", 1000)
+    with pytest.raises(KilledError):
+        run_until(tmp_path / "partial", batches)
+    content = (tmp_path / "partial").read_bytes()
+    assert content.count(b"\n") < len(EXAMPLES)
+    (tmp_path / "partial").write_bytes(content[: max(0, len(content) - cut)])
+    assert run_until(tmp_path / "partial", 1000) == expected
+    assert ("half a line" in caplog.text) == (cut in (1, 25))
+    lines = [json.loads(line) for line in (tmp_path / "partial").read_text(encoding="utf-8").splitlines()]
+    assert {line["id"]: line["prediction"] for line in lines} == {p.id: p.prediction for p in expected}
+
+
+def test_finished_batches_are_not_generated_again(tmp_path, monkeypatch):
+    run_until(tmp_path / "partial", 1000)
+    monkeypatch.setattr(TransformersEngine, "answer", lambda *_: pytest.fail("generated again"))
+    run_until(tmp_path / "partial", 1000)
+
+
+def test_a_full_disk_while_appending_is_a_clear_error():
+    from pathlib import Path
+
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+
+    class Full(type(Path())):
+        def exists(self):
+            return False
+
+    with pytest.raises(RunError, match="No space left on device"):
+        generate(build_model("llama"), build_tokenizer(), EXAMPLES, partial=Full("/dev/full"), **OPTIONS)
+
+
+def test_a_prompt_that_leaves_no_room_is_refused_before_anything_is_generated():
+    long = TaskExample("x:9", "slots", "eng_Latn", "light " * 120)
+    with pytest.raises(DataError, match=r"item x:9: .*does not fit into the model's window of 128"):
+        generate(build_model("llama"), build_tokenizer(), [*EXAMPLES, long], **OPTIONS)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 20), st.integers(1, 300))
+def test_batches_hold_every_row_once_and_keep_to_their_size(lengths, new_tokens, batch_tokens):
+    batches = list(batches_by_length(lengths, new_tokens, batch_tokens))
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    for batch in batches:
+        padded = len(batch) * (max(lengths[index] for index in batch) + new_tokens)
+        assert padded <= batch_tokens or len(batch) == 1
+    longest = [max(lengths[index] for index in batch) for batch in batches]
+    assert longest == sorted(longest, reverse=True)
+
+
+def test_predictions_are_read_back_as_they_were_written(tmp_path):
+    predictions = [Prediction("a:0", "zho_Hans", "p\n\u2028q", "line\nbreak 你好 \x85"), Prediction("a:1", "x", "", "")]
+    write_predictions(predictions, tmp_path / "p.jsonl")
+    assert read_predictions(tmp_path / "p.jsonl") == predictions
+
+
+def test_anybodys_predictions_need_only_id_and_prediction(tmp_path):
+    (tmp_path / "p.jsonl").write_text(
+        '{"id": "a:0", "prediction": "None", "model": "gpt"}\n\n{"id": "1", "prediction": ""}'
+    )
+    assert [(p.id, p.prediction, p.language) for p in read_predictions(tmp_path / "p.jsonl")] == [
+        ("a:0", "None", ""), ("1", "", ""),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "line", ["[1]", "3", "null", '{"id": 1, "prediction": "x"}', '{"id": "x"}', "{", '"x"', "\xff"]
+)
+def test_a_line_that_is_no_prediction_is_named(tmp_path, line):
+    good = b'{"id": "a", "prediction": "b"}\n'
+    (tmp_path / "p.jsonl").write_bytes(good + line.encode("latin-1") + b"\n" + good)
+    with pytest.raises(DataError, match=r"p\.jsonl:2: not a prediction"):
+        read_predictions(tmp_path / "p.jsonl")
+
+
+def test_missing_and_empty_predictions_are_refused(tmp_path):
+    with pytest.raises(MissingFileError, match="midalign generate"):
+        read_predictions(tmp_path / "p.jsonl")
+    (tmp_path / "p.jsonl").write_text("\n")
+    with pytest.raises(DataError, match="holds no prediction"):
+        read_predictions(tmp_path / "p.jsonl")
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3", "bloom", "qwen3_moe"])
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_rows_that_leave_the_batch_change_no_answer(family, steps, monkeypatch):
+    """Against one call of transformers' generate per batch, no row left out."""
+    model, tokenizer = often_ending(build_model(family)), build_tokenizer()
+    monkeypatch.setattr("midalign.generation.engine.ROUND", 10_000)
+    expected = answers(generate(model, tokenizer, EXAMPLES, **{**OPTIONS, "max_new_tokens": 25}))
+    monkeypatch.setattr("midalign.generation.engine.ROUND", steps)
+    assert answers(generate(model, tokenizer, EXAMPLES, **{**OPTIONS, "max_new_tokens": 25})) == expected
+
+
+def test_finished_rows_are_not_computed_any_more(monkeypatch):
+    model, tokenizer = build_model("llama"), build_tokenizer()
+    engine = TransformersEngine(model, tokenizer)
+    rows = [prompt_ids(render(example, tokenizer, system="")[0], tokenizer) for example in EXAMPLES]
+    free = engine.answer(rows, 20)
+    early = free[0][3]
+    engine.stops = [*engine.stops, early]
+    sizes = []
+    model.register_forward_pre_hook(lambda _m, _a, kw: sizes.append(len(kw["input_ids"])), with_kwargs=True)
+    monkeypatch.setattr("midalign.generation.engine.ROUND", 4)
+    stopped = engine.answer(rows, 20)
+    assert sizes[:2] == [1, len(rows)], "what all begin with, once; then the batch"
+    assert sizes[-1] < len(rows)
+    for row, whole in zip(stopped, free, strict=True):
+        assert row == (whole[: whole.index(early)] if early in whole else whole)
+
+
+def test_an_adapter_answers_as_when_live(tmp_path):
+    tokenizer = build_tokenizer()
+    wrapped = get_peft_model(build_model("llama"), LoraConfig(target_modules=["q_proj", "down_proj"]))
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in wrapped.named_parameters():
+        if "lora_" in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
+    wrapped.save_pretrained(tmp_path, save_embedding_layers=False)
+    expected = plain_loop(wrapped.eval(), tokenizer, EXAMPLES)
+    assert answers(generate(build_model("llama"), tokenizer, EXAMPLES, adapter=tmp_path, **OPTIONS)) == expected
+    assert answers(generate(build_model("llama"), tokenizer, EXAMPLES, **OPTIONS)) != expected
+
+
+SHARING = ["llama", "gpt2", "bloom", "opt", "falcon", "gpt_neox", "qwen3_moe", "phi3", "gemma3", "mistral"]
+
+
+@pytest.mark.parametrize("family", SHARING)
+def test_a_system_text_computed_once_for_a_batch_changes_no_answer(family):
+    """Positions by rotation, learned (GPT-2, OPT) or by ALiBi; windows (Gemma, Mistral) share nothing."""
+    model, tokenizer, system = often_ending(build_model(family)), build_tokenizer(), "turn on the light in the kitchen"
+    expected = plain_loop(model, tokenizer, EXAMPLES, system=system)
+    calls = []
+    model.register_forward_pre_hook(lambda _m, _a, kw: calls.append(kw["input_ids"].shape), with_kwargs=True)
+    assert answers(generate(model, tokenizer, EXAMPLES, max_new_tokens=10, system=system)) == expected
+    assert (calls[0][0] == 1) == (family not in ("gemma3", "mistral"))
+
+
+def test_one_prompt_that_is_the_beginning_of_all_others_keeps_a_token_of_its_own():
+    model = build_model("llama")
+    engine = TransformersEngine(model, build_tokenizer())
+    rows = [[1, 50, 60], [1, 50, 60, 70], [1, 50, 60, 70, 80], [1, 50, 60]]
+    alone = [engine.answer([row], 6)[0] for row in rows]
+    assert engine.answer(rows, 6) == alone
+    assert engine.answer([[1], [1]], 6) == [engine.answer([[1]], 6)[0]] * 2

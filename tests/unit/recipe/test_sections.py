@@ -1,0 +1,131 @@
+"""The sections of a recipe: roles of languages, layers, and every shipped recipe against peft and trl."""
+
+import inspect
+
+import pytest
+from pydantic import ValidationError
+
+from midalign.errors import ModelError, RecipeError
+from midalign.models.loading import load_model
+from midalign.recipe.file import build_recipe, check_arguments, load_recipe
+from midalign.recipe.sections import AlignmentConfig, LanguagesSection, ModelSection, Recipe
+from tests.conftest import ROOT
+from tests.tiny_world import recipe_content
+
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("layer", "depth", "expected"),
+    [("middle", 32, 16), ("middle", 1, 1), (16, 32, 16), (0.5, 28, 14), (0.01, 4, 1), (1.0, 4, 4), (1, 4, 1)],
+)
+def test_a_layer_is_resolved_to_the_number_of_a_block(layer, depth, expected):
+    assert AlignmentConfig(layer=layer).resolve_layers(depth) == {expected: 1.0}
+
+
+def test_a_layer_beyond_the_depth_names_both_numbers():
+    with pytest.raises(ModelError, match=r"alignment\.layer is 5, but this model has 4 blocks"):
+        AlignmentConfig(layer=5).resolve_layers(4)
+
+
+@pytest.mark.parametrize("layer", [0, -1, 1.5, 0.0, "bottom", {}, {0: 1.0}, {3: 0.0}])
+def test_a_layer_that_cannot_be_is_refused(layer):
+    with pytest.raises(ValidationError):
+        AlignmentConfig(layer=layer)
+
+
+def test_patience_needs_task_updates_to_go_on_with():
+    with pytest.raises(ValidationError, match="no task updates"):
+        AlignmentConfig(schedule="align", patience=2)
+
+
+def test_what_is_said_twice_is_no_prompt():
+    with pytest.raises(ValidationError, match=r"preserve = 0.5 with prompt: task.*write prompt: none"):
+        AlignmentConfig(preserve=0.5, prompt="task")
+
+
+def test_no_layer_is_chosen_and_no_first_word_lost_for_sentences_in_a_prompt():
+    with pytest.raises(ValidationError, match=r"layer: auto with prompt: task.*write a number"):
+        AlignmentConfig(layer="auto", prompt="task")
+    with pytest.raises(ValidationError, match=r"mean_no_first with prompt: task.*write pooling: mean"):
+        AlignmentConfig(pooling="mean_no_first", prompt="task")
+
+
+def test_the_two_sides_of_a_pair_are_asked_the_same(tmp_path):
+    content = recipe_content(tmp_path)
+    content["alignment"]["prompt"] = "task"
+    build_recipe(content)
+    content["task"] |= {"name": "translation", "format": "lines"}
+    with pytest.raises(RecipeError, match=r"alignment.*translation names the languages.*Write prompt: none"):
+        build_recipe(content)
+
+
+def test_groups_are_disjoint_where_they_must_be_and_count_each_language_once():
+    languages = LanguagesSection(
+        supervised=("en", "eng", "ar"), aligned=("sw", "en"), unseen=("fr", "ja"), low_resource=("swh",)
+    )
+    groups = languages.groups()
+    assert groups["all"] == ("eng_Latn", "arb_Arab", "swh_Latn", "fra_Latn", "jpn_Jpan")
+    assert groups["supervised"] == ("eng_Latn", "arb_Arab")
+    assert groups["transfer"] == ("swh_Latn", "fra_Latn", "jpn_Jpan")
+    assert groups["aligned"] == ("swh_Latn",), "a supervised language is not counted as aligned"
+    assert set(groups["low_resource"]) | set(groups["high_resource"]) == set(groups["transfer"])
+    assert set(groups["latin"]) | set(groups["non_latin"]) == set(groups["transfer"])
+    assert groups["low_resource"] == ("swh_Latn",)
+
+
+def test_empty_groups_are_left_out():
+    assert set(LanguagesSection(supervised=("en",)).groups()) == {"all", "supervised"}
+
+
+def test_a_low_resource_language_without_a_role_is_refused():
+    with pytest.raises(ValidationError, match="swh_Latn, which is neither"):
+        LanguagesSection(supervised=("en",), low_resource=("sw",))
+
+
+def test_a_recipe_is_frozen_and_survives_the_way_through_plain_data(tmp_path):
+    recipe = build_recipe(recipe_content(tmp_path))
+    assert Recipe.model_validate(recipe.as_dict()) == recipe
+    with pytest.raises(ValidationError):
+        recipe.seed = 1
+
+
+def test_every_field_of_every_section_is_described():
+    sections = [Recipe, *(f.annotation for f in Recipe.model_fields.values() if hasattr(f.annotation, "model_fields"))]
+    assert len(sections) > 7
+    for section in sections:
+        for name, field in section.model_fields.items():
+            described = field.description or hasattr(field.annotation, "model_fields")
+            assert described, f"{section.__name__}.{name}"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_shipped_recipe_loads_and_peft_and_trl_know_its_arguments(path):
+    recipe = load_recipe(path)
+    check_arguments(recipe, str(path))
+    assert recipe.languages.supervised
+    assert all(code in recipe.languages.all for code in recipe.languages.low_resource)
+
+
+def test_recipes_are_there_to_be_tested():
+    assert {path.stem for path in RECIPES} >= {
+        "demo", "xsid_small", "reference_llama3_8b_massive", "reference_qwen25_7b_massive",
+    }  # fmt: skip
+
+
+def test_the_model_section_is_what_loading_takes():
+    """Every setting reaches `load_model`, under the name that it has there."""
+    section = ModelSection(path="here", revision="v1", dtype="bfloat16", quantization="4bit", trust_remote_code=True)
+    bound = inspect.signature(load_model).bind(**section.loading)
+    assert bound.arguments == {
+        "name": "here", "revision": "v1", "dtype": "bfloat16", "quantization": "4bit", "trust_remote_code": True,
+    }  # fmt: skip
+
+
+def test_what_a_model_has_no_room_for_is_found_before_a_training():
+    AlignmentConfig(layer=4, subspace=8).check_model(depth=4, hidden=8)
+    AlignmentConfig(layer="auto").check_model(depth=4, hidden=8)
+    with pytest.raises(ModelError, match="layer is 5, but this model has 4 blocks"):
+        AlignmentConfig(layer=5).check_model(depth=4, hidden=8)
+    with pytest.raises(ModelError, match="subspace is 9, but this model has hidden size 8"):
+        AlignmentConfig(layer=4, subspace=9).check_model(depth=4, hidden=8)

@@ -1,0 +1,154 @@
+"""The alignment objective: cached gradients equal plain ones, several layers, the automatic layer."""
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from midalign.errors import ModelError
+from midalign.functional.info_nce import info_nce
+from midalign.recipe.sections import AlignmentConfig
+from midalign.records import ParallelPair
+from midalign.training.layer_choice import choose_layer
+from midalign.training.objective import AlignmentObjective, held_out_metrics
+from midalign.training.pair_batches import PairCollator, PairDataset
+from tests.conftest import build_model, build_tokenizer
+
+PAIRS = [ParallelPair(f"say {w * 3}", f"скажи {w} {i}", "eng_Latn", "rus_Cyrl", w) for i, w in enumerate("abcdefgh")]
+
+
+def lora_model(dropout=0.0):
+    torch.manual_seed(0)
+    config = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False, lora_dropout=dropout)
+    return get_peft_model(build_model("llama"), config).train()
+
+
+def objective(**options):
+    return AlignmentObjective.for_depth(AlignmentConfig(**{"batch_size": 8, "temperature": 0.5, **options}), depth=4)
+
+
+@pytest.fixture
+def batch():
+    data = PairDataset(PAIRS, build_tokenizer())
+    return PairCollator(0)([data[i] for i in range(len(PAIRS))])
+
+
+def gradients(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("direction", ["symmetric", "forward", "anchored"])
+@pytest.mark.parametrize("mini_batch_size", [1, 3, 8])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_cached_gradients_equal_plain_ones(batch, direction, mini_batch_size, dropout):
+    """With dropout, the plain loss is computed from the same mini-batches, so that the same units are dropped."""
+    goal = objective(direction=direction, mini_batch_size=mini_batch_size)
+    model = lora_model(dropout)
+    torch.manual_seed(7)
+    rows = 2 * mini_batch_size
+    names = ("input_ids", "attention_mask", "special_tokens_mask", "pooled_mask")
+    parts = []
+    for start in range(0, len(batch["input_ids"]), rows):
+        width = int(batch["attention_mask"][start : start + rows].sum(1).max())
+        parts.append(goal.vectors(model, {name: batch[name][start : start + rows, :width] for name in names}))
+    plain = goal.loss_of({2: torch.cat([part[2] for part in parts])}, batch["pair_keys"])
+    (plain * 0.25).backward()
+    expected = gradients(model)
+    model.zero_grad()
+    torch.manual_seed(7)
+    cached = goal.cached_backward(model, batch, torch.Tensor.backward, scale=0.25)
+    got = gradients(model)
+    assert cached.item() == pytest.approx(plain.item(), abs=1e-6)
+    assert got.keys() == expected.keys()
+    assert got
+    for name, gradient in got.items():
+        assert torch.allclose(gradient, expected[name], atol=1e-6), name
+
+
+def test_cached_encoding_leaves_the_random_numbers_after_it_as_they_would_be(batch):
+    model = lora_model(0.3)
+    torch.manual_seed(7)
+    objective(mini_batch_size=2).cached_backward(model, batch, torch.Tensor.backward)
+    after = torch.rand(1)
+    torch.manual_seed(7)
+    objective(mini_batch_size=2).cached_backward(model, batch, torch.Tensor.backward)
+    assert torch.equal(after, torch.rand(1))
+
+
+def test_a_centred_loss_does_not_see_what_all_sentences_of_a_side_share(batch):
+    generator = torch.Generator().manual_seed(0)
+    source, target = (torch.randn(8, 16, generator=generator) for _ in range(2))
+    apart = torch.cat([source, target + 5 * torch.randn(1, 16, generator=generator)])
+    centred = objective(batches="language", centered=True)
+    together = centred.loss_of({2: torch.cat([source, target])}, batch["pair_keys"])
+    assert torch.allclose(centred.loss_of({2: apart}, batch["pair_keys"]), together, atol=1e-5)
+    plain = objective()
+    assert not torch.allclose(plain.loss_of({2: apart}, batch["pair_keys"]), together, atol=1e-2)
+
+
+def test_centring_needs_batches_of_one_language():
+    with pytest.raises(ValueError, match="batches: language"):
+        AlignmentConfig(centered=True)
+
+
+def test_only_the_tokens_that_are_pooled_make_the_vector(batch):
+    model = lora_model(0.0).eval()
+    late = batch["attention_mask"].clone()
+    late[:, 0] = 0
+    vectors = objective().vectors(model, batch | {"pooled_mask": late})[2]
+    without_first = objective(pooling="mean_no_first").vectors(model, batch)[2]
+    assert torch.allclose(vectors, without_first, atol=1e-6), "the first token is read, and not counted"
+
+
+def test_several_layers_give_the_weighted_mean_of_their_losses(batch):
+    model = lora_model()
+    both = objective(layer={1: 3.0, 3: 1.0}).loss(model, batch)
+    apart = [objective(layer=layer).loss(model, batch) for layer in (1, 3)]
+    assert torch.allclose(both, 0.75 * apart[0] + 0.25 * apart[1], atol=1e-6)
+
+
+def test_loss_is_infonce_of_the_masked_means_of_the_layer(batch):
+    model = lora_model().eval()
+    full = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=True)
+    mask = batch["attention_mask"].unsqueeze(-1)
+    means = (full.hidden_states[2] * mask).sum(1) / mask.sum(1)
+    assert torch.allclose(objective().loss(model, batch), info_nce(*means.chunk(2), temperature=0.5), atol=1e-5)
+
+
+def test_held_out_metrics_do_not_depend_on_the_batch_size_in_retrieval():
+    data, model = PairDataset(PAIRS, build_tokenizer()), lora_model().eval()
+    found = [
+        held_out_metrics(objective(batch_size=size), model, data, PairCollator(0), torch.device("cpu"))["retrieval"]
+        for size in (2, 3, 8)
+    ]
+    assert found[0] == found[1] == found[2]
+
+
+def test_automatic_layer_is_the_one_where_retrieval_is_best():
+    model, tokenizer = build_model("llama"), build_tokenizer()
+    best, accuracies = choose_layer(model, tokenizer, PAIRS, AlignmentConfig())
+    assert sorted(accuracies) == [0, 1, 2, 3, 4]
+    assert accuracies[best] == max(accuracies[layer] for layer in (1, 2, 3, 4))
+
+
+def test_the_automatic_layer_is_found_without_the_pairs_that_the_models_window_does_not_hold(caplog):
+    """GPT-2 has learned positions: a longer pair would be an index error."""
+    model, long = (
+        build_model("gpt2", n_positions=32, max_position_embeddings=32),
+        ParallelPair("say " * 60, "скажи", "eng_Latn", "rus_Cyrl", "x"),
+    )
+    expected = choose_layer(model, build_tokenizer(), PAIRS, AlignmentConfig())
+    assert choose_layer(model, build_tokenizer(), [*PAIRS, long], AlignmentConfig()) == expected
+    assert "left out 1 of 9 pairs" in caplog.text
+
+
+@pytest.mark.parametrize("layer", [5, {2: 1.0, 9: 1.0}])
+def test_layers_beyond_the_depth_are_refused(layer):
+    with pytest.raises(ModelError, match="4 blocks"):
+        objective(layer=layer)
+
+
+@pytest.mark.parametrize(
+    ("layer", "depth", "expected"), [("middle", 32, 16), ("middle", 28, 14), (0.5, 9, 4), (7, 9, 7)]
+)
+def test_layer_names_resolve_to_numbers(layer, depth, expected):
+    assert AlignmentConfig(layer=layer).resolve_layers(depth) == {expected: 1.0}

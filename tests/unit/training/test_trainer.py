@@ -1,0 +1,412 @@
+"""The alternating trainer: what each update trains, resume, and equalities that must hold."""
+
+import shutil
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from safetensors.torch import load_file
+from trl import SFTConfig
+
+from midalign.errors import DataError, ModelError
+from midalign.recipe.sections import AlignmentConfig
+from midalign.records import ParallelPair
+from midalign.training.objective import subspace
+from midalign.training.pair_batches import PAIR_KEYS
+from midalign.training.trainer import AlignmentTrainer
+from tests.conftest import CORPUS, build_model, build_tokenizer
+
+PAIRS = [
+    ParallelPair(f"turn on light {i}", f"licht {i} anmachen", "eng_Latn", "deu_Latn", f"de:{i}") for i in range(12)
+] + [ParallelPair(f"wake me at {i}", f"разбуди в {i}", "eng_Latn", "rus_Cyrl", f"ru:{i}") for i in range(5)]
+TASK = [{"prompt": text + "\n", "completion": f"datetime: {i}"} for i, text in enumerate(CORPUS * 2)]
+
+
+def trainer(out, pairs=PAIRS, held_out=(), model=None, eval_dataset=None, dropout=0.1, alignment=None, **changes):
+    options = dict(
+        output_dir=str(out),
+        max_steps=4,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=4,
+        learning_rate=1e-2,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        bf16=False,
+        gradient_checkpointing=False,
+        use_cpu=True,
+        disable_tqdm=True,
+        seed=0,
+    )
+    return AlignmentTrainer(
+        model or build_model("llama"),
+        args=SFTConfig(**{**options, **changes}),
+        train_dataset=Dataset.from_list(TASK),
+        processing_class=build_tokenizer(),
+        peft_config=LoraConfig(r=2, target_modules="all-linear", lora_dropout=dropout),
+        pairs=pairs,
+        held_out_pairs=held_out,
+        alignment=AlignmentConfig(**{"batch_size": 4, **(alignment or {})}),
+        eval_dataset=eval_dataset,
+    )
+
+
+def adapter_of(trained, folder):
+    trained.save_model(str(folder))
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def test_eight_updates_are_task_align_task_and_an_alignment_update_leaves_upper_layers_alone(tmp_path):
+    run = trainer(tmp_path)
+    seen, snapshots = [], []
+    compute, step = run.compute_loss, run.training_step
+
+    def spy(model, inputs, *args, **kwargs):
+        seen.append("align" if PAIR_KEYS in inputs else "task")
+        return compute(model, inputs, *args, **kwargs)
+
+    def training_step(*args, **kwargs):
+        if len(seen) % 4 == 0:
+            snapshots.append({n: p.detach().clone() for n, p in run.model.named_parameters() if "lora" in n})
+        return step(*args, **kwargs)
+
+    run.compute_loss, run.training_step = spy, training_step
+    run.train()
+    assert seen == (["task"] * 4 + ["align"] * 4) * 4
+    assert run.state.global_step == 8
+    snapshots.append({n: p.detach() for n, p in run.model.named_parameters() if "lora" in n})
+    for update in range(8):
+        changed = {n for n in snapshots[0] if not torch.equal(snapshots[update][n], snapshots[update + 1][n])}
+        upper = {n for n in changed if ".layers.2." in n or ".layers.3." in n}
+        assert changed, update
+        assert bool(upper) == (update % 2 == 0), update
+
+
+@pytest.mark.parametrize("mini_batch_size", [None, 2])
+def test_alignment_updates_move_only_the_modules_named(tmp_path, mini_batch_size):
+    run = trainer(
+        tmp_path,
+        alignment={"modules": ["mlp"], "mini_batch_size": mini_batch_size, "schedule": "task:1,align:2"},
+        max_steps=2,
+    )
+    moved = []
+    step = run.training_step
+
+    def training_step(model, inputs, *args, **kwargs):
+        loss = step(model, inputs, *args, **kwargs)
+        with_gradient = {n for n, p in run.model.named_parameters() if p.grad is not None and p.grad.any()}
+        moved.append(("align" if PAIR_KEYS in inputs else "task", with_gradient))
+        return loss
+
+    run.training_step = training_step
+    before = {n: p.detach().clone() for n, p in run.model.named_parameters()}
+    run.train()
+    assert {kind for kind, _ in moved} == {"task", "align"}
+    for kind, names in moved:
+        assert any("mlp" in name for name in names)
+        assert any("self_attn" in name for name in names) == (kind == "task")
+    after = dict(run.model.named_parameters())
+    assert any(not torch.equal(before[n], after[n]) for n in before if "self_attn" in n and "lora" in n)
+    assert all(p.requires_grad == ("lora" in n) for n, p in after.items())
+
+
+def test_modules_that_no_weight_has_are_refused(tmp_path):
+    with pytest.raises(ModelError, match="no trained weight has such a word"):
+        trainer(tmp_path, alignment={"modules": ["mpl"]}).train()
+
+
+@pytest.mark.parametrize("mini_batch_size", [None, 2])
+def test_the_weight_scales_the_gradient_of_alignment_and_not_the_logged_loss(tmp_path, mini_batch_size):
+    found = []
+    for weight in (1.0, 0.25):
+        run = trainer(tmp_path, dropout=0.0, alignment={"weight": weight, "mini_batch_size": mini_batch_size})
+        batch = run.collate_pairs([run.pairs[i] for i in range(4)])
+        run.current_gradient_accumulation_steps = 1
+        run.create_optimizer_and_scheduler(1)
+        run.training_step(run.model, batch)
+        logged = run._sums["alignment_loss"][0].item()
+        found.append((logged, [p.grad for p in run.model.parameters() if p.grad is not None]))
+    assert found[0][0] == pytest.approx(found[1][0])
+    assert found[0][1]
+    for whole, part in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(part, whole / 4)
+
+
+@pytest.mark.parametrize("mini_batch_size", [None, 2])
+def test_preserving_adds_its_weighted_gradient_to_that_of_alignment(tmp_path, mini_batch_size):
+    options = {"schedule": "align", "mini_batch_size": mini_batch_size, "preserve_rows": 2}
+    gradients, logs = {}, {}
+    for weight in (0.0, 1.0, 3.0):
+        run = trainer(tmp_path, dropout=0.0, alignment={**options, "preserve": weight}, max_steps=2)
+        torch.manual_seed(0)
+        for name, parameter in run.model.named_parameters():
+            if "lora_B" in name:  # with B = 0 the adapted model is the base, and nothing is lost yet
+                torch.nn.init.normal_(parameter, std=0.1)
+        step, found = run.training_step, []
+
+        def training_step(*args, step=step, run=run, found=found, **kwargs):
+            loss = step(*args, **kwargs)
+            found.append({n: p.grad.clone() for n, p in run.model.named_parameters() if p.grad is not None})
+            return loss
+
+        run.training_step = training_step
+        run.train()
+        gradients[weight] = found[3]  # all four micro-batches of the first update
+        logs[weight] = run.state.log_history[0]
+    assert "preservation_loss" not in logs[0.0]
+    assert logs[1.0]["preservation_loss"] == pytest.approx(logs[3.0]["preservation_loss"], rel=1e-4)
+    assert any(".layers.3." in name for name in gradients[1.0])  # it runs through all blocks, alignment does not
+    for name, gradient in gradients[3.0].items():
+        plain = gradients[0.0].get(name, torch.zeros_like(gradient))
+        assert torch.allclose(gradient - plain, 3 * (gradients[1.0][name] - plain), atol=1e-5), name
+
+
+def test_the_loss_in_a_subspace_is_that_of_the_projected_vectors_and_leaves_the_rest_without_gradient(tmp_path):
+    run = trainer(tmp_path, dropout=0.0, alignment={"subspace": 5})
+    whole = trainer(tmp_path, dropout=0.0)
+    batch = run.collate_pairs([run.pairs[i] for i in range(4)])
+    pooled = whole.objective.vectors(run.model, batch)[2].detach().requires_grad_()
+    basis = subspace(pooled.shape[1], 5, pooled.device)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(5))
+    loss = run.objective.loss_of({2: pooled @ basis}, batch[PAIR_KEYS])
+    assert loss.item() == pytest.approx(run.objective.loss(run.model, batch).item(), rel=1e-5)
+    loss.backward()
+    outside = pooled.grad - pooled.grad @ basis @ basis.T
+    assert pooled.grad.abs().max() > 1e-4
+    assert outside.abs().max() < 1e-6 * max(1.0, pooled.grad.abs().max().item())
+
+
+def test_vectors_in_a_subspace_are_exact_under_autocast(tmp_path):
+    run = trainer(tmp_path, dropout=0.0, alignment={"subspace": 5})
+    whole = trainer(tmp_path, dropout=0.0)
+    batch = run.collate_pairs([run.pairs[i] for i in range(4)])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        pooled, found = whole.objective.vectors(run.model, batch)[2], run.objective.vectors(run.model, batch)[2]
+    assert found.dtype == torch.float32
+    assert torch.equal(found, pooled @ subspace(pooled.shape[1], 5, pooled.device))
+
+
+def test_a_subspace_larger_than_the_model_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="subspace is 9999"):
+        trainer(tmp_path, alignment={"subspace": 9999}).train()
+
+
+def test_losses_are_logged_apart(tmp_path):
+    run = trainer(tmp_path)
+    run.train()
+    logs = [entry for entry in run.state.log_history if "loss" in entry]
+    assert ["task_loss" in entry for entry in logs] == [True, False] * 4
+    assert ["alignment_loss" in entry for entry in logs] == [False, True] * 4
+    for entry in logs:
+        assert entry["loss"] == pytest.approx(entry.get("task_loss", entry.get("alignment_loss")), rel=1e-3)
+
+
+def test_stopping_and_resuming_gives_the_same_adapter_to_the_bit(tmp_path):
+    whole = trainer(tmp_path / "whole", save_strategy="steps", save_steps=3)
+    whole.train()
+    expected = adapter_of(whole, tmp_path / "a")
+    shutil.copytree(tmp_path / "whole" / "checkpoint-3", tmp_path / "cut" / "checkpoint-3")
+    resumed = trainer(tmp_path / "cut", save_strategy="steps", save_steps=3)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-3"))
+    got = adapter_of(resumed, tmp_path / "b")
+    assert got.keys() == expected.keys()
+    assert all(torch.equal(got[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("schedule", ["task", "align"])
+def test_batch_one_times_accumulation_eight_equals_batch_eight(tmp_path, schedule):
+    """For alignment the negatives stay inside a micro-batch, so only its accumulation can vary: 2 x 4 against 4 + 4."""
+    results = []
+    for size, accumulation in ((1, 8), (8, 1)):
+        run = trainer(
+            tmp_path,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=accumulation if schedule == "task" else 2,
+            max_steps=2,
+            dropout=0.0,
+            alignment={"schedule": schedule},
+            lr_scheduler_type="constant",
+        )
+        run.train()
+        results.append(adapter_of(run, tmp_path / str(size)))
+    assert all(torch.allclose(results[0][name], results[1][name], atol=1e-5) for name in results[0])
+
+
+def test_padding_and_order_within_a_batch_change_nothing(tmp_path):
+    run = trainer(tmp_path, dropout=0.0)
+    run.model.eval()
+    batch = run.collate_pairs([run.pairs[i] for i in (0, 3, 13, 14)])
+    loss = run.objective.loss(run.model, batch)
+    other = run.collate_pairs([run.pairs[i] for i in (13, 0, 14, 3)])
+    padded = {
+        name: tensor if name == PAIR_KEYS else torch.nn.functional.pad(tensor, (0, 7)) for name, tensor in batch.items()
+    }
+    assert torch.allclose(run.objective.loss(run.model, other), loss, atol=1e-6)
+    assert torch.allclose(run.objective.loss(run.model, padded), loss, atol=1e-6)
+
+
+def test_alignment_raises_the_retrieval_of_the_pairs_it_trains_on(tmp_path):
+    words = "abcdefghijklmnop"
+    pairs = [ParallelPair(f"say {w * 3}", f"скажи {i * 7}", "eng_Latn", "rus_Cyrl", w) for i, w in enumerate(words)]
+    run = trainer(
+        tmp_path,
+        pairs=pairs,
+        held_out=pairs,
+        max_steps=40,
+        gradient_accumulation_steps=1,
+        dropout=0.0,
+        alignment={"schedule": "align", "batch_size": 16},
+    )
+    before = run.alignment_metrics()
+    run.train()
+    after = run.alignment_metrics()
+    assert after["retrieval"] > before["retrieval"] + 0.3
+    assert after["alignment_loss"] < before["alignment_loss"] - 0.5
+
+
+def test_evaluation_reports_alignment_and_the_sum_of_the_losses(tmp_path):
+    run = trainer(tmp_path, held_out=PAIRS[:4] + PAIRS[-4:], max_steps=1)
+    metrics = run.evaluate(eval_dataset=Dataset.from_list(TASK[:4]))
+    assert metrics["eval_total_loss"] == pytest.approx(metrics["eval_loss"] + metrics["eval_alignment_loss"])
+    assert 0 <= metrics["eval_retrieval"] <= 1
+
+
+def test_a_layer_beyond_the_depth_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"alignment\.layer is 9, but this model has 4 blocks"):
+        trainer(tmp_path, alignment={"layer": 9})
+
+
+def test_a_schedule_with_alignment_needs_pairs(tmp_path):
+    with pytest.raises(DataError, match="needs parallel pairs"):
+        trainer(tmp_path, pairs=())
+
+
+def test_a_pair_longer_than_the_models_window_is_left_out_whatever_the_arguments_say(tmp_path, caplog):
+    long = ParallelPair("light " * 60, "licht", "eng_Latn", "deu_Latn", "x")
+    run = trainer(
+        tmp_path,
+        model=build_model("gpt2", n_positions=32, max_position_embeddings=32),
+        pairs=[*PAIRS, long],
+        max_length=None,
+    )
+    assert len(run.pairs) == len(PAIRS)
+    assert "left out 1 of 18 pairs with a side of more than 32 tokens" in caplog.text
+
+
+def test_cached_gradients_train_to_the_adapter_of_the_plain_loss(tmp_path):
+    results = []
+    for size in (None, 3):
+        run = trainer(
+            tmp_path / str(size),
+            max_steps=2,
+            gradient_accumulation_steps=2,
+            dropout=0.0,
+            alignment={"batch_size": 8, "mini_batch_size": size},
+        )
+        run.train()
+        results.append(adapter_of(run, tmp_path / f"a{size}"))
+    assert all(torch.allclose(results[0][name], results[1][name], atol=1e-5) for name in results[0])
+
+
+def evaluated(run, values):
+    """Let the evaluations of a run report these retrieval values in turn."""
+    given = iter(values)
+    run.alignment_metrics = lambda: {"alignment_loss": 1.0, "retrieval": next(given)}
+    return run
+
+
+def test_alignment_stops_when_retrieval_no_longer_improves_and_the_task_goes_on(tmp_path, caplog):
+    def start(out):
+        run = trainer(
+            out,
+            held_out=PAIRS[:4],
+            max_steps=6,
+            gradient_accumulation_steps=1,
+            eval_strategy="steps",
+            eval_steps=2,
+            save_strategy="steps",
+            save_steps=2,
+            alignment={"patience": 1},
+            eval_dataset=Dataset.from_list(TASK[:2]),
+        )
+        return evaluated(run, [0.5, 0.4, 0.3, 0.3, 0.3])
+
+    run = start(tmp_path / "whole")
+    run.train()
+    # planned: task, align, ... 12 updates; the second evaluation, after update 4, is no better than the first
+    assert run.aligning_until() == 5
+    objectives = [run.objective_of(update) for update in range(run.state.global_step)]
+    assert objectives == ["task", "align", "task", "align", "task", "task", "task", "task"]
+    assert "alignment stopped after update 5" in caplog.text
+    logged = ["align" if "alignment_loss" in e else "task" for e in run.state.log_history if "loss" in e]
+    assert logged == objectives
+
+    expected = adapter_of(run, tmp_path / "a")
+    shutil.copytree(tmp_path / "whole" / "checkpoint-4", tmp_path / "cut" / "checkpoint-4")
+    resumed = start(tmp_path / "cut")
+    evaluated(resumed, [0.3, 0.3, 0.3])
+    resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-4"))
+    got = adapter_of(resumed, tmp_path / "b")
+    assert all(torch.equal(got[name], expected[name]) for name in expected)
+
+
+def plain_task_loss(model, batch):
+    """Mean cross-entropy over the answer tokens of one micro-batch, as transformers 4.43 computes it."""
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
+
+
+def plain_alignment_loss(model, batch, temperature=0.1):
+    """The reference's: mean over real tokens of the middle layer, cosine, one direction, one pair after the other."""
+    states = model(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=True
+    ).hidden_states[2]
+    means = [row[mask.bool()].mean(0) for row, mask in zip(states, batch["attention_mask"], strict=True)]
+    sources, targets = means[: len(means) // 2], means[len(means) // 2 :]
+    losses = []
+    for i, source in enumerate(sources):
+        scores = torch.stack([torch.cosine_similarity(source, target, dim=0) for target in targets]) / temperature
+        losses.append(torch.logsumexp(scores, 0) - scores[i])
+    return torch.stack(losses).mean()
+
+
+def test_micro_batch_schedule_reproduces_the_losses_of_the_references_formula(tmp_path):
+    pairs = [ParallelPair(f"say {w * 3}", f"скажи {w}", "eng_Latn", "rus_Cyrl", w) for w in "abcdefghijkl"]
+    run = trainer(
+        tmp_path, pairs=pairs, alignment={"schedule": "micro_batch", "direction": "forward"}, max_steps=2, dropout=0.0
+    )
+    batches = list(run.get_train_dataloader())
+    got, step = [], run.training_step
+
+    def spy(model, inputs, *args, **kwargs):
+        got.append(step(model, inputs, *args, **kwargs))
+        return got[-1]
+
+    run.training_step = spy
+    model = run.model.eval()
+    expected = []
+    with torch.no_grad():
+        for batch in batches[:4]:  # the first window: no update has changed the weights yet
+            plain = plain_alignment_loss if PAIR_KEYS in batch else plain_task_loss
+            expected.append(plain(model, batch).item() / 4)
+    run.train()
+    assert ["align" if PAIR_KEYS in b else "task" for b in batches[:4]] == ["task", "align", "task", "align"]
+    assert [loss.item() for loss in got[:4]] == pytest.approx(expected, rel=1e-4)
+
+
+def test_micro_batch_schedule_trains_both_objectives_in_one_update(tmp_path):
+    run = trainer(tmp_path, alignment={"schedule": "micro_batch", "direction": "forward"}, max_steps=2, dropout=0.0)
+    run.train()
+    logs = [entry for entry in run.state.log_history if "loss" in entry]
+    assert len(logs) == 4
+    assert all({"task_loss", "alignment_loss"} <= entry.keys() for entry in logs)
+
+
+def test_a_loss_that_is_not_finite_stops_training_with_a_clear_message(tmp_path):
+    run = trainer(tmp_path)
+    for name, parameter in run.model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.fill_(float("nan"))
+    with pytest.raises(ModelError, match="loss is nan at update 1"):
+        run.train()
