@@ -113,8 +113,7 @@ def test_a_run_that_was_stopped_and_resumed_ends_at_the_same_weights(tmp_path):
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert json.loads((whole / "pretraining.json").read_text()) == json.loads((parts / "pretraining.json").read_text())
-    assert [told[:2] for told in seen] == [(10, 20), (20, 20)]
-    assert all(told[2] > 0 and told[3] > 0 for told in seen)
+    assert seen == [(10, 20), (20, 20)]
 
 
 def test_the_saved_folder_is_an_ordinary_model_in_bfloat16_with_a_card(tmp_path):
