@@ -58,6 +58,7 @@ def main() -> None:
 
 
 def measure(items: int, new_tokens: int, side: int) -> dict[str, object]:
+    from midalign.answers.format import AnswerFormat
     from midalign.data.prompt_tokens import training_rows
     from midalign.evaluation.score import score
     from midalign.generation.generate import generate
@@ -86,7 +87,7 @@ def measure(items: int, new_tokens: int, side: int) -> dict[str, object]:
         settings = [
             {"task": t, "alignment": a} for t in recipe.merge.task_weights for a in recipe.merge.alignment_weights
         ]
-        rows = training_rows(dev, tokenizer, system="")
+        rows = training_rows(dev, tokenizer, AnswerFormat(system=""))
         candidates: list[float] = []
         losses: list[float] = []
         plain: dict[str, list[float]] = {"one adapter": [], "merged": []}
@@ -116,7 +117,7 @@ def measure(items: int, new_tokens: int, side: int) -> dict[str, object]:
             resumed = time.perf_counter()
 
         base_of_shapes = load_model(str(folder))
-        generate(base, tokenizer, dev[:4], max_new_tokens=4, system="")  # warm
+        generate(base, tokenizer, dev[:4], AnswerFormat(system=""), max_new_tokens=4)  # warm
         tune.generate = kept
         resumed = time.perf_counter()
         tune.tune_weights(base, tokenizer, adapters, recipe, dev, progress=after)

@@ -164,9 +164,7 @@ class Runs:
         kept = [item for item in self.test_items(run, arm) if not of_other_domain(item.intent)]
         ids = {item.id for item in kept}
         answers = [answer for answer in read_predictions(run / arm / PREDICTIONS) if answer.id in ids]
-        found = score_slots(
-            kept, answers, groups={"aligned": GROUPS["aligned"]}, completion_style="intent_slots", resamples=10
-        )
+        found = score_slots(kept, answers, groups={"aligned": GROUPS["aligned"]}, style="intent_slots", resamples=10)
         return 100 * next(one.value for one in found if one.metric == "slot_f1" and one.group == "aligned")
 
     def p_value(self, arm: str, group: str, over: str = "sft", metric: str = "slot_f1") -> float:
@@ -179,7 +177,7 @@ class Runs:
                 kept += [replace(p, id=f"{name}/{p.id}") for p in read_predictions(run / side / PREDICTIONS)]
         found = compare(
             examples, first, second, "slots", groups={group: GROUPS[group]}, metrics=[metric],
-            completion_style="intent_slots",
+            style="intent_slots",
         )  # fmt: skip
         return next(one.p_randomization for one in found if one.group == group)
 

@@ -25,11 +25,12 @@ from typing import Any
 import torch
 import yaml
 
+from midalign.answers.format import AnswerFormat
 from midalign.data.parallel.corpus import ParallelCorpus, read_parallel
 from midalign.data.prompts import render
 from midalign.evaluation.score import SCORES, score, write_scores
 from midalign.files import write_json
-from midalign.generation.generate import Constrained, generate
+from midalign.generation.generate import generate
 from midalign.generation.predictions import PREDICTIONS, write_predictions
 from midalign.merging.export import merge_adapters
 from midalign.merging.job import MERGE_FILE
@@ -143,14 +144,14 @@ def run_arm(base: Path, seed: int, arm: str, out: Path, *, dev: bool) -> None:
         if not (folder / name / "probe.json").exists():
             probe_arm(recipe, folder, name, sentences(name, recipe, corpus), adapted=objective != "none")
     if free and not (folder / "free" / SCORES).exists():
-        answer_arm(recipe, folder, task.test, folder / "free", constrained=None)
+        answer_arm(recipe, folder, task.test, folder / "free", replace(recipe.answer_format, constrained=None))
     if not (folder / SCORES).exists():
         scores: list[Score] = []
         if objective in ("none", "align"):
             write_scores(scores, folder / SCORES)
         else:
             items = task.dev if dev else task.test
-            scores = answer_arm(recipe, folder, items, folder, constrained=recipe.generation.constrained)
+            scores = answer_arm(recipe, folder, items, folder, recipe.answer_format)
         shown = {
             group: {s.metric: round(100 * s.value, 1) for s in scores if s.group == group and s.metric in SHOWN}
             for group in ("supervised", "aligned", "aligned_low", "aligned_high", "unseen")
@@ -182,19 +183,16 @@ def merge_arm(recipe: Recipe, folder: Path, of: str, task: TaskData) -> None:
 
 
 def answer_arm(
-    recipe: Recipe, folder: Path, items: Sequence[TaskExample], out: Path, *, constrained: Constrained | None
+    recipe: Recipe, folder: Path, items: Sequence[TaskExample], out: Path, answer_format: AnswerFormat
 ) -> list[Score]:
     """Answers items with the adapter of an arm, and scores them."""
-    style = recipe.evaluation.completion_style
     predictions = generate(
         load_model(recipe.model.path),
         load_tokenizer(recipe.model.path),
         items,
+        answer_format,
         adapter=folder / ADAPTER,
         max_new_tokens=recipe.generation.max_new_tokens,
-        completion_style=style,
-        system=recipe.task.system,
-        constrained=constrained,
     )
     out.mkdir(parents=True, exist_ok=True)
     write_predictions(predictions, out / PREDICTIONS)
@@ -204,7 +202,7 @@ def answer_arm(
     }
     answered = {item.language for item in items}
     groups = {name: codes for name, codes in groups.items() if set(codes) <= answered}
-    scores = score(items, predictions, groups=groups, completion_style=style, resamples=200)
+    scores = score(items, predictions, answer_format, groups=groups, resamples=200)
     write_scores(scores, out / SCORES)
     return scores
 
@@ -216,10 +214,9 @@ def sentences(kind: str, recipe: Recipe, corpus: ParallelCorpus) -> ParallelCorp
     if kind == "probe":
         return corpus
     tokenizer = load_tokenizer(recipe.model.path)
-    style, system = recipe.evaluation.completion_style, recipe.task.system
 
     def asked(code: str, text: str) -> str:
-        return render(TaskExample("", "slots", code, text), tokenizer, completion_style=style, system=system)[0]
+        return render(TaskExample("", "slots", code, text), tokenizer, recipe.answer_format)[0]
 
     rows = [replace(row, texts={code: asked(code, text) for code, text in row.texts.items()}) for row in corpus.rows]
     return replace(corpus, rows=tuple(rows))

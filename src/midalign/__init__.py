@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from midalign.answers.format import AnswerFormat as AnswerFormat
     from midalign.data.parallel.corpus import read_parallel as read_parallel
     from midalign.data.prompt_tokens import InTaskPrompt as InTaskPrompt
     from midalign.data.tasks.read import read_task as read_task
@@ -45,6 +46,7 @@ _MODULE_OF = {
     "AlignmentConfig": "recipe.sections",
     "AlignmentTrainer": "training.trainer",
     "AlternatingMixin": "training.trainer",
+    "AnswerFormat": "answers.format",
     "DataError": "errors",
     "InTaskPrompt": "data.prompt_tokens",
     "Language": "languages",

@@ -10,10 +10,6 @@ from typing import Any, Literal
 
 TaskName = Literal["slots", "translation", "extraction"]
 TASKS: tuple[TaskName, ...] = ("slots", "translation", "extraction")
-Constrained = Literal["json", "slots"]
-"""What answers can be held to (`midalign.generation.constraint`)."""
-CONSTRAINED_TASK: dict[Constrained, TaskName] = {"json": "extraction", "slots": "slots"}
-"""The task whose answers each constraint is for."""
 
 
 @dataclass(frozen=True, slots=True)

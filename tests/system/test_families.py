@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 from transformers.pytorch_utils import Conv1D
 from trl import SFTConfig
 
+from midalign.answers.format import AnswerFormat
 from midalign.data.prompt_tokens import training_rows
 from midalign.generation.generate import generate
 from midalign.merging.export import merge_adapters
@@ -54,7 +55,7 @@ def test_probe_train_save_load_merge_and_generate(family, tmp_path):
             save_strategy="no", report_to="none", bf16=False, use_cpu=True, gradient_checkpointing=False,
             disable_tqdm=True, logging_steps=1,
         ),
-        train_dataset=Dataset.from_list(training_rows(EXAMPLES, tokenizer, system="")),
+        train_dataset=Dataset.from_list(training_rows(EXAMPLES, tokenizer, AnswerFormat(system=""))),
         processing_class=tokenizer,
         peft_config=LoraConfig(r=2, target_modules=linear_names(base), task_type="CAUSAL_LM"),
         pairs=PAIRS,
@@ -78,7 +79,7 @@ def test_probe_train_save_load_merge_and_generate(family, tmp_path):
     merged = attach_adapter(build_model(family), tmp_path / "merged")
     with torch.no_grad():
         assert torch.allclose(merged(ids).logits, expected, atol=1e-5)
-    answers = generate(merged, tokenizer, EXAMPLES, max_new_tokens=3, system="")
+    answers = generate(merged, tokenizer, EXAMPLES, AnswerFormat(system=""), max_new_tokens=3)
     assert [answer.id for answer in answers] == [example.id for example in EXAMPLES]
 
 
@@ -105,7 +106,7 @@ def test_gradient_checkpointing_changes_no_gradient_of_either_objective(family, 
                 report_to="none", bf16=False, use_cpu=True, disable_tqdm=True, max_grad_norm=0, seed=0,
                 gradient_checkpointing=checkpointing, gradient_checkpointing_kwargs={"use_reentrant": False},
             ),
-            train_dataset=Dataset.from_list(training_rows(EXAMPLES, tokenizer, system="")),
+            train_dataset=Dataset.from_list(training_rows(EXAMPLES, tokenizer, AnswerFormat(system=""))),
             processing_class=tokenizer,
             peft_config=LoraConfig(r=2, target_modules=linear_names(model), lora_dropout=0.1, task_type="CAUSAL_LM"),
             pairs=PAIRS,
@@ -166,7 +167,7 @@ def test_qlora_reads_the_four_bit_weights_trains_both_objectives_and_saves_a_pla
             save_strategy="no", report_to="none", bf16=False, use_cpu=model.device.type == "cpu", disable_tqdm=True,
             gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False},
         ),
-        train_dataset=Dataset.from_list(training_rows(EXAMPLES, tokenizer, system="")),
+        train_dataset=Dataset.from_list(training_rows(EXAMPLES, tokenizer, AnswerFormat(system=""))),
         processing_class=tokenizer,
         peft_config=LoraConfig(r=2, target_modules=linear_names(model), task_type="CAUSAL_LM"),
         pairs=PAIRS,

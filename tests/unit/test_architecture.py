@@ -27,7 +27,7 @@ ALLOWED = {
     "data": {"answers"},
     "models": {"functional"},
     "metrics": {"answers", "functional"},
-    "recipe": {"data", "functional"},
+    "recipe": {"answers", "data", "functional"},
     "probing": {"data", "models", "functional"},
     "generation": {"data", "models", "answers"},
     "evaluation": {"metrics", "answers", "functional"},

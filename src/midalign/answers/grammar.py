@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from midalign.answers.format import Style
 from midalign.answers.matching import word_offsets
-from midalign.answers.parse import NO_SLOTS, CompletionStyle
+from midalign.answers.parse import NO_SLOTS
 from midalign.records import TaskExample
 
 # As `json.dumps` writes it, which is how the gold answers that a model was trained on look.
@@ -22,14 +23,14 @@ def json_grammar(schema: Mapping[str, Any]) -> str:
     return f'start: " "? json\njson: %json {json.dumps({**schema, "x-guidance": _LAYOUT})}'
 
 
-def slot_grammar(example: TaskExample, completion_style: CompletionStyle = "slots") -> str:
+def slot_grammar(example: TaskExample, style: Style = "slots") -> str:
     """Slots as `midalign.answers.write.completion` writes them, each value one or more words of the sentence in a row.
 
     Labels and the intent may be any names without ``|`` and ``;``: which there are is the model's to say. Where the
     words do not spell the text, a value is whatever words they are, with spaces between. What cannot be written is a
     value and another slot after it where the sentence has a ``;`` right behind the value.
     """
-    opening = "INTENT " if completion_style == "intent_slots" else ""
+    opening = "INTENT " if style == "intent_slots" else ""
     slots = " | LABEL VALUE (NEXT VALUE)*" if any(word.strip() for word in example.words) else ""
     # A separator is part of the name before it, since the lexer of llguidance never goes back.
     return "\n".join(

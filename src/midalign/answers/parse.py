@@ -11,9 +11,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from midalign.answers.format import Style
 from midalign.answers.matching import FoldedSentence, Item, fold
 
-CompletionStyle = Literal["slots", "intent_slots"]
 NO_SLOTS = "None"
 Failure = Literal["truncated", "not_json", "wrong_schema"]
 FAILURES: tuple[Failure, ...] = ("truncated", "not_json", "wrong_schema")
@@ -64,7 +64,7 @@ def parse_slots(
     words: Sequence[str],
     *,
     labels: Collection[str] = (),
-    style: CompletionStyle = "slots",
+    style: Style = "slots",
 ) -> SlotOutput:
     """Read ``label: phrase; label: phrase``, ``None``, or, with an intent, ``intent | ...``.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
+from midalign.answers.format import Style
 from midalign.answers.matching import span_phrases
-from midalign.answers.parse import NO_SLOTS, CompletionStyle
+from midalign.answers.parse import NO_SLOTS
 from midalign.records import TaskExample
 
 
-def completion(example: TaskExample, *, completion_style: CompletionStyle = "slots") -> str:
+def completion(example: TaskExample, style: Style = "slots") -> str:
     """The gold answer as text: what a model is taught, and what `midalign.metrics` reads back.
 
     Slots: ``label: phrase; label: phrase`` or ``None``; with ``"intent_slots"``, ``intent | `` before it. Extraction:
@@ -25,4 +26,4 @@ def completion(example: TaskExample, *, completion_style: CompletionStyle = "slo
         return json.dumps({"Results": results}, ensure_ascii=False)
     slots = "; ".join(f"{span.label}: {phrase}" for span, phrase in zip(example.spans, phrases, strict=True))
     answer = slots or NO_SLOTS
-    return f"{example.intent} | {answer}" if completion_style == "intent_slots" else answer
+    return f"{example.intent} | {answer}" if style == "intent_slots" else answer

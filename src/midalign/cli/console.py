@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from midalign.answers.format import STYLE_HELP
 from midalign.errors import RunError, did_you_mean
 from midalign.languages import canonical
 from midalign.progress import Progress
@@ -25,9 +26,8 @@ if TYPE_CHECKING:
     from midalign.metrics.comparison import Comparison
 
 Out = Annotated[Path, typer.Option(help="Folder for the results; made if needed, never overwritten with another run.")]
-Style = Annotated[str, typer.Option(help="slots, or intent_slots where the answers begin with the intent.")]
+CompletionStyle = Annotated[str, typer.Option(help=STYLE_HELP)]
 Languages = Annotated[str | None, typer.Option(help="Comma-separated codes of any kind, such as eng,deu or en,de.")]
-STYLES = ("slots", "intent_slots")
 
 
 class Task(StrEnum):

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from midalign.answers.format import STYLES, AnswerFormat
 from midalign.cli.console import (
-    STYLES,
+    CompletionStyle,
     Languages,
     Out,
-    Style,
     Task,
     choice,
     codes,
@@ -47,7 +47,7 @@ def evaluate(
         list[Path] | None, typer.Option(help="segments.jsonl of `midalign comet score`, one for each --predictions.")
     ] = None,
     baseline_comet: Annotated[Path | None, typer.Option(help="segments.jsonl of the baseline.")] = None,
-    completion_style: Style = "slots",
+    completion_style: CompletionStyle = "slots",
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples behind every interval.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
 ) -> None:
@@ -59,7 +59,7 @@ def evaluate(
     from midalign.recipe.data import limited, read_examples
     from midalign.runs import Run
 
-    style = choice("completion-style", completion_style, STYLES)
+    answer_format = AnswerFormat(choice("completion-style", completion_style, STYLES))
     _check_counts(predictions, comet, baseline, baseline_comet)
     found = [read_predictions(path) for path in predictions]
     chosen = codes(languages)
@@ -68,7 +68,7 @@ def evaluate(
         console.print(f"scoring the languages that were answered: {', '.join(chosen)} (--languages asks for others)")
     examples = limited(read_examples(task.value, data, format=format, languages=chosen, split=split), limit)
     segments = [read_segments(path, of) for path, of in zip(comet or [], found, strict=False)]
-    options: dict[str, Any] = {"completion_style": style, "resamples": resamples, "seed": seed}
+    options: dict[str, Any] = {"answer_format": answer_format, "resamples": resamples, "seed": seed}
     if len(found) > 1:
         scores: Sequence[Any] = score_over_seeds(examples, found, segments=segments, **options)
     else:
@@ -79,7 +79,7 @@ def evaluate(
         both = (read_segments(baseline_comet, before), segments[0]) if baseline_comet is not None else None
         comparisons = compare_runs(examples, before, found[0], segments=both, **options)
     inputs: dict[str, Any] = {
-        "task": task.value, "data": data, "split": split, "languages": chosen, "completion_style": style,
+        "task": task.value, "data": data, "split": split, "languages": chosen, "completion_style": completion_style,
         "resamples": resamples, "seed": seed,
     }  # fmt: skip
     more = {"limit": limit, "baseline": baseline, "comet": comet, "baseline_comet": baseline_comet}

@@ -18,14 +18,14 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 import midalign
+from midalign.answers.format import CONSTRAINED_HELP, CONSTRAINED_TASK, STYLES, AnswerFormat
 from midalign.cli import comet as cli_comet
 from midalign.cli import evaluate as cli_evaluate
 from midalign.cli import testbed as cli_testbed
 from midalign.cli.console import (
-    STYLES,
+    CompletionStyle,
     Languages,
     Out,
-    Style,
     Task,
     choice,
     codes,
@@ -223,8 +223,6 @@ def merge(
 
 def _held(constrained: str, task: Task, backend: str) -> Any:
     """What answers are held to, or None; refuses what does not go with the task or the backend."""
-    from midalign.records import CONSTRAINED_TASK
-
     if choice("constrained", constrained, ("none", *CONSTRAINED_TASK)) == "none":
         return None
     wanted = CONSTRAINED_TASK[cast("Any", constrained)]
@@ -246,13 +244,10 @@ def generate(
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 128,
     batch_tokens: Annotated[int, typer.Option(help="Padded tokens in a batch.")] = 8192,
     system: Annotated[str | None, typer.Option(help="System text instead of midalign's own.")] = None,
-    completion_style: Style = "slots",
+    completion_style: CompletionStyle = "slots",
     constrained: Annotated[
         str,
-        typer.Option(
-            help="none; json: hold the answers of extraction to its JSON; slots: those of slot filling to its form, "
-            "with values copied from the sentence (extra 'constrained')."
-        ),
+        typer.Option(help=f"none, or what answers are held to: {CONSTRAINED_HELP}"),
     ] = "none",
     backend: Annotated[str, typer.Option(help="transformers, or vllm (an extra).")] = "transformers",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
@@ -269,6 +264,7 @@ def generate(
     model, style = _model_path(model), choice("completion-style", completion_style, STYLES)
     choice("backend", backend, ("transformers", "vllm"))
     held = _held(constrained, task, backend)
+    answer_format = AnswerFormat(style, system, held)
     examples = read_examples(task.value, data, format=format, languages=codes(languages), split=split)
     inputs = {
         "model": model, "adapter": str(adapter) if adapter else None, "task": task.value, "data": data, "split": split,
@@ -280,8 +276,7 @@ def generate(
     if _nothing_to_do(run, out / PREDICTIONS):
         return
     tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
-    if held:
-        check_constraint(tokenizer, examples, held, style)
+    check_constraint(tokenizer, examples, answer_format)
     quiet_libraries()
     loaded: Any
     if backend == "vllm":
@@ -298,12 +293,10 @@ def generate(
             loaded,
             tokenizer,
             examples,
+            answer_format,
             adapter=adapter,
             max_new_tokens=max_new_tokens,
             batch_tokens=batch_tokens,
-            completion_style=style,
-            system=system,
-            constrained=held,
             partial=partial,
             progress=progress,
         )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
-from midalign.answers.parse import CompletionStyle
+from midalign.answers.format import AnswerFormat
 from midalign.data.prompts import render
 from midalign.errors import DataError
 from midalign.records import TaskExample, TaskName
@@ -27,9 +27,8 @@ def prompt_ids(prompt: str, tokenizer: Any) -> list[int]:
 def training_rows(
     examples: Sequence[TaskExample],
     tokenizer: Any,
+    answer_format: AnswerFormat = AnswerFormat(),
     *,
-    completion_style: CompletionStyle = "slots",
-    system: str | None = None,
     max_length: int | None = None,
 ) -> list[dict[str, list[int]]]:
     """``input_ids`` and ``labels`` of each example; the loss is on the answer only, the prompt is masked.
@@ -39,7 +38,7 @@ def training_rows(
     """
     rows = []
     for example in examples:
-        prompt, answer = render(example, tokenizer, completion_style=completion_style, system=system)
+        prompt, answer = render(example, tokenizer, answer_format)
         question = prompt_ids(prompt, tokenizer)
         reply = [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         if max_length is not None and len(question) + len(reply) > max_length:
@@ -58,22 +57,13 @@ class InTaskPrompt:
     Args:
         tokenizer: Any tokenizer of transformers.
         task: Slot filling or extraction, whose prompt names no language.
-        completion_style: As `training_rows`.
-        system: As `training_rows`.
+        answer_format: As `training_rows`.
     """
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        task: TaskName,
-        *,
-        completion_style: CompletionStyle = "slots",
-        system: str | None = None,
-    ) -> None:
+    def __init__(self, tokenizer: Any, task: TaskName, answer_format: AnswerFormat = AnswerFormat()) -> None:
         self.tokenizer = tokenizer
         self.task = task
-        self.completion_style = completion_style
-        self.system = system
+        self.answer_format = answer_format
         added = getattr(tokenizer, "added_tokens_decoder", {})
         self._special = {*tokenizer.all_special_ids, *(token for token, it in added.items() if it.special)}
         ids = self._ids("0")
@@ -94,8 +84,7 @@ class InTaskPrompt:
 
     def _ids(self, text: str) -> list[int]:
         example = TaskExample(id="", task=self.task, language="", text=text)
-        style, system = self.completion_style, self.system
-        return prompt_ids(render(example, self.tokenizer, completion_style=style, system=system)[0], self.tokenizer)
+        return prompt_ids(render(example, self.tokenizer, self.answer_format)[0], self.tokenizer)
 
 
 def shared_beginning(rows: Sequence[list[int]]) -> int:

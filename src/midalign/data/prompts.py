@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from midalign.answers.parse import CompletionStyle
+from midalign.answers.format import AnswerFormat, Style
 from midalign.answers.write import completion
 from midalign.languages import Language
 from midalign.records import TaskExample
@@ -46,36 +46,27 @@ _TRANSLATION = "Translate the user's text from {source} to {target}. Answer with
 _PLAIN = "{system}\n\n{user}\nAnswer:\n"
 
 
-def task_prompt(
-    example: TaskExample, *, completion_style: CompletionStyle = "slots", system: str | None = None
-) -> Messages:
+def task_prompt(example: TaskExample, answer_format: AnswerFormat = AnswerFormat()) -> Messages:
     """The system and the user turn that put one example to a model.
 
     Args:
         example: What is asked.
-        completion_style: ``"slots"`` (the paper's answer) or ``"intent_slots"`` (slot filling only).
-        system: A system text to use instead of ours, such as that of a model trained elsewhere.
+        answer_format: Gives the style that is asked for, and the system text where it is not ours.
     """
+    system = answer_format.system
     return [
-        {"role": "system", "content": system if system is not None else _system_text(example, completion_style)},
+        {"role": "system", "content": system if system is not None else _system_text(example, answer_format.style)},
         {"role": "user", "content": example.text},
     ]
 
 
-def render(
-    example: TaskExample,
-    tokenizer: Any,
-    *,
-    completion_style: CompletionStyle = "slots",
-    system: str | None = None,
-) -> tuple[str, str]:
+def render(example: TaskExample, tokenizer: Any, answer_format: AnswerFormat = AnswerFormat()) -> tuple[str, str]:
     """Prompt and completion of one example, as text for this tokenizer; arguments as `task_prompt`.
 
     A chat template's text holds its own special tokens (begin of sequence included): tokenize such a prompt with
     ``add_special_tokens=False``.
     """
-    messages = task_prompt(example, completion_style=completion_style, system=system)
-    return render_prompt(messages, tokenizer), completion(example, completion_style=completion_style)
+    return render_prompt(task_prompt(example, answer_format), tokenizer), completion(example, answer_format.style)
 
 
 def render_prompt(messages: Messages, tokenizer: Any) -> str:
@@ -99,9 +90,9 @@ def _has_system_turn(messages: Messages, tokenizer: Any) -> bool:
     return messages[0]["content"].strip() in text
 
 
-def _system_text(example: TaskExample, completion_style: CompletionStyle) -> str:
+def _system_text(example: TaskExample, style: Style) -> str:
     if example.task == "slots":
-        return _INTENT_SLOTS if completion_style == "intent_slots" else _SLOTS
+        return _INTENT_SLOTS if style == "intent_slots" else _SLOTS
     if example.task == "extraction":
         return _EXTRACTION
     source = Language.parse(example.language).name

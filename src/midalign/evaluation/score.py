@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from midalign.answers.parse import CompletionStyle
+from midalign.answers.format import AnswerFormat
 from midalign.errors import DataError
 from midalign.files import write_json
 from midalign.functional.statistics import TRIALS
@@ -29,14 +29,16 @@ Groups = Mapping[str, Collection[str]]
 
 
 def strata_of(
-    examples: Sequence[TaskExample], predictions: Sequence[Prediction], completion_style: CompletionStyle = "slots"
+    examples: Sequence[TaskExample],
+    predictions: Sequence[Prediction],
+    answer_format: AnswerFormat = AnswerFormat(),
 ) -> list[Stratum]:
     """The statistics of every item by language, for all metrics of the examples' task.
 
     Args:
         examples: Gold, all of one task.
         predictions: One per example, matched by id.
-        completion_style: See `midalign.answers.write.completion`.
+        answer_format: What was asked for.
 
     Raises:
         DataError: If there are no examples, predictions are missing, or have no example.
@@ -45,15 +47,15 @@ def strata_of(
         return translation_strata(examples, predictions)
     if examples and examples[0].task == "extraction":
         return extraction_strata(examples, predictions)
-    return slot_strata(examples, predictions, completion_style=completion_style)
+    return slot_strata(examples, predictions, style=answer_format.style)
 
 
 def score(
     examples: Sequence[TaskExample],
     predictions: Sequence[Prediction],
+    answer_format: AnswerFormat = AnswerFormat(),
     *,
     groups: Groups | None = None,
-    completion_style: CompletionStyle = "slots",
     segments: SegmentScores | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -63,8 +65,8 @@ def score(
     Args:
         examples: Gold, all of one task.
         predictions: One per example, matched by id.
+        answer_format: What was asked for.
         groups: Languages of each group; a group's value is the mean over its languages.
-        completion_style: See `midalign.answers.write.completion`.
         segments: COMET's scores of these predictions (translation only), for one metric more.
         resamples: Bootstrap resamples.
         seed: Seed of the bootstrap.
@@ -74,7 +76,7 @@ def score(
     """
     return [
         found
-        for strata in _all_strata(examples, predictions, completion_style, segments)
+        for strata in _all_strata(examples, predictions, answer_format, segments)
         for found in score_strata(strata, groups, resamples, seed)
     ]
 
@@ -82,9 +84,9 @@ def score(
 def score_over_seeds(
     examples: Sequence[TaskExample],
     runs: Sequence[Sequence[Prediction]],
+    answer_format: AnswerFormat = AnswerFormat(),
     *,
     groups: Groups | None = None,
-    completion_style: CompletionStyle = "slots",
     segments: Sequence[SegmentScores] = (),
     resamples: int = 1000,
     seed: int = 0,
@@ -94,8 +96,8 @@ def score_over_seeds(
     Args:
         examples: Gold, all of one task.
         runs: The predictions of each seed, one per example.
+        answer_format: As in `score`.
         groups: As in `score`.
-        completion_style: As in `score`.
         segments: COMET's scores of each run's predictions, in their order; or none.
         resamples: Bootstrap resamples.
         seed: Seed of the bootstrap.
@@ -105,7 +107,7 @@ def score_over_seeds(
     """
     beside: list[SegmentScores | None] = [*segments] or [None] * len(runs)
     by_seed = [
-        _all_strata(examples, predictions, completion_style, scores)
+        _all_strata(examples, predictions, answer_format, scores)
         for predictions, scores in zip(runs, beside, strict=True)
     ]
     return [found for strata in zip(*by_seed, strict=True) for found in score_seeds(strata, groups, resamples, seed)]
@@ -115,9 +117,9 @@ def compare_runs(
     examples: Sequence[TaskExample],
     baseline: Sequence[Prediction],
     predictions: Sequence[Prediction],
+    answer_format: AnswerFormat = AnswerFormat(),
     *,
     groups: Groups | None = None,
-    completion_style: CompletionStyle = "slots",
     segments: tuple[SegmentScores, SegmentScores] | None = None,
     resamples: int = 1000,
     trials: int = TRIALS,
@@ -129,8 +131,8 @@ def compare_runs(
         examples: Gold, all of one task.
         baseline: Predictions of the run to compare with.
         predictions: Predictions of the other.
+        answer_format: As in `score`.
         groups: As in `score`.
-        completion_style: As in `score`.
         segments: COMET's scores of both, by the same model.
         resamples: Resamples of the paired bootstrap.
         trials: Trials of the approximate randomisation.
@@ -144,8 +146,8 @@ def compare_runs(
             f"segment scores of {segments[0].signature!r} and {segments[1].signature!r} cannot be compared; score both "
             "with one model"
         )
-    first = _all_strata(examples, baseline, completion_style, segments[0] if segments else None)
-    second = _all_strata(examples, predictions, completion_style, segments[1] if segments else None)
+    first = _all_strata(examples, baseline, answer_format, segments[0] if segments else None)
+    second = _all_strata(examples, predictions, answer_format, segments[1] if segments else None)
     return [
         found
         for one, other in zip(first, second, strict=True)
@@ -156,11 +158,11 @@ def compare_runs(
 def _all_strata(
     examples: Sequence[TaskExample],
     predictions: Sequence[Prediction],
-    completion_style: CompletionStyle,
+    answer_format: AnswerFormat,
     segments: SegmentScores | None,
 ) -> list[list[Stratum]]:
     """The strata of the task's metrics and, where there are segment scores, those of theirs."""
-    found = [strata_of(examples, predictions, completion_style)]
+    found = [strata_of(examples, predictions, answer_format)]
     if segments is not None:
         if examples[0].task != "translation":
             raise DataError(f"segment scores are of translations, and the task is {examples[0].task!r}; leave them out")

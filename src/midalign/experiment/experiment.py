@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from midalign.answers.parse import CompletionStyle
+from midalign.answers.format import AnswerFormat
 from midalign.answers.write import completion
 from midalign.data.parallel.corpus import ParallelCorpus
 from midalign.data.prompt_tokens import prompt_ids
@@ -125,15 +125,11 @@ class Experiment:
         config = load_config(section.path, revision=section.revision, trust_remote_code=section.trust_remote_code)
         text = config.get_text_config()
         self.recipe.alignment.check_model(text.num_hidden_layers, text.hidden_size)
-        style, system = self.recipe.evaluation.completion_style, self.recipe.task.system
+        answers = self.recipe.answer_format
         asked = [*self.task.dev, *self.task.test]
-        tokens = [
-            prompt_ids(render(example, self.tokenizer, completion_style=style, system=system)[0], self.tokenizer)
-            for example in asked
-        ]
+        tokens = [prompt_ids(render(example, self.tokenizer, answers)[0], self.tokenizer) for example in asked]
         check_window(config, asked, tokens, self.recipe.generation.max_new_tokens)
-        if self.recipe.generation.constrained is not None:
-            check_constraint(self.tokenizer, asked, self.recipe.generation.constrained, style)
+        check_constraint(self.tokenizer, asked, answers)
 
     def adapter(self, system: str) -> Path:
         """Folder of a system's adapter."""
@@ -234,12 +230,10 @@ class Experiment:
                 self._engine(),
                 self.tokenizer,
                 self.task.test,
+                recipe.answer_format,
                 adapter=self.adapter(system),
                 max_new_tokens=recipe.generation.max_new_tokens,
                 batch_tokens=recipe.generation.batch_tokens,
-                completion_style=recipe.evaluation.completion_style,
-                system=recipe.task.system,
-                constrained=recipe.generation.constrained,
                 partial=folder / f".{PREDICTIONS}.partial",
                 progress=self.progress,
             )
@@ -247,8 +241,8 @@ class Experiment:
             scores = score(
                 self.task.test,
                 predictions,
+                recipe.answer_format,
                 groups=recipe.languages.groups(),
-                completion_style=recipe.evaluation.completion_style,
                 resamples=recipe.evaluation.resamples,
                 seed=recipe.seed,
             )
@@ -284,8 +278,8 @@ class Experiment:
                 self.task.test,
                 outputs[BASELINE],
                 outputs[system],
+                recipe.answer_format,
                 groups=recipe.languages.groups(),
-                completion_style=recipe.evaluation.completion_style,
                 segments=(segments[BASELINE], segments[system]) if {BASELINE, system} <= set(segments) else None,
                 resamples=recipe.evaluation.resamples,
                 seed=recipe.seed,
@@ -303,9 +297,7 @@ class Experiment:
             "comparisons": comparisons,
             "training": {s: {"seconds": t["seconds"], "updates": t["updates"]} for s, t in trained.items()},
             "merge": read_json(self.out / "merge" / MERGE_FILE),
-            "examples": changed_examples(
-                self.task.test, outputs[BASELINE], outputs["joint"], recipe.evaluation.completion_style
-            ),
+            "examples": changed_examples(self.task.test, outputs[BASELINE], outputs["joint"], recipe.answer_format),
             "timings": self.manifest.manifest["timings"],
         }
 
@@ -320,13 +312,13 @@ def changed_examples(
     examples: Sequence[TaskExample],
     baseline: Sequence[Any],
     system: Sequence[Any],
-    completion_style: CompletionStyle = "slots",
+    answer_format: AnswerFormat = AnswerFormat(),
     limit: int = 3,
 ) -> list[dict[str, Any]]:
     """Items that only one of two systems got exactly right: the first few that were helped, and that were hurt."""
     found: dict[str, list[dict[str, Any]]] = {"helped": [], "hurt": []}
     for example, before, after in zip(examples, baseline, system, strict=True):
-        gold = completion(example, completion_style=completion_style)
+        gold = completion(example, answer_format.style)
         if (before.prediction == gold) == (after.prediction == gold):
             continue
         kind = "helped" if after.prediction == gold else "hurt"

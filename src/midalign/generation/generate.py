@@ -15,8 +15,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from midalign.answers.format import AnswerFormat
 from midalign.answers.grammar import json_grammar, slot_grammar
-from midalign.answers.parse import ENTITY_SCHEMA, CompletionStyle
+from midalign.answers.parse import ENTITY_SCHEMA
 from midalign.answers.write import completion
 from midalign.data.prompt_tokens import prompt_ids
 from midalign.data.prompts import render
@@ -25,7 +26,7 @@ from midalign.generation.constraint import Constraint
 from midalign.generation.engine import Engine, TransformersEngine
 from midalign.generation.predictions import append_predictions, read_partial
 from midalign.progress import Progress
-from midalign.records import CONSTRAINED_TASK, Constrained, Prediction, TaskExample
+from midalign.records import Prediction, TaskExample
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +35,11 @@ def generate(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[TaskExample],
+    answer_format: AnswerFormat = AnswerFormat(),
     *,
     adapter: Path | None = None,
     max_new_tokens: int = 128,
     batch_tokens: int = 8192,
-    completion_style: CompletionStyle = "slots",
-    system: str | None = None,
-    constrained: Constrained | None = None,
     partial: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Prediction]:
@@ -50,14 +49,10 @@ def generate(
         model: A causal language model, plain or with an adapter, or an `Engine`.
         tokenizer: Its tokenizer.
         examples: What to answer.
+        answer_format: What is asked for, and what the answers are held to (`midalign.generation.constraint`).
         adapter: PEFT folder to answer with; merged into the weights of `model` where that gives the same logits.
         max_new_tokens: Longest answer; a longer one is cut off there.
         batch_tokens: Prompt and answer tokens of a batch, padding included.
-        completion_style: See `midalign.data.prompts.render`.
-        system: A system text to use instead of ours.
-        constrained: ``"json"`` holds the answers of extraction to the JSON that it asks for, ``"slots"`` those of slot
-            filling to its form, with values copied from the sentence (`midalign.generation.constraint`); None leaves
-            the model free.
         partial: File that finished batches are appended to and read back from; None keeps nothing.
         progress: Called with a description, the number of answered examples, and how many there are.
 
@@ -65,23 +60,19 @@ def generate(
         One prediction per example, in their order. Special tokens are stripped, spaces at both ends too.
 
     Raises:
-        DataError: If a prompt and its answer do not fit into the model's window, or `constrained` is for another task.
-        MissingExtraError: If `constrained` is asked for and llguidance is not installed.
+        DataError: If a prompt and its answer do not fit into the model's window, or the constraint is for another task.
+        MissingExtraError: If a constraint is asked for and llguidance is not installed.
         MissingFileError: If the adapter is not there.
-        ModelError: If the adapter does not fit the model, or `constrained` the engine or the tokenizer.
+        ModelError: If the adapter does not fit the model, or the constraint the engine or the tokenizer.
         RunError: If `partial` cannot be written to.
     """
-    wanted = CONSTRAINED_TASK[constrained] if constrained is not None else None
-    if wanted is not None and (other := next((e for e in examples if e.task != wanted), None)):
-        raise DataError(
-            f"item {other.id}: generation.constrained {constrained!r} is for the task {wanted!r}; the answers of "
-            f"{other.task!r} have another form. Leave it out."
-        )
-    prompts = [render(e, tokenizer, completion_style=completion_style, system=system)[0] for e in examples]
+    for task in {example.task for example in examples}:
+        answer_format.check_task(task)
+    prompts = [render(example, tokenizer, answer_format)[0] for example in examples]
     tokens = [prompt_ids(prompt, tokenizer) for prompt in prompts]
     engine = model if isinstance(model, Engine) else TransformersEngine(model, tokenizer)
     check_window(engine.config, examples, tokens, max_new_tokens)
-    grammars = None if constrained is None else _grammars(examples, constrained, completion_style)
+    grammars = _grammars(examples, answer_format)
     done = read_partial(partial) if partial is not None else {}
     lengths = [len(ids) for ids in tokens]
     batches = list(batches_by_length(lengths, max_new_tokens, batch_tokens * engine.batch_factor))
@@ -107,40 +98,42 @@ def generate(
     return [done[example.id] for example in examples]
 
 
-def _grammars(
-    examples: Sequence[TaskExample], constrained: Constrained, completion_style: CompletionStyle
-) -> list[str]:
-    """What the answer to each example is held to."""
-    if constrained == "json":
+def _grammars(examples: Sequence[TaskExample], answer_format: AnswerFormat) -> list[str] | None:
+    """What the answer to each example is held to; None where the model is free."""
+    if answer_format.constrained is None:
+        return None
+    if answer_format.constrained == "json":
         return [json_grammar(ENTITY_SCHEMA)] * len(examples)
-    return [slot_grammar(example, completion_style) for example in examples]
+    return [slot_grammar(example, answer_format.style) for example in examples]
 
 
 def check_constraint(
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[TaskExample],
-    constrained: Constrained,
-    completion_style: CompletionStyle = "slots",
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[TaskExample], answer_format: AnswerFormat
 ) -> None:
     """Find out before a training whether the gold answers could be written; the log says how many could not.
+
+    Without a constraint every answer can.
 
     Raises:
         MissingExtraError: If llguidance is not installed.
         ModelError: If it cannot read the tokenizer.
         DataError: If none of the gold answers could be written.
     """
+    grammars = _grammars(examples, answer_format)
+    if grammars is None:
+        return
     constraint = Constraint(tokenizer, [tokenizer.eos_token_id])
     barred = []
-    for example, grammar in zip(examples, _grammars(examples, constrained, completion_style), strict=True):
-        gold = completion(example, completion_style=completion_style)
+    for example, grammar in zip(examples, grammars, strict=True):
+        gold = completion(example, answer_format.style)
         ids = [*tokenizer(gold, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         if not constraint.allows(grammar, ids):
             barred.append(f"item {example.id} ({gold!r})")
     if not barred:
         return
     found = (
-        f"generation.constrained {constrained!r}: {len(barred)} of {len(examples)} gold answers could not be written, "
-        f"such as that of {barred[0]}"
+        f"generation.constrained {answer_format.constrained!r}: {len(barred)} of {len(examples)} gold answers could "
+        f"not be written, such as that of {barred[0]}"
     )
     if len(barred) == len(examples):
         raise DataError(f"{found}. Every answer would be wrong: leave it out.")

@@ -194,13 +194,11 @@ def _score_of(
             model,
             tokenizer,
             dev,
+            recipe.answer_format,
             max_new_tokens=recipe.generation.max_new_tokens,
             batch_tokens=recipe.generation.batch_tokens,
-            completion_style=recipe.evaluation.completion_style,
-            system=recipe.task.system,
-            constrained=recipe.generation.constrained,
         )
-        strata = strata_of(dev, predictions, recipe.evaluation.completion_style)
+        strata = strata_of(dev, predictions, recipe.answer_format)
         name = MAIN_METRIC[recipe.task.name]
         sums = [resample_sums(stratum.stats, recipe.evaluation.resamples, recipe.seed) for stratum in strata]
         draws = [stratum.measure(name).of_sums(drawn) for stratum, drawn in zip(strata, sums, strict=True)]
@@ -216,8 +214,7 @@ def _loss_of(
     rows = training_rows(
         dev,
         tokenizer,
-        completion_style=recipe.evaluation.completion_style,
-        system=recipe.task.system,
+        recipe.answer_format,
         max_length=getattr(unwrap(model).config.get_text_config(), "max_position_embeddings", None),
     )
 

@@ -95,7 +95,7 @@ def compare(
         resamples: Resamples of the paired bootstrap.
         trials: Trials of the approximate randomisation.
         seed: A language's tests use ``default_rng(seed)``, as sacreBLEU does; see `scoring.mean_over` for groups.
-        **options: Of the task's own strata function (``labels``, ``completion_style``, ``types``).
+        **options: Of the task's own strata function (``labels``, ``style``, ``types``).
 
     Raises:
         DataError: Ids that do not fit.

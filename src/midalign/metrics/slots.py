@@ -20,8 +20,9 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from midalign.answers.format import Style
 from midalign.answers.matching import match_items
-from midalign.answers.parse import CompletionStyle, SlotOutput, parse_slots
+from midalign.answers.parse import SlotOutput, parse_slots
 from midalign.functional.statistics import RESAMPLES, SEED
 from midalign.metrics.scoring import (
     Groups,
@@ -59,7 +60,7 @@ def score_slots(
     *,
     groups: Groups | None = None,
     labels: Collection[str] = (),
-    completion_style: CompletionStyle = "slots",
+    style: Style = "slots",
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> list[Score]:
@@ -70,14 +71,14 @@ def score_slots(
         predictions: Output text per id, or `Prediction` records; exactly the examples' ids.
         groups: Group name to canonical codes.
         labels: Known labels, for values that contain ``;``; the gold's own labels are always known.
-        completion_style: The format the system was to write.
+        style: The format the system was to write.
         resamples: Bootstrap resamples.
         seed: Bootstrap seed.
 
     Raises:
         DataError: No examples, or ids that do not fit.
     """
-    strata = slot_strata(examples, predictions, labels=labels, completion_style=completion_style)
+    strata = slot_strata(examples, predictions, labels=labels, style=style)
     return score_strata(strata, groups, resamples, seed)
 
 
@@ -86,7 +87,7 @@ def slot_strata(
     predictions: Predictions,
     *,
     labels: Collection[str] = (),
-    completion_style: CompletionStyle = "slots",
+    style: Style = "slots",
 ) -> list[Stratum]:
     """The statistics of each language, for `score_strata` and for comparisons; arguments as `score_slots`.
 
@@ -95,11 +96,11 @@ def slot_strata(
     """
     outputs = align_outputs(examples, predictions)
     known = {span.label for example in examples for span in example.spans} | set(labels)
-    measures = (*_MEASURES, _INTENT_MEASURE) if completion_style == "intent_slots" else _MEASURES
+    measures = (*_MEASURES, _INTENT_MEASURE) if style == "intent_slots" else _MEASURES
     strata = []
     for language, items in by_language(examples, outputs).items():
         rows = [
-            _item_counts(example, parse_slots(output, example.words, labels=known, style=completion_style))
+            _item_counts(example, parse_slots(output, example.words, labels=known, style=style))
             for example, output in items
         ]
         strata.append(Stratum(language, None, np.array(rows, dtype=np.float64), measures))
@@ -111,7 +112,7 @@ def slot_counts_by_label(
     predictions: Predictions,
     *,
     labels: Collection[str] = (),
-    completion_style: CompletionStyle = "slots",
+    style: Style = "slots",
 ) -> dict[str, tuple[int, int, int]]:
     """True positives, false positives and false negatives of each label, over all examples.
 
@@ -124,7 +125,7 @@ def slot_counts_by_label(
     known = {span.label for example in examples for span in example.spans} | set(labels)
     counts: dict[str, list[int]] = {}
     for example, output in zip(examples, outputs, strict=True):
-        parsed = parse_slots(output, example.words, labels=known, style=completion_style)
+        parsed = parse_slots(output, example.words, labels=known, style=style)
         add_label_counts(counts, example, parsed.items)
     return {label: (row[0], row[1], row[2]) for label, row in sorted(counts.items())}
 

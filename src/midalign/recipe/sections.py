@@ -12,12 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from midalign.answers.format import CONSTRAINED_HELP, STYLE_HELP, AnswerFormat, Constrained, Style
 from midalign.data.parallel.corpus import ParallelFormat
 from midalign.data.tasks.read import TaskFormat
 from midalign.errors import ModelError
 from midalign.languages import canonical
 from midalign.recipe.schedule import Schedule
-from midalign.records import CONSTRAINED_TASK, Constrained, TaskName
+from midalign.records import TaskName
 
 PAPER = "arXiv 2502.14830"
 
@@ -378,11 +379,7 @@ class GenerationSection(Section):
     )
     max_new_tokens: int = Field(128, gt=0, description="Longest answer, in tokens.")
     batch_tokens: int = Field(8192, gt=0, description="Padded prompt and answer tokens in a batch.")
-    constrained: Constrained | None = Field(
-        None,
-        description="'json' holds the answers of extraction to the JSON that it asks for, 'slots' those of slot "
-        "filling to its form, with values copied from the sentence (extra 'constrained').",
-    )
+    constrained: Constrained | None = Field(None, description=f"What answers are held to: {CONSTRAINED_HELP}")
 
     @model_validator(mode="after")
     def _backend_can_constrain(self) -> GenerationSection:
@@ -395,9 +392,7 @@ class EvaluationSection(Section):
     """Scores and their intervals."""
 
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples behind every interval.")
-    completion_style: Literal["slots", "intent_slots"] = Field(
-        "slots", description="'intent_slots' asks for the intent as well."
-    )
+    completion_style: Style = Field("slots", description=f"What answers hold: {STYLE_HELP}")
 
 
 class Recipe(Section):
@@ -436,14 +431,14 @@ class Recipe(Section):
     def _answers_are_held_to_their_own_form(
         cls, generation: GenerationSection, found: ValidationInfo
     ) -> GenerationSection:
-        task, held = found.data.get("task"), generation.constrained
-        wanted = CONSTRAINED_TASK[held] if held is not None else None
-        if task is not None and wanted is not None and task.name != wanted:
-            raise ValueError(
-                f"constrained: {held} is for the task {wanted}; the answers of {task.name} have another form, so leave "
-                "it out"
-            )
+        if (task := found.data.get("task")) is not None:
+            AnswerFormat(constrained=generation.constrained).check_task(task.name)
         return generation
+
+    @property
+    def answer_format(self) -> AnswerFormat:
+        """How answers look, in training, generation and evaluation alike."""
+        return AnswerFormat(self.evaluation.completion_style, self.task.system, self.generation.constrained)
 
     def as_dict(self) -> dict[str, Any]:
         """The resolved recipe as plain data, ready for JSON or YAML."""

@@ -149,14 +149,13 @@ def build_trainer(
     arguments = training_arguments(recipe, out / _CHECKPOINTS)
     if window := getattr(model.config.get_text_config(), "max_position_embeddings", None):
         arguments.max_length = min(arguments.max_length or window, window)
-    style, system = recipe.evaluation.completion_style, recipe.task.system
     rows, dev_rows = (
-        training_rows(split, tokenizer, completion_style=style, system=system, max_length=arguments.max_length)
+        training_rows(split, tokenizer, recipe.answer_format, max_length=arguments.max_length)
         for split in (task_data.train, task_data.dev)
     )
     asked = None
     if alignment.prompt == "task" and objective != "task":
-        asked = InTaskPrompt(tokenizer, recipe.task.name, completion_style=style, system=system)
+        asked = InTaskPrompt(tokenizer, recipe.task.name, recipe.answer_format)
     layer = None
     if objective == "align":
         layer = max(alignment.resolve_layers(find_decoder(model).depth))

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from midalign.answers.format import AnswerFormat
 from midalign.answers.write import completion
 from midalign.data.prompt_tokens import IGNORED, InTaskPrompt, prompt_ids, training_rows
 from midalign.data.prompts import render
@@ -20,21 +21,21 @@ EXAMPLE = TaskExample(
 @pytest.mark.parametrize("tokenizer", [PLAIN, CHAT], ids=["plain", "chat"])
 @pytest.mark.parametrize("style", ["slots", "intent_slots"])
 def test_the_loss_is_on_the_answer_and_its_end_only(tokenizer, style):
-    (row,) = training_rows([EXAMPLE], tokenizer, completion_style=style, system="")
-    prompt, answer = render(EXAMPLE, tokenizer, completion_style=style, system="")
+    (row,) = training_rows([EXAMPLE], tokenizer, AnswerFormat(style, ""))
+    prompt, answer = render(EXAMPLE, tokenizer, AnswerFormat(style, ""))
     asked = prompt_ids(prompt, tokenizer)
     assert row["input_ids"][: len(asked)] == asked, "what generation will see"
     assert row["labels"][: len(asked)] == [IGNORED] * len(asked)
     assert row["labels"][len(asked) :] == row["input_ids"][len(asked) :]
     taught = [label for label in row["labels"] if label != IGNORED]
     assert taught[-1] == tokenizer.eos_token_id
-    assert tokenizer.decode(taught[:-1]) == answer == completion(EXAMPLE, completion_style=style)
+    assert tokenizer.decode(taught[:-1]) == answer == completion(EXAMPLE, style)
     assert len(row["labels"]) == len(row["input_ids"])
 
 
 def test_one_token_begins_the_sequence_with_and_without_a_template():
     for tokenizer in (PLAIN, CHAT):
-        ids = prompt_ids(render(EXAMPLE, tokenizer, system="")[0], tokenizer)
+        ids = prompt_ids(render(EXAMPLE, tokenizer, AnswerFormat(system=""))[0], tokenizer)
         assert ids[0] == tokenizer.bos_token_id
         assert ids[1] != tokenizer.bos_token_id, "not twice"
 
@@ -50,18 +51,18 @@ def test_any_text_keeps_prompt_and_answer_apart(word):
 
 
 def test_an_example_that_would_be_cut_off_is_refused_by_its_id():
-    (row,) = training_rows([EXAMPLE], PLAIN, system="")
+    (row,) = training_rows([EXAMPLE], PLAIN, AnswerFormat(system=""))
     length = len(row["input_ids"])
-    assert training_rows([EXAMPLE], PLAIN, system="", max_length=length) == [row]
+    assert training_rows([EXAMPLE], PLAIN, AnswerFormat(system=""), max_length=length) == [row]
     with pytest.raises(DataError, match=rf"item x:0: prompt and answer are {length} tokens, more than .*{length - 1}"):
-        training_rows([EXAMPLE], PLAIN, system="", max_length=length - 1)
+        training_rows([EXAMPLE], PLAIN, AnswerFormat(system=""), max_length=length - 1)
 
 
 @pytest.mark.parametrize("tokenizer", [PLAIN, CHAT], ids=["plain", "chat"])
 @pytest.mark.parametrize("system", [None, "", "find things"])
 def test_a_sentence_in_the_task_prompt_is_what_generation_sees_and_counts_from_its_first_token(tokenizer, system):
-    asked = InTaskPrompt(tokenizer, "slots", completion_style="intent_slots", system=system)(EXAMPLE.text)
-    prompt, _ = render(EXAMPLE, tokenizer, completion_style="intent_slots", system=system)
+    asked = InTaskPrompt(tokenizer, "slots", AnswerFormat("intent_slots", system))(EXAMPLE.text)
+    prompt, _ = render(EXAMPLE, tokenizer, AnswerFormat("intent_slots", system))
     assert asked["input_ids"] == prompt_ids(prompt, tokenizer)
     counted = [token for token, mask in zip(asked["input_ids"], asked["pooled_mask"], strict=True) if mask]
     start, after = prompt.split(EXAMPLE.text)
@@ -75,6 +76,6 @@ def test_a_sentence_in_the_task_prompt_is_what_generation_sees_and_counts_from_i
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30).filter(str.strip))
 def test_whatever_the_sentence_its_tokens_count(text):
     for tokenizer in (PLAIN, CHAT):
-        asked = InTaskPrompt(tokenizer, "extraction", system="")(text)
+        asked = InTaskPrompt(tokenizer, "extraction", AnswerFormat(system=""))(text)
         counted = [token for token, mask in zip(asked["input_ids"], asked["pooled_mask"], strict=True) if mask]
         assert text.strip() in tokenizer.decode(counted), "byte-level tokens give every text back"

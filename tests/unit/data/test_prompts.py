@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from midalign.answers.format import AnswerFormat
 from midalign.answers.matching import FoldedSentence, match_items, span_phrases
 from midalign.answers.parse import parse_entities, parse_slots
 from midalign.answers.write import completion
@@ -77,9 +78,9 @@ TOKENIZERS = [bpe("gpt2"), bpe("llama3"), bpe("gpt2", CHATML), bpe("llama3", CHA
 
 def test_completions_as_written_down() -> None:
     assert completion(SLOTS) == "time: nine am; who: me"
-    assert completion(SLOTS, completion_style="intent_slots") == "alarm_set | time: nine am; who: me"
+    assert completion(SLOTS, "intent_slots") == "alarm_set | time: nine am; who: me"
     assert completion(EMPTY) == "None"
-    assert completion(EMPTY, completion_style="intent_slots") == "alarm_stop | None"
+    assert completion(EMPTY, "intent_slots") == "alarm_stop | None"
     assert completion(ENTITIES) == '{"Results": [{"TypeName": "ORG", "Text": "\\"Öko\\"-Laden"}]}'
     assert completion(TRANSLATION) == "Hallo"
 
@@ -113,12 +114,14 @@ def test_translation_prompts_name_the_languages_in_english() -> None:
 
 
 def test_a_system_text_given_replaces_ours() -> None:
-    assert render(SLOTS, TOKENIZERS[0], system="Find slots.")[0] == f"Find slots.\n\n{SLOTS.text}\nAnswer:\n"
+    assert (
+        render(SLOTS, TOKENIZERS[0], AnswerFormat(system="Find slots."))[0] == f"Find slots.\n\n{SLOTS.text}\nAnswer:\n"
+    )
 
 
 def test_prompts_tell_nothing_of_the_gold() -> None:
     for style in ("slots", "intent_slots"):
-        text = task_prompt(SLOTS, completion_style=style)[0]["content"]  # type: ignore[arg-type]
+        text = task_prompt(SLOTS, AnswerFormat(style))[0]["content"]  # type: ignore[arg-type]
         assert not any(secret in text for secret in ("nine", "time", "who", "alarm_set"))
 
 
@@ -192,8 +195,8 @@ def test_every_xsid_gold_reads_back_and_scores_one(data_folder: Path, style: str
     for split in ("test", "dev"):
         examples = real(data_folder / "xsid", split, "slots")
         examples = [e for e in examples if not ambiguous(e)]
-        outputs = {e.id: completion(e, completion_style=style) for e in examples}  # type: ignore[arg-type]
-        scores = score_slots(examples, outputs, completion_style=style, resamples=2)  # type: ignore[arg-type]
+        outputs = {e.id: completion(e, style) for e in examples}  # type: ignore[arg-type]
+        scores = score_slots(examples, outputs, style=style, resamples=2)  # type: ignore[arg-type]
         wanted = {"slot_f1": 1.0, "label_f1": 1.0, "value_f1": 1.0, "exact_match": 1.0, "unparsed": 0.0}
         wanted |= {"intent_accuracy": 1.0} if style == "intent_slots" else {}
         assert len({s.language for s in scores if s.language}) == 12

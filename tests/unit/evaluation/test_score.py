@@ -6,6 +6,7 @@ import statistics
 import numpy as np
 import pytest
 
+from midalign.answers.format import AnswerFormat
 from midalign.answers.write import completion
 from midalign.errors import DataError
 from midalign.evaluation.score import MAIN_METRIC, compare_runs, find_score, score, score_over_seeds, write_scores
@@ -56,8 +57,8 @@ def test_a_group_is_the_mean_over_its_languages():
 
 
 def test_the_intent_counts_only_where_it_was_asked_for():
-    with_intent = [Prediction(e.id, e.language, "", completion(e, completion_style="intent_slots")) for e in SLOTS]
-    found = score(SLOTS, with_intent, completion_style="intent_slots", resamples=100)
+    with_intent = [Prediction(e.id, e.language, "", completion(e, "intent_slots")) for e in SLOTS]
+    found = score(SLOTS, with_intent, AnswerFormat("intent_slots"), resamples=100)
     assert find_score(found, "slot_f1", group="all").value == 1
     assert "intent_accuracy" in {s.metric for s in found}
     plain = score(SLOTS, predict(SLOTS), resamples=100)

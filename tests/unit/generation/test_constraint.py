@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedTokenizerBase
 
+from midalign.answers.format import AnswerFormat
 from midalign.answers.matching import FoldedSentence, match_items
 from midalign.answers.parse import ENTITY_SCHEMA, parse_entities, parse_slots
 from midalign.answers.write import completion
@@ -33,7 +34,10 @@ EXAMPLES = [
         ["licht", "на кухне am freitag", "wake me", "闹钟", "a", "turn on the light in the kitchen"]
     )
 ]
-OPTIONS = dict(max_new_tokens=90, system="")
+NO_SYSTEM = AnswerFormat(system="")
+HELD = AnswerFormat(system="", constrained="json")
+FREE = dict(answer_format=NO_SYSTEM, max_new_tokens=90)
+OPTIONS = dict(answer_format=HELD, max_new_tokens=90)
 GOLD = '{"Results": [{"TypeName": "LOC", "Text": "K\\u00fcche \\" 闹钟 { ] в"}, {"TypeName": "", "Text": "x"}]}'
 
 
@@ -59,26 +63,26 @@ def test_every_answer_of_a_random_model_that_ends_is_json_of_the_schema(family):
     ended = 0
     for seed in range(4):
         model, tokenizer = closing(family, seed)
-        free = generate(model, tokenizer, EXAMPLES, **OPTIONS)
+        free = generate(model, tokenizer, EXAMPLES, **FREE)
         assert all(parse_entities(p.prediction).failure for p in free)
-        held = generate(model, tokenizer, EXAMPLES, constrained="json", **OPTIONS)
+        held = generate(model, tokenizer, EXAMPLES, **OPTIONS)
         for prediction in held:
             output = parse_entities(prediction.prediction)
             tokens = tokenizer(prediction.prediction, add_special_tokens=False)["input_ids"]
             assert output.failure in (None, "truncated"), prediction.prediction
             assert output.failure is None or len(tokens) > OPTIONS["max_new_tokens"] / 4
             ended += output.failure is None
-        assert generate(model, tokenizer, EXAMPLES, **OPTIONS) == free, "the constraint is of one call"
+        assert generate(model, tokenizer, EXAMPLES, **FREE) == free, "the constraint is of one call"
     assert ended > 3
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3", "qwen3_moe"])
 def test_batches_and_rounds_change_no_constrained_answer(family, monkeypatch):
     model, tokenizer = closing(family, 1)
-    expected = [generate(model, tokenizer, [e], constrained="json", **OPTIONS)[0] for e in EXAMPLES]
+    expected = [generate(model, tokenizer, [e], **OPTIONS)[0] for e in EXAMPLES]
     for batch_tokens, rounds in ((100_000, 8), (300, 3), (100_000, 1), (100_000, 10_000)):
         monkeypatch.setattr("midalign.generation.engine.ROUND", rounds)
-        found = generate(model, tokenizer, EXAMPLES, constrained="json", batch_tokens=batch_tokens, **OPTIONS)
+        found = generate(model, tokenizer, EXAMPLES, batch_tokens=batch_tokens, **OPTIONS)
         assert found == expected
 
 
@@ -95,12 +99,12 @@ def test_constrained_answers_equal_a_plain_loop_that_asks_a_fresh_matcher_at_eve
     grammar = LLMatcher.grammar_from_json_schema(ENTITY_SCHEMA, overrides=layout)
     known = from_tokenizer(tokenizer)
     for example in EXAMPLES[:3]:
-        ids, new = prompt_ids(render(example, tokenizer, system="")[0], tokenizer), []
+        ids, new = prompt_ids(render(example, tokenizer, NO_SYSTEM)[0], tokenizer), []
         while len(new) < 40 and new[-1:] != [tokenizer.eos_token_id]:
             with torch.no_grad():
                 order = model(torch.tensor([ids + new])).logits[0, -1].argsort(descending=True).tolist()
             new.append(next(t for t in order if LLMatcher(known, grammar).validate_tokens([*new, t]) == len(new) + 1))
-        (found,) = generate(model, tokenizer, [example], constrained="json", max_new_tokens=40, system="")
+        (found,) = generate(model, tokenizer, [example], HELD, max_new_tokens=40)
         assert found.prediction == tokenizer.decode(new, skip_special_tokens=True).strip()
 
 
@@ -165,7 +169,7 @@ def with_a_space_first():
     inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    texts = [completion(e, completion_style="intent_slots") for e in SENTENCES]
+    texts = [completion(e, "intent_slots") for e in SENTENCES]
     texts.append(json.dumps(json.loads(GOLD), ensure_ascii=False))
     inner.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=400, special_tokens=special))
     return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
@@ -176,7 +180,7 @@ def test_a_tokenizer_that_begins_every_text_with_a_space_can_write_the_gold_answ
     constraint = Constraint(tokenizer, [tokenizer.eos_token_id])
     for example in SENTENCES:
         for style in ("slots", "intent_slots"):
-            ids = tokenizer(completion(example, completion_style=style), add_special_tokens=False)["input_ids"]
+            ids = tokenizer(completion(example, style), add_special_tokens=False)["input_ids"]
             assert tokenizer.convert_ids_to_tokens(ids)[0].startswith("▁")
             assert constraint.allows(slot_grammar(example, style), [*ids, tokenizer.eos_token_id])
     ids = tokenizer(json.dumps(json.loads(GOLD), ensure_ascii=False), add_special_tokens=False)["input_ids"]
@@ -184,13 +188,14 @@ def test_a_tokenizer_that_begins_every_text_with_a_space_can_write_the_gold_answ
 
 
 def test_gold_answers_that_could_not_be_written_are_counted_before_anything_is_generated(caplog):
+    held = AnswerFormat("intent_slots", constrained="slots")
     odd = slots_of("a b", ["a", "b"], [Span("x;y", 0, 1)])
-    check_constraint(build_tokenizer(), SENTENCES, "slots", "intent_slots")
+    check_constraint(build_tokenizer(), SENTENCES, held)
     assert not caplog.text
-    check_constraint(build_tokenizer(), [*SENTENCES, odd], "slots", "intent_slots")
+    check_constraint(build_tokenizer(), [*SENTENCES, odd], held)
     assert "1 of 8 gold answers could not be written, such as that of item x:a b" in caplog.text
     with pytest.raises(DataError, match=r"1 of 1 gold answers could not be written.*leave it out"):
-        check_constraint(build_tokenizer(), [odd], "slots")
+        check_constraint(build_tokenizer(), [odd], held)
 
 
 def test_any_of_several_end_tokens_may_end_an_answer():
@@ -207,13 +212,13 @@ def test_an_adapter_is_constrained_as_well(tmp_path):
     model, tokenizer = closing("llama", 3)
     config = LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
     get_peft_model(closing("llama", 3)[0], config).save_pretrained(tmp_path, save_embedding_layers=False)
-    found = generate(model, tokenizer, EXAMPLES, adapter=tmp_path, constrained="json", **OPTIONS)
+    found = generate(model, tokenizer, EXAMPLES, adapter=tmp_path, **OPTIONS)
     assert {parse_entities(p.prediction).failure for p in found} <= {None, "truncated"}
 
 
 def test_an_interrupted_constrained_run_goes_on(tmp_path):
     model, tokenizer = closing("llama", 1)
-    options = dict(OPTIONS, constrained="json", batch_tokens=250)
+    options = dict(OPTIONS, batch_tokens=250)
     expected = generate(model, tokenizer, EXAMPLES, **options)
     calls = []
 
@@ -231,15 +236,15 @@ def test_an_interrupted_constrained_run_goes_on(tmp_path):
 def test_other_tasks_are_refused_before_anything_is_generated(monkeypatch):
     monkeypatch.setattr(TransformersEngine, "answer", lambda *_: pytest.fail("generated"))
     slots = [TaskExample("s:0", "slots", "eng_Latn", "a")]
-    with pytest.raises(DataError, match=r"item s:0: generation\.constrained 'json' is for the task 'extraction'"):
-        generate(build_model("llama"), build_tokenizer(), slots, constrained="json", **OPTIONS)
+    with pytest.raises(DataError, match="constrained: json is for the task extraction; the answers of slots"):
+        generate(build_model("llama"), build_tokenizer(), slots, **OPTIONS)
 
 
 def test_without_the_extra_the_message_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(MissingExtraError, match=r"generation.constrained.*pip install 'midalign\[constrained\]'"):
-        generate(build_model("llama"), build_tokenizer(), EXAMPLES, constrained="json", **OPTIONS)
-    generate(build_model("llama"), build_tokenizer(), EXAMPLES[:1], max_new_tokens=2, system="")
+        generate(build_model("llama"), build_tokenizer(), EXAMPLES, **OPTIONS)
+    generate(build_model("llama"), build_tokenizer(), EXAMPLES[:1], NO_SYSTEM, max_new_tokens=2)
 
 
 def test_a_tokenizer_of_another_library_is_refused():
@@ -318,7 +323,7 @@ def test_the_command_holds_answers_and_tells_its_run_from_a_free_one(tmp_path, m
 @pytest.mark.parametrize("example", SENTENCES, ids=range(len(SENTENCES)))
 def test_gold_slots_are_allowed_and_may_end(example, style):
     tokenizer = build_tokenizer()
-    gold = completion(example, completion_style=style)
+    gold = completion(example, style)
     rows = Constraint(tokenizer, [2]).rows([slot_grammar(example, style)])
     ids = [1]
     for token in [*tokenizer(gold, add_special_tokens=False)["input_ids"], 2]:
@@ -374,11 +379,9 @@ def test_random_logits_write_slots_of_the_sentence(words, spaces, seed):
 
 def test_a_random_models_slots_are_words_of_the_sentence_each_item_its_own():
     model, tokenizer = closing("llama", 1)
-    held = generate(model, tokenizer, SENTENCES, constrained="slots", completion_style="intent_slots", **OPTIONS)
-    alone = [
-        generate(model, tokenizer, [e], constrained="slots", completion_style="intent_slots", **OPTIONS)[0]
-        for e in SENTENCES
-    ]
+    options = dict(answer_format=AnswerFormat("intent_slots", "", "slots"), max_new_tokens=90)
+    held = generate(model, tokenizer, SENTENCES, **options)
+    alone = [generate(model, tokenizer, [e], **options)[0] for e in SENTENCES]
     assert held == alone
-    with pytest.raises(DataError, match=r"constrained 'slots' is for the task 'slots'; the answers of 'extraction'"):
-        generate(model, tokenizer, EXAMPLES, constrained="slots", **OPTIONS)
+    with pytest.raises(DataError, match="constrained: slots is for the task slots; the answers of extraction"):
+        generate(model, tokenizer, EXAMPLES, **options)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import GenerationConfig
 
+from midalign.answers.format import AnswerFormat
 from midalign.data.prompt_tokens import prompt_ids
 from midalign.data.prompts import render
 from midalign.errors import DataError, MissingFileError, RunError
@@ -22,14 +23,15 @@ EXAMPLES = [
     TaskExample(f"x:{i}", "slots", "eng_Latn", "call me " + "at nine " * (i % 4) + text)
     for i, text in enumerate(["licht", "на кухне", "friday", "闹钟", "turn on the light", "a", "küche um neun", "9"])
 ]
-OPTIONS = dict(max_new_tokens=10, system="")
+NO_SYSTEM = AnswerFormat(system="")
+OPTIONS = dict(max_new_tokens=10, answer_format=NO_SYSTEM)
 
 
-def plain_loop(model, tokenizer, examples, steps=10, system=""):
+def plain_loop(model, tokenizer, examples, steps=10, answer_format=NO_SYSTEM):
     """Greedy decoding with nothing but forward passes: no cache, no padding, no batch, no generate()."""
     answers = []
     for example in examples:
-        ids = prompt_ids(render(example, tokenizer, system=system)[0], tokenizer)
+        ids = prompt_ids(render(example, tokenizer, answer_format)[0], tokenizer)
         new = []
         for _ in range(steps):
             with torch.no_grad():
@@ -75,7 +77,7 @@ def test_the_order_of_the_examples_changes_no_answer(family):
 def test_a_prediction_records_the_prompt_that_was_asked():
     tokenizer = build_tokenizer(chat=True)
     (first, *_) = generate(build_model("llama"), tokenizer, EXAMPLES, **OPTIONS)
-    assert first.prompt == render(EXAMPLES[0], tokenizer, system="")[0]
+    assert first.prompt == render(EXAMPLES[0], tokenizer, NO_SYSTEM)[0]
     assert first.language == "eng_Latn"
 
 
@@ -99,7 +101,7 @@ def test_a_row_stops_at_its_own_end_token_and_at_the_models_others():
     tokenizer = build_tokenizer()
     model = build_model("llama")
     free = plain_loop(model, tokenizer, EXAMPLES)
-    ids = prompt_ids(render(EXAMPLES[0], tokenizer, system="")[0], tokenizer)
+    ids = prompt_ids(render(EXAMPLES[0], tokenizer, NO_SYSTEM)[0], tokenizer)
     with torch.no_grad():
         third = model.generate(
             torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long), max_new_tokens=10,
@@ -245,7 +247,7 @@ def test_rows_that_leave_the_batch_change_no_answer(family, steps, monkeypatch):
 def test_finished_rows_are_not_computed_any_more(monkeypatch):
     model, tokenizer = build_model("llama"), build_tokenizer()
     engine = TransformersEngine(model, tokenizer)
-    rows = [prompt_ids(render(example, tokenizer, system="")[0], tokenizer) for example in EXAMPLES]
+    rows = [prompt_ids(render(example, tokenizer, NO_SYSTEM)[0], tokenizer) for example in EXAMPLES]
     free = engine.answer(rows, 20)
     early = free[0][3]
     engine.stops = [*engine.stops, early]
@@ -278,11 +280,12 @@ SHARING = ["llama", "gpt2", "bloom", "opt", "falcon", "gpt_neox", "qwen3_moe", "
 @pytest.mark.parametrize("family", SHARING)
 def test_a_system_text_computed_once_for_a_batch_changes_no_answer(family):
     """Positions by rotation, learned (GPT-2, OPT) or by ALiBi; windows (Gemma, Mistral) share nothing."""
-    model, tokenizer, system = often_ending(build_model(family)), build_tokenizer(), "turn on the light in the kitchen"
-    expected = plain_loop(model, tokenizer, EXAMPLES, system=system)
+    model, tokenizer = often_ending(build_model(family)), build_tokenizer()
+    asked = AnswerFormat(system="turn on the light in the kitchen")
+    expected = plain_loop(model, tokenizer, EXAMPLES, answer_format=asked)
     calls = []
     model.register_forward_pre_hook(lambda _m, _a, kw: calls.append(kw["input_ids"].shape), with_kwargs=True)
-    assert answers(generate(model, tokenizer, EXAMPLES, max_new_tokens=10, system=system)) == expected
+    assert answers(generate(model, tokenizer, EXAMPLES, asked, max_new_tokens=10)) == expected
     assert (calls[0][0] == 1) == (family not in ("gemma3", "mistral"))
 
 

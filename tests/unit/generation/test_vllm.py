@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from midalign.answers.format import AnswerFormat
 from midalign.errors import MissingExtraError, ModelError
 from midalign.generation.generate import generate
 from midalign.generation.vllm import VllmEngine
@@ -15,7 +16,7 @@ from midalign.records import TaskExample
 from tests.conftest import build_model, build_tokenizer
 
 EXAMPLES = [TaskExample(f"x:{i}", "slots", "eng_Latn", text) for i, text in enumerate(["licht", "a b c", "на кухне"])]
-OPTIONS = dict(max_new_tokens=8, system="go")
+OPTIONS = dict(max_new_tokens=8, answer_format=AnswerFormat(system="go"))
 
 
 class FakeLLM:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 
+from midalign.answers.format import AnswerFormat
 from midalign.cli.main import main
 from midalign.data.prompt_tokens import training_rows
 from midalign.errors import DataError, RecipeError, RunError
@@ -82,7 +83,7 @@ def test_every_candidate_scores_as_the_exported_merge_does(tmp_path, adapters, r
         out = tmp_path / f"merged-{number}"
         merge_adapters(adapters, row["weights"], "sum", out=out, base_model=base)
         merged = attach_adapter(build_model("llama", max_position_embeddings=256), out)
-        answers = generate(merged, tokenizer, dev, max_new_tokens=4, system="")
+        answers = generate(merged, tokenizer, dev, AnswerFormat(system=""), max_new_tokens=4)
         assert answers == seen[number]
         expected = find_score(score(dev, answers, resamples=100, seed=3), "slot_f1", group="all")
         assert (row["score"], row["low"], row["high"]) == (expected.value, expected.low, expected.high)
@@ -237,7 +238,7 @@ def test_candidates_with_the_same_answers_are_flat_and_one_alone_too():
 def test_the_loss_is_that_of_transformers_row_by_row(recipe):
     """Padding, batches and the logits that are left out change nothing."""
     dev, tokenizer = read_task_data(recipe).dev, build_tokenizer()
-    rows = training_rows(dev, tokenizer, system="")
+    rows = training_rows(dev, tokenizer, AnswerFormat(system=""))
     rows += [{"input_ids": [1, 7, 9], "labels": [1, 7, 9]}]  # no prompt: the first token has nothing before it
     for family in ("llama", "gpt2", "gemma3"):
         model = build_model(family, max_position_embeddings=256, **({"n_positions": 256} if family == "gpt2" else {}))
@@ -263,7 +264,7 @@ def test_tuning_on_the_loss_gives_the_loss_of_the_exported_merge(tmp_path, adapt
     assert next(row["score"] for row in found["table"] if row["weights"] == found["chosen"]) == lowest["score"]
     assert found["chosen"]["alignment"][1] == 0.0, "the adapter touches nothing in the upper band, so less is as good"
     assert found["metric"] == "loss"
-    rows = training_rows(dev, tokenizer, system="")
+    rows = training_rows(dev, tokenizer, AnswerFormat(system=""))
     for number, row in enumerate(found["table"][:4]):
         out = tmp_path / f"merged-{number}"
         merge_adapters(adapters, row["weights"], "sum", out=out, base_model=base)
@@ -367,7 +368,7 @@ def test_the_exported_base_answers_as_the_adapter_in_plain_peft_does(tmp_path, a
     with torch.no_grad():
         assert torch.allclose(whole(ids).logits, plain(ids).logits, atol=1e-4)
     dev = read_task_data(recipe).dev
-    answers = [generate(model, tokenizer, dev, max_new_tokens=6, system="") for model in (whole, plain)]
+    answers = [generate(model, tokenizer, dev, AnswerFormat(system=""), max_new_tokens=6) for model in (whole, plain)]
     assert answers[0] == answers[1]
     assert job.start(out).was_done
     with pytest.raises(RunError, match="other inputs"):

@@ -77,7 +77,7 @@ def test_swapping_the_systems_swaps_the_sign_only() -> None:
 
 
 def test_groups_are_compared_and_options_reach_the_task() -> None:
-    found = run(groups={"aligned": ["deu_Latn", "tur_Latn"]}, completion_style="intent_slots")
+    found = run(groups={"aligned": ["deu_Latn", "tur_Latn"]}, style="intent_slots")
     assert found["aligned"].n == 120
     assert found["aligned"].as_dict()["group"] == "aligned"
 

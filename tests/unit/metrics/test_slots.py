@@ -126,7 +126,7 @@ def test_scores_of_one_item_as_written_down(
 def test_intent_accuracy_is_there_for_the_intent_style_only() -> None:
     examples = [example(0, ["go"], [], intent="move"), example(1, ["go"], [], intent="move")]
     outputs = {"x:0": "move | None", "x:1": "stay | None"}
-    got = values(score_slots(examples, outputs, completion_style="intent_slots", resamples=2), "eng_Latn")
+    got = values(score_slots(examples, outputs, style="intent_slots", resamples=2), "eng_Latn")
     assert got["intent_accuracy"] == 0.5
     assert got["exact_match"] == 1.0
     assert "intent_accuracy" not in values(score_slots(examples, outputs, resamples=2), "eng_Latn")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from midalign.answers.format import AnswerFormat
 from midalign.data.prompt_tokens import InTaskPrompt
 from midalign.errors import DataError
 from midalign.records import ParallelPair
@@ -59,7 +60,7 @@ def test_collated_rows_are_sources_then_targets():
 
 def test_in_the_task_prompt_the_tokens_before_the_sentence_do_not_count():
     tokenizer = build_tokenizer()
-    data = PairDataset(PAIRS[:2], InTaskPrompt(tokenizer, "slots", system="tell what is asked"))
+    data = PairDataset(PAIRS[:2], InTaskPrompt(tokenizer, "slots", AnswerFormat(system="tell what is asked")))
     batch = PairCollator(0)([data[0], data[1]])
     texts = [
         tokenizer.decode(ids[mask.bool()]) for ids, mask in zip(batch["input_ids"], batch["pooled_mask"], strict=True)

@@ -20,6 +20,7 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from trl.trainer import utils as trl_utils
 
+from midalign.answers.format import AnswerFormat
 from midalign.data.prompt_tokens import IGNORED, InTaskPrompt, prompt_ids, training_rows
 from midalign.data.prompts import render
 from midalign.errors import DataError, ModelError, RecipeError, RunError
@@ -131,7 +132,7 @@ def test_pairs_are_aligned_in_the_prompt_of_the_task_where_that_is_asked(recipe,
     trainer = build_trainer(made, world / "unused", "joint", load_model(made.model.path), tokenizer, task, pairs)
     asked, example = trainer.pairs[0]["tokens"], trainer.pairs.pairs[0]
     for side, text in zip(asked, (example.source, example.target), strict=True):
-        prompt, _ = render(TaskExample("x:0", "slots", "eng_Latn", text), tokenizer, system="")
+        prompt, _ = render(TaskExample("x:0", "slots", "eng_Latn", text), tokenizer, AnswerFormat(system=""))
         assert side["input_ids"] == prompt_ids(prompt, tokenizer), "what generation would ask about the sentence"
         assert 0 < sum(side["pooled_mask"]) < len(side["input_ids"])
     assert trainer.held_out is not None
@@ -153,8 +154,8 @@ def test_translation_is_trained_whose_prompt_names_the_languages(recipe, world, 
 def test_a_prompt_and_what_tokenizes_the_pairs_must_agree(recipe, world, tmp_path):
     made = recipe()
     tokenizer, pairs = load_tokenizer(made.model.path), read_pair_data(made).train
-    rows = Dataset.from_list(training_rows(read_task_data(made).train, tokenizer, system=""))
-    for prompt, given in (("task", None), ("none", InTaskPrompt(tokenizer, "slots", system=""))):
+    rows = Dataset.from_list(training_rows(read_task_data(made).train, tokenizer, AnswerFormat(system="")))
+    for prompt, given in (("task", None), ("none", InTaskPrompt(tokenizer, "slots", AnswerFormat(system="")))):
         with pytest.raises(RecipeError, match=f"alignment.prompt is '{prompt}'.*tokenize_pair_side"):
             AlignmentTrainer(
                 load_model(made.model.path), args=training_arguments(made, tmp_path), train_dataset=rows,

@@ -1,0 +1,51 @@
+"""The format of answers: what a model is asked to write, and what generation is held to.
+
+The names of styles and constraints stand here only; the recipe, the command line and their help are made from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from midalign.errors import DataError
+from midalign.records import TaskName
+
+Style = Literal["slots", "intent_slots"]
+Constrained = Literal["json", "slots"]
+STYLES: tuple[Style, ...] = get_args(Style)
+STYLE_HELP = "slots, or intent_slots where answers begin with the intent."
+CONSTRAINED_TASK: dict[Constrained, TaskName] = {"json": "extraction", "slots": "slots"}
+"""Each constraint, and the task whose answers it is for."""
+CONSTRAINED_HELP = (
+    "json holds the answers of extraction to the JSON that it asks for, slots those of slot filling to its form, with "
+    "values copied from the sentence (extra 'constrained')."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFormat:
+    """How the answers of a run look; the same in training, generation and evaluation.
+
+    Attributes:
+        style: ``"slots"`` as in the paper, or ``"intent_slots"``: the intent before the slots (slot filling only).
+        system: System text of the prompt, such as that of a model trained elsewhere; None for midalign's own, the
+            empty string for none.
+        constrained: What generation is held to, a key of `CONSTRAINED_TASK`; None leaves the model free.
+    """
+
+    style: Style = "slots"
+    system: str | None = None
+    constrained: Constrained | None = None
+
+    def check_task(self, task: TaskName) -> None:
+        """Check that the constraint is one for this task.
+
+        Raises:
+            DataError: If it is for another.
+        """
+        if self.constrained is not None and (wanted := CONSTRAINED_TASK[self.constrained]) != task:
+            raise DataError(
+                f"constrained: {self.constrained} is for the task {wanted}; the answers of {task} have another form, "
+                "so leave it out"
+            )
