@@ -37,7 +37,9 @@ from midalign.cli.console import (
     say_where,
     weights_of,
 )
-from midalign.errors import ModelError, RunError, UserError
+from midalign.errors import ModelError, RunError, UserError, listed
+from midalign.functional.names import CANDIDATES, MERGE_METHODS
+from midalign.records import BACKENDS, DTYPES
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -96,9 +98,9 @@ def probe(
     ] = "mean",
     margin: Annotated[str, typer.Option(help="ratio, distance, absolute or cosine.")] = "ratio",
     k: Annotated[int, typer.Option(help="Neighbours in the margin.")] = 4,
-    candidates: Annotated[str, typer.Option(help="all, or nearest as LASER's xsim does.")] = "all",
+    candidates: Annotated[str, typer.Option(help=f"{listed(CANDIDATES)}, which is what LASER's xsim does.")] = "all",
     limit: Annotated[int | None, typer.Option(help="Only the first so many sentences.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    dtype: Annotated[str, typer.Option(help=f"{listed(DTYPES)}.")] = "auto",
     compare: Annotated[
         Path | None, typer.Option(help="probe.json of another model, on the same data: what changed from it to this.")
     ] = None,
@@ -193,9 +195,9 @@ def merge(
         typer.Option(help="name=weight,... such as task=1.0,alignment=0.5; 0.2/0.5/0.8 is one per band of layers."),
     ] = None,
     tune: Annotated[Path | None, typer.Option(help="Recipe whose dev data the weights are tuned on.")] = None,
-    method: Annotated[str, typer.Option(help="sum (exact), parameters, peft_linear, svd, ties or dare.")] = "sum",
+    method: Annotated[str, typer.Option(help=f"{listed(MERGE_METHODS)}; sum is exact.")] = "sum",
     rank: Annotated[int | None, typer.Option(help="Rank to truncate to, for svd, ties and dare.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    dtype: Annotated[str, typer.Option(help=f"{listed(DTYPES)}.")] = "auto",
     export: Annotated[
         str, typer.Option(help="adapter, or base to write the merged model's own weights too.")
     ] = "adapter",
@@ -249,8 +251,8 @@ def generate(
         str,
         typer.Option(help=f"none, or what answers are held to: {CONSTRAINED_HELP}"),
     ] = "none",
-    backend: Annotated[str, typer.Option(help="transformers, or vllm (an extra).")] = "transformers",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    backend: Annotated[str, typer.Option(help=f"{listed(BACKENDS)}, which is an extra.")] = "transformers",
+    dtype: Annotated[str, typer.Option(help=f"{listed(DTYPES)}.")] = "auto",
     trust_remote_code: Annotated[bool, typer.Option(help="Let code from the model's repository run here.")] = False,
 ) -> None:
     """Greedy answers to a task's prompts, into predictions.jsonl; an interrupted run goes on where it stopped."""
@@ -262,7 +264,7 @@ def generate(
     from midalign.runs import Run
 
     model, style = _model_path(model), choice("completion-style", completion_style, STYLES)
-    choice("backend", backend, ("transformers", "vllm"))
+    choice("backend", backend, BACKENDS)
     held = _held(constrained, task, backend)
     answer_format = AnswerFormat(style, system, held)
     examples = read_examples(task.value, data, format=format, languages=codes(languages), split=split)
@@ -335,7 +337,7 @@ def demo(
 
     from midalign.recipe.file import load_recipe
 
-    with importlib.resources.as_file(importlib.resources.files("midalign") / "testbed" / "demo.yaml") as path:
+    with importlib.resources.as_file(importlib.resources.files("midalign") / "recipes" / "demo.yaml") as path:
         for seed in range(seeds):
             folder = out if seeds == 1 else out / f"seed-{seed}"
             _run_recipe(load_recipe(path, [f"seed={seed}"]), folder)
@@ -417,7 +419,8 @@ def _scores_of(out: Path, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _recipe(path: Path, overrides: list[str] | None) -> Any:
-    from midalign.recipe.file import check_arguments, load_recipe
+    from midalign.recipe.arguments import check_arguments
+    from midalign.recipe.file import load_recipe
 
     recipe = load_recipe(path, overrides or [])
     check_arguments(recipe, str(path))
