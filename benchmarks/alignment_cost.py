@@ -55,7 +55,7 @@ def pairs_batch(vocabulary: int, rows: int = 64, seed: int = 0) -> dict[str, tor
 def variants(model, batch, depth):
     from midalign.functional.pooling import pool
     from midalign.models.hidden import stopped_after
-    from midalign.recipe.sections import AlignmentConfig
+    from midalign.recipe.alignment import AlignmentConfig
     from midalign.training.objective import AlignmentObjective
 
     objective = AlignmentObjective.for_depth(AlignmentConfig(), depth)
@@ -109,7 +109,7 @@ def one_run(name: str, schedule: str, task_updates: int) -> None:
     from trl import SFTConfig
 
     from midalign.data.prompts import render
-    from midalign.recipe.sections import AlignmentConfig
+    from midalign.recipe.alignment import AlignmentConfig
     from midalign.records import ParallelPair, TaskExample
     from midalign.training.trainer import AlignmentTrainer
 

@@ -46,7 +46,7 @@ from transformers import PreTrainedTokenizerFast, TrainerCallback
 from trl import SFTConfig
 
 from midalign.models.hidden import find_decoder
-from midalign.recipe.sections import AlignmentConfig
+from midalign.recipe.alignment import AlignmentConfig
 from midalign.records import ParallelPair
 from midalign.training.train import linear_names
 from midalign.training.trainer import AlignmentTrainer

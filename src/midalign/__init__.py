@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from midalign.probing.comparison import correlate as correlate
     from midalign.probing.probe import probe as probe
     from midalign.probing.result import ProbeResult as ProbeResult
+    from midalign.recipe.alignment import AlignmentConfig as AlignmentConfig
     from midalign.recipe.file import load_recipe as load_recipe
-    from midalign.recipe.sections import AlignmentConfig as AlignmentConfig
     from midalign.recipe.sections import Recipe as Recipe
     from midalign.training.train import train as train
     from midalign.training.trainer import AlignmentTrainer as AlignmentTrainer
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULE_OF = {
-    "AlignmentConfig": "recipe.sections",
+    "AlignmentConfig": "recipe.alignment",
     "AlignmentTrainer": "training.trainer",
     "AlternatingMixin": "training.trainer",
     "AnswerFormat": "answers.format",

@@ -48,6 +48,12 @@ class MissingExtraError(UserError, ImportError):
         )
 
 
+def listed(names: Iterable[str]) -> str:
+    """Names as a phrase, such as ``"ratio, distance or cosine"``."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def nearest(value: str, allowed: Iterable[str], n: int = 3) -> list[str]:
     """The at most ``n`` members of ``allowed`` that look most like ``value``, best first (case ignored)."""
     by_folded: dict[str, str] = {}

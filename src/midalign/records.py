@@ -6,10 +6,16 @@ Languages are canonical codes such as ``"deu_Latn"`` (see `midalign.languages`).
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 TaskName = Literal["slots", "translation", "extraction"]
-TASKS: tuple[TaskName, ...] = ("slots", "translation", "extraction")
+TASKS: tuple[TaskName, ...] = get_args(TaskName)
+Backend = Literal["transformers", "vllm"]
+"""The library that generates answers."""
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+"""The number format that the weights of a model are loaded in (`midalign.models.loading`)."""
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from midalign.recipe.sections import AlignmentConfig
+from midalign.recipe.alignment import AlignmentConfig
 from midalign.records import ParallelPair
 from midalign.training.objective import AlignmentObjective
 from midalign.training.pair_batches import PairCollator, PairDataset

@@ -20,8 +20,8 @@ from midalign.models.adapters import attach_adapter
 from midalign.models.hidden import find_decoder, pooled_states
 from midalign.models.loading import load_model
 from midalign.probing.probe import probe
+from midalign.recipe.alignment import AlignmentConfig
 from midalign.recipe.file import load_recipe
-from midalign.recipe.sections import AlignmentConfig
 from midalign.records import ParallelPair, Span, TaskExample
 from midalign.training.train import linear_names, train
 from midalign.training.trainer import AlignmentTrainer

@@ -10,13 +10,11 @@ InfoNCE over a batch of n translation pairs (arXiv 2502.14830, eq. 2):
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 import torch.nn.functional as F
 
-Direction = Literal["forward", "symmetric", "anchored"]
-DIRECTIONS: tuple[str, ...] = get_args(Direction)
+from midalign.errors import listed
+from midalign.functional.names import DIRECTIONS, Direction
 
 
 def info_nce(
@@ -50,7 +48,7 @@ def info_nce(
             f"source and target must both be (n, hidden); got {tuple(source.shape)} and {tuple(target.shape)}"
         )
     if direction not in DIRECTIONS:
-        raise ValueError(f"unknown direction {direction!r}; choose one of {', '.join(DIRECTIONS)}")
+        raise ValueError(f"unknown direction {direction!r}; choose {listed(DIRECTIONS)}")
     if not isinstance(temperature, torch.Tensor) and not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
     if direction == "anchored":

@@ -284,7 +284,7 @@ METHODS: dict[str, Callable[..., Merged]] = {
     "ties": merge_ties,
     "dare": merge_dare,
 }
-"""Every method by its name in recipes and on the command line; ``sum`` is the default."""
+"""Every method by its name (`midalign.functional.names.MERGE_METHODS`); ``sum`` is the default."""
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     name: tuple(p.name for p in inspect.signature(method).parameters.values() if p.kind is p.KEYWORD_ONLY)

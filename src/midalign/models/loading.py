@@ -29,8 +29,6 @@ from midalign.models.hidden import find_decoder
 
 logger = logging.getLogger(__name__)
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-
 
 def default_device() -> torch.device:
     """The accelerator of this process (by ``LOCAL_RANK``, where a launcher sets it), or the CPU."""

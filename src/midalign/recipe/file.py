@@ -75,41 +75,8 @@ def build_recipe(content: dict[str, Any], overrides: Sequence[str] = (), where: 
         recipe = Recipe.model_validate(content)
     except ValidationError as fault:
         lines = [_explain(error) for error in fault.errors()]
-        raise RecipeError(_all_faults(where, lines)) from None
+        raise RecipeError(all_faults(where, lines)) from None
     return recipe
-
-
-def check_arguments(recipe: Recipe, where: str = "recipe") -> None:
-    """Check the keys of ``lora:`` and ``training:`` against peft and trl, which takes seconds to import.
-
-    Raises:
-        RecipeError: With every unknown key and the nearest names.
-    """
-    import dataclasses
-
-    from peft import LoraConfig
-    from trl import SFTConfig
-
-    faults = []
-    for section, given, owner in (("lora", recipe.lora, LoraConfig), ("training", recipe.training, SFTConfig)):
-        known = [field.name for field in dataclasses.fields(owner)]
-        for key, value in given.items():
-            if key not in known:
-                faults.append(
-                    f"{section}.{key} = {value!r}: {owner.__name__} has no such argument.{did_you_mean(key, known)}"
-                )
-    if recipe.early_stopping_patience and not {"eval_strategy", "metric_for_best_model"} <= recipe.training.keys():
-        faults.append(
-            f"early_stopping_patience = {recipe.early_stopping_patience}: it counts evaluations that bring no gain, so "
-            "it needs training.eval_strategy (such as steps) and training.metric_for_best_model (such as eval_loss)"
-        )
-    faults += [
-        f"training.{key}: midalign sets it itself (from --out, the recipe's seed, its schedule); leave it out"
-        for key in ("output_dir", "seed", "data_seed", "ignore_data_skip", "dataloader_drop_last")
-        if key in recipe.training
-    ]
-    if faults:
-        raise RecipeError(_all_faults(where, faults))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -223,7 +190,8 @@ def _description(location: Sequence[Any]) -> str:
     return (field.description if field and field.description else "this section is required").rstrip(".")
 
 
-def _all_faults(where: str, lines: list[str]) -> str:
+def all_faults(where: str, lines: list[str]) -> str:
+    """The message that lists every fault of a recipe."""
     unique = list(dict.fromkeys(lines))
     count = "1 fault" if len(unique) == 1 else f"{len(unique)} faults"
     return "\n".join([f"{where} has {count}:", *(f"  {line}" for line in unique)])

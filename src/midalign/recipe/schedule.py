@@ -26,24 +26,24 @@ class Schedule:
         per_micro_batch: Whether one step of the pattern is a micro-batch (the reference implementation's mixing, in
             which an accumulation window holds both objectives) rather than an optimiser update (the paper's text).
         warmup: Number of updates at the start that are task updates whatever the pattern says.
-        most_alignment: After so many alignment steps of the pattern, all that follows is the task; None for no bound.
+        max_updates: After so many alignment steps of the pattern, all that follows is the task; None for no bound.
             Without effect on a pattern that has no task.
     """
 
     pattern: tuple[Objective, ...] = NAMED_SCHEDULES["update"]
     per_micro_batch: bool = False
     warmup: int = 0
-    most_alignment: int | None = None
+    max_updates: int | None = None
 
     @classmethod
-    def parse(cls, text: str, warmup: int = 0, most_alignment: int | None = None) -> Schedule:
+    def parse(cls, text: str, warmup: int = 0, max_updates: int | None = None) -> Schedule:
         """Read ``update``, ``micro_batch``, ``task``, ``align``, or a pattern such as ``task:3,align:1``.
 
         Raises:
             ValueError: If the text is none of these.
         """
         if text in NAMED_SCHEDULES:
-            return cls(NAMED_SCHEDULES[text], text == "micro_batch", warmup, most_alignment)
+            return cls(NAMED_SCHEDULES[text], text == "micro_batch", warmup, max_updates)
         pattern: list[Objective] = []
         for part in text.split(","):
             match = re.fullmatch(r"\s*(task|align)\s*:\s*([1-9]\d*)\s*", part)
@@ -53,7 +53,7 @@ class Schedule:
                     "objectives and counts such as 'task:3,align:1'"
                 )
             pattern += [cast("Objective", match[1])] * int(match[2])
-        return cls(tuple(pattern), False, warmup, most_alignment)
+        return cls(tuple(pattern), False, warmup, max_updates)
 
     def objective(self, update: int, micro_batch: int = 0, accumulation: int = 1) -> Objective:
         """The objective of micro-batch `micro_batch` (from 0) within optimiser update `update` (from 0)."""
@@ -62,9 +62,9 @@ class Schedule:
         step = update - self.warmup if "task" in self.pattern else update
         if self.per_micro_batch:
             step = step * accumulation + micro_batch
-        if self.most_alignment is not None and "task" in self.pattern:
+        if self.max_updates is not None and "task" in self.pattern:
             rounds, rest = divmod(step, len(self.pattern))
-            if rounds * self.pattern.count("align") + self.pattern[:rest].count("align") >= self.most_alignment:
+            if rounds * self.pattern.count("align") + self.pattern[:rest].count("align") >= self.max_updates:
                 return "task"
         return self.pattern[step % len(self.pattern)]
 

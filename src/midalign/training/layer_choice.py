@@ -11,7 +11,7 @@ import torch
 from midalign.functional.margin import retrieval_accuracy
 from midalign.models.hidden import find_decoder, pooled_states
 from midalign.models.tokens import window
-from midalign.recipe.sections import AlignmentConfig
+from midalign.recipe.alignment import AlignmentConfig
 from midalign.records import ParallelPair
 from midalign.training.pair_batches import PairCollator, PairDataset
 

@@ -27,7 +27,7 @@ from midalign.functional.info_nce import info_nce
 from midalign.functional.margin import retrieval_accuracy
 from midalign.functional.pooling import pool
 from midalign.models.hidden import stopped_states
-from midalign.recipe.sections import AlignmentConfig
+from midalign.recipe.alignment import AlignmentConfig
 from midalign.training.pair_batches import PAIR_KEYS, PairCollator, PairDataset, false_negatives
 
 logger = logging.getLogger(__name__)

@@ -37,6 +37,7 @@ from midalign.files import disk_is_full, write_json
 from midalign.models.hidden import find_decoder
 from midalign.models.loading import default_device, load_model, load_tokenizer
 from midalign.progress import Progress
+from midalign.recipe.arguments import LORA_DEFAULTS, TRAINING_DEFAULTS
 from midalign.recipe.data import (
     PairData,
     TaskData,
@@ -45,7 +46,7 @@ from midalign.recipe.data import (
     read_probe_corpus,
     read_task_data,
 )
-from midalign.recipe.sections import LORA_DEFAULTS, TRAINING_DEFAULTS, Recipe
+from midalign.recipe.sections import Recipe
 from midalign.training.checkpoints import Stopwatch, last_whole_checkpoint, stopped_early_at
 from midalign.training.layer_choice import choose_layer
 from midalign.training.model_card import model_card

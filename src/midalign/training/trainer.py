@@ -30,8 +30,8 @@ from trl import SFTTrainer
 from midalign.errors import DataError, ModelError, RecipeError
 from midalign.models.hidden import find_decoder, unwrap, verify_stopping
 from midalign.models.tokens import window
+from midalign.recipe.alignment import AlignmentConfig
 from midalign.recipe.schedule import Objective, Schedule
-from midalign.recipe.sections import AlignmentConfig
 from midalign.records import ParallelPair
 from midalign.training.objective import AlignmentObjective, held_out_metrics
 from midalign.training.pair_batches import PAIR_KEYS, PairCollator, PairDataset

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midalign.errors import MissingFileError, RecipeError
-from midalign.recipe.file import build_recipe, check_arguments, load_recipe
+from midalign.recipe.arguments import check_arguments
+from midalign.recipe.file import build_recipe, load_recipe
 from tests.tiny_world import recipe_content
 
 

@@ -7,8 +7,10 @@ from pydantic import ValidationError
 
 from midalign.errors import ModelError, RecipeError
 from midalign.models.loading import load_model
-from midalign.recipe.file import build_recipe, check_arguments, load_recipe
-from midalign.recipe.sections import AlignmentConfig, LanguagesSection, ModelSection, Recipe
+from midalign.recipe.alignment import AlignmentConfig
+from midalign.recipe.arguments import check_arguments
+from midalign.recipe.file import build_recipe, load_recipe
+from midalign.recipe.sections import LanguagesSection, ModelSection, Recipe
 from tests.conftest import ROOT
 from tests.tiny_world import recipe_content
 

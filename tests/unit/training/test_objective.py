@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 
 from midalign.errors import ModelError
 from midalign.functional.info_nce import info_nce
-from midalign.recipe.sections import AlignmentConfig
+from midalign.recipe.alignment import AlignmentConfig
 from midalign.records import ParallelPair
 from midalign.training.layer_choice import choose_layer
 from midalign.training.objective import AlignmentObjective, held_out_metrics

@@ -105,7 +105,7 @@ def test_patterns(text, expected):
 
 @pytest.mark.parametrize("text", ["update", "task:2,align:3", "align:1,task:1", "micro_batch"])
 def test_after_the_most_alignment_updates_all_is_the_task(text):
-    plain, capped = Schedule.parse(text, warmup=2), Schedule.parse(text, warmup=2, most_alignment=4)
+    plain, capped = Schedule.parse(text, warmup=2), Schedule.parse(text, warmup=2, max_updates=4)
     expected, aligned = [], 0
     for update in range(40):
         objective = plain.objective(update)

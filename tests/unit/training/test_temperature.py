@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from midalign.errors import RecipeError
-from midalign.recipe.sections import AlignmentConfig
+from midalign.recipe.alignment import AlignmentConfig
 from midalign.training.objective import AlignmentObjective
 from midalign.training.pair_batches import PairCollator, PairDataset
 from midalign.training.temperature import LearnedTemperature

@@ -25,9 +25,9 @@ from midalign.data.prompt_tokens import IGNORED, InTaskPrompt, prompt_ids, train
 from midalign.data.prompts import render
 from midalign.errors import DataError, ModelError, RecipeError, RunError
 from midalign.models.loading import load_model, load_tokenizer
+from midalign.recipe.alignment import AlignmentConfig
 from midalign.recipe.data import TaskData, read_pair_data, read_task_data
 from midalign.recipe.file import build_recipe, load_recipe
-from midalign.recipe.sections import AlignmentConfig
 from midalign.records import TaskExample
 from midalign.training.checkpoints import last_whole_checkpoint
 from midalign.training.train import _save_adapter, build_trainer, linear_names, lora_config, train, training_arguments

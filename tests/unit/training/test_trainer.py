@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from trl import SFTConfig
 
 from midalign.errors import DataError, ModelError
-from midalign.recipe.sections import AlignmentConfig
+from midalign.recipe.alignment import AlignmentConfig
 from midalign.records import ParallelPair
 from midalign.training.objective import subspace
 from midalign.training.pair_batches import PAIR_KEYS

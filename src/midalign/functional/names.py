@@ -1,0 +1,20 @@
+"""The names of the mathematics' choices, each list once: recipe, command line, help and checks take them from here.
+
+Apart from the functions that they name, so that ``--help`` need not import torch.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Candidates = Literal["all", "nearest"]
+"""The sentences among which a translation is retrieved (`midalign.functional.margin`)."""
+CANDIDATES: tuple[Candidates, ...] = get_args(Candidates)
+
+Direction = Literal["symmetric", "forward", "anchored"]
+"""The directions of the contrastive loss (`midalign.functional.info_nce`)."""
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+
+MergeMethod = Literal["sum", "parameters", "peft_linear", "svd", "ties", "dare"]
+"""The formulas by which adapters are merged (`midalign.functional.lora`)."""
+MERGE_METHODS: tuple[MergeMethod, ...] = get_args(MergeMethod)

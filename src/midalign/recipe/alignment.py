@@ -1,0 +1,242 @@
+"""The recipe's section ``alignment``: the contrastive objective on translations, and when it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from midalign.errors import ModelError
+from midalign.functional.names import Direction
+from midalign.recipe.fields import PAPER, REFERENCE, Pooling, Section, refuse_conflicts, source
+from midalign.recipe.schedule import Schedule
+
+Layer = int | float | str | dict[int, float]
+
+
+def _checked_schedule(text: str) -> str:
+    Schedule.parse(text)
+    return text
+
+
+def _checked_layer(layer: Layer) -> Layer:
+    if isinstance(layer, dict):
+        for number, weight in layer.items():
+            _checked_layer(number)
+            if weight <= 0:
+                raise ValueError(f"the weight of layer {number} is {weight}; weights are positive")
+        if not layer:
+            raise ValueError("name at least one layer")
+    elif isinstance(layer, str) and layer not in ("middle", "auto"):
+        raise ValueError("a layer is a number such as 16, a fraction of the depth such as 0.5, 'middle' or 'auto'")
+    elif isinstance(layer, float) and not 0 < layer <= 1:
+        raise ValueError("a fraction of the depth lies above 0 and up to 1; write a whole number for a layer")
+    elif isinstance(layer, int) and layer < 1:
+        raise ValueError("layer k is the output of block k; the lowest that can be trained is 1")
+    return layer
+
+
+class AlignmentConfig(Section):
+    """The alignment objective and when it is trained.
+
+    Parameters:
+        > Parameters that control what is aligned
+
+        layer, pooling, prompt, direction, temperature, learn_temperature, weight
+
+        > Parameters that control when alignment is trained
+
+        schedule, warmup, max_updates, patience
+
+        > Parameters that control batches and memory
+
+        batch_size, mini_batch_size, gather_negatives, batches, language_exponent
+
+        > Experimental parameters, which the paper does not have
+
+        centered, subspace, modules, preserve, preserve_rows
+    """
+
+    # What is aligned
+    layer: Annotated[Layer, AfterValidator(_checked_layer)] = Field(
+        "middle",
+        description="Layer to align: a number, a fraction of the depth, 'middle', 'auto' (the layer at which the base "
+        "model retrieves held-out translations best), or several with weights, such as {8: 1.0, 16: 0.5}.",
+        json_schema_extra=PAPER,
+    )
+    pooling: Pooling = Field(
+        "mean", description="How the token states of a sentence become one vector.", json_schema_extra=PAPER
+    )
+    prompt: Literal["none", "task"] = Field(
+        "none",
+        description="'none' aligns each sentence by itself; 'task' aligns it as it stands in the prompt of the task. "
+        "With 'task' and pooling: last, the state from which the answer begins is aligned.",
+        json_schema_extra=PAPER,
+    )
+    direction: Direction = Field(
+        "symmetric",
+        description="'symmetric' averages the loss of both directions, 'forward' is that of the reference "
+        "implementation, 'anchored' moves only the side that is not English.",
+        json_schema_extra=source("midalign; the reference implementation has 'forward'"),
+    )
+    temperature: float = Field(
+        0.1,
+        gt=0,
+        allow_inf_nan=False,
+        description="Divides the cosines in the contrastive loss.",
+        json_schema_extra=source("the paper, arXiv 2502.14830, for Llama 3"),
+    )
+    learn_temperature: tuple[float, float] | None = Field(
+        None, description="Learn the temperature between these two bounds, such as [0.02, 0.5], from 'temperature' on."
+    )
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False, description="Multiplies the alignment loss.")
+
+    # When alignment is trained
+    schedule: Annotated[str, AfterValidator(_checked_schedule)] = Field(
+        "update",
+        description="Order of the objectives: 'update' alternates task and alignment by update, 'micro_batch' by "
+        "micro-batch as the reference implementation does, 'task' and 'align' train one alone; or a pattern such as "
+        "'task:3,align:1'.",
+        json_schema_extra=PAPER,
+    )
+    warmup: int = Field(0, ge=0, description="Number of task updates before the first alignment update.")
+    max_updates: int | None = Field(
+        None, gt=0, description="Largest number of alignment updates; all updates after them train the task."
+    )
+    patience: int | None = Field(
+        None, gt=0, description="Stop aligning after this many evaluations without a better eval_retrieval."
+    )
+
+    # Batches and memory
+    batch_size: int = Field(
+        32,
+        ge=2,
+        description="Pairs in a contrastive batch of one process; the other pairs of the batch are the negatives.",
+        json_schema_extra=PAPER,
+    )
+    mini_batch_size: int | None = Field(
+        None,
+        gt=0,
+        description="Encode this many pairs at a time and cache gradients: a large batch at the memory of a small one.",
+    )
+    gather_negatives: bool = Field(False, description="Use the pairs of all processes as negatives.")
+    batches: Literal["mixed", "language"] = Field(
+        "mixed",
+        description="'mixed' draws the languages of every pair anew; 'language' fills a batch with one pair of "
+        "languages.",
+        json_schema_extra=REFERENCE,
+    )
+    language_exponent: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Languages with n pairs are drawn with probability n**exponent; 0 is uniform over languages.",
+        json_schema_extra=PAPER,
+    )
+
+    # Experimental
+    centered: bool = Field(
+        False,
+        description="Subtract the mean vector of each side of a batch first, so that the loss does not see what "
+        "differs between the two languages as a whole; needs batches: language.",
+    )
+    subspace: int | None = Field(
+        None,
+        gt=1,
+        description="Align only in a fixed random subspace of this many dimensions; the others are left to the task.",
+    )
+    modules: tuple[str, ...] | None = Field(
+        None,
+        description="Alignment updates change only the adapters of modules whose name contains one of these words, "
+        "such as [mlp]; all adapters where it is not given.",
+    )
+    preserve: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Weight of a second loss in alignment updates, KL self-distillation: the model repeats the "
+        "non-English sentences as the base model would, so that copied values keep their language. 0 is off.",
+    )
+    preserve_rows: int = Field(8, ge=1, description="Sentences of a batch that 'preserve' uses.")
+
+    @model_validator(mode="after")
+    def _values_fit_together(self) -> AlignmentConfig:
+        return refuse_conflicts(self, [*self._conflicts(), *self._conflicts_with_the_prompt()])
+
+    def _conflicts(self) -> Iterator[str]:
+        if self.learn_temperature is not None:
+            low, high = self.learn_temperature
+            if not 0 < low < self.temperature < high < float("inf"):
+                yield (
+                    f"learn_temperature = [{low}, {high}] with temperature = {self.temperature}: the temperature "
+                    "starts between the bounds, 0 < low < temperature < high; widen the bounds or change temperature"
+                )
+        if self.centered and self.batches != "language":
+            yield (
+                f"centered = true with batches = {self.batches!r}: the mean of a side would be a mean over several "
+                "languages, which is not the mean of any of them; write batches: language"
+            )
+        if self.patience is not None and "task" not in Schedule.parse(self.schedule).pattern:
+            yield (
+                f"patience = {self.patience} goes over to the task alone when retrieval no longer improves, but "
+                f"schedule {self.schedule!r} has no task updates; leave patience out"
+            )
+
+    def _conflicts_with_the_prompt(self) -> Iterator[str]:
+        if self.prompt == "none":
+            return
+        if self.preserve:
+            yield (
+                f"preserve = {self.preserve} with prompt: task: the model would repeat the whole prompt rather than "
+                "the sentence; leave preserve out, or write prompt: none"
+            )
+        if self.layer == "auto":
+            yield (
+                "layer: auto with prompt: task: the layer would be chosen on sentences by themselves, which are not "
+                "what is aligned; write a number, a fraction or middle, or prompt: none"
+            )
+        if self.pooling == "mean_no_first":
+            yield (
+                "pooling: mean_no_first with prompt: task: what comes before the sentence is left out already, so its "
+                "first word would be; write pooling: mean"
+            )
+
+    def check_model(self, depth: int, hidden: int) -> None:
+        """Check before training that the model has the layers and dimensions that are asked for.
+
+        Args:
+            depth: Blocks of the model.
+            hidden: Its hidden size.
+
+        Raises:
+            ModelError: If the model has no such layer, or fewer dimensions than the subspace.
+        """
+        if self.layer != "auto":
+            self.resolve_layers(depth)
+        if self.subspace is not None and self.subspace > hidden:
+            raise ModelError(
+                f"alignment.subspace is {self.subspace}, but this model has hidden size {hidden}, so there is no such "
+                f"subspace; write a number below {hidden}, or leave it out"
+            )
+
+    def resolve_layers(self, depth: int) -> dict[int, float]:
+        """The aligned layers as numbers with their weights, for a model of `depth` blocks.
+
+        Raises:
+            ModelError: If the model has no such layer, or the layer is ``auto``, which needs the model itself.
+        """
+        if self.layer == "auto":
+            raise ModelError("alignment.layer 'auto' is chosen with midalign.training.layer_choice.choose_layer first")
+        if isinstance(self.layer, dict):
+            layers = dict(self.layer)
+        elif isinstance(self.layer, str):
+            layers = {max(1, depth // 2): 1.0}
+        else:
+            layers = {self.layer if isinstance(self.layer, int) else max(1, round(self.layer * depth)): 1.0}
+        if max(layers) > depth:
+            raise ModelError(
+                f"alignment.layer is {max(layers)}, but this model has {depth} blocks: layer k is the output of block "
+                f"k, so layers 1 to {depth} can be aligned. The paper uses the middle, which is {depth // 2} here."
+            )
+        return layers
