@@ -23,8 +23,8 @@ import yaml
 from run import HERE, NEEDED, recipe_of
 from scipy import stats
 
+from midalign.answers.predictions import PREDICTIONS, read_predictions
 from midalign.evaluation.score import SCORES
-from midalign.generation.predictions import PREDICTIONS, read_predictions
 from midalign.metrics.comparison import compare
 from midalign.metrics.slots import score_slots
 from midalign.recipe.data import read_task_data

@@ -26,12 +26,12 @@ import torch
 import yaml
 
 from midalign.answers.format import AnswerFormat
+from midalign.answers.predictions import PREDICTIONS, write_predictions
 from midalign.data.parallel.corpus import ParallelCorpus, read_parallel
 from midalign.data.prompts import render
 from midalign.evaluation.score import SCORES, score, write_scores
 from midalign.files import write_json
 from midalign.generation.generate import generate
-from midalign.generation.predictions import PREDICTIONS, write_predictions
 from midalign.merging.export import merge_adapters
 from midalign.merging.job import MERGE_FILE
 from midalign.merging.tune import tune_weights

@@ -2,8 +2,8 @@
 
     python experiments/real/run.py --recipe xsid --model MODEL --pairs PAIRS --seeds 0 1 2 --arms sft joint --out RUNS
 
-MODEL is a folder of ``midalign model smollm2``, PAIRS one of ``pairs.py``. Of an arm, ``RUNS/<recipe>/seed<s>/<arm>/`` gets
-the adapter, ``training.json``, ``predictions.jsonl``, ``scores.json`` and ``probe/probe.json``. With ``--dev`` arms are
+MODEL is a folder of ``midalign model smollm2``, PAIRS one of ``pairs.py``. ``RUNS/<recipe>/seed<s>/<arm>/`` gets the
+adapter, ``training.json``, ``predictions.jsonl``, ``scores.json`` and ``probe/probe.json``. With ``--dev`` arms are
 scored on dev items only, and nothing is probed: settings are chosen there.
 """
 
@@ -22,10 +22,10 @@ from typing import Any
 import torch
 import yaml
 
+from midalign.answers.predictions import PREDICTIONS, write_predictions
 from midalign.evaluation.score import SCORES, score, write_scores
 from midalign.files import write_json
 from midalign.generation.generate import generate
-from midalign.generation.predictions import PREDICTIONS, write_predictions
 from midalign.merging.export import merge_adapters
 from midalign.merging.job import MERGE_FILE
 from midalign.merging.tune import tune_weights
@@ -130,17 +130,13 @@ def answer_arm(recipe: Recipe, folder: Path, items: Sequence[TaskExample]) -> li
         adapter=folder / ADAPTER,
         max_new_tokens=recipe.generation.max_new_tokens,
         batch_tokens=recipe.generation.batch_tokens,
-        completion_style=recipe.evaluation.completion_style,
-        system=recipe.task.system,
-        constrained=recipe.generation.constrained,
+        answer_format=recipe.answer_format,
         partial=folder / f".{PREDICTIONS}.partial",
     )
     write_predictions(predictions, folder / PREDICTIONS)
     answered = {item.language for item in items}
     groups = {name: codes for name, codes in recipe.languages.groups().items() if set(codes) <= answered}
-    scores = score(
-        items, predictions, groups=groups, completion_style=recipe.evaluation.completion_style, resamples=200
-    )
+    scores = score(items, predictions, groups=groups, answer_format=recipe.answer_format, resamples=200)
     write_scores(scores, folder / SCORES)
     return scores
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from midalign.answers.format import AnswerFormat as AnswerFormat
+    from midalign.answers.predictions import read_predictions as read_predictions
     from midalign.data.parallel.corpus import read_parallel as read_parallel
     from midalign.data.prompt_tokens import InTaskPrompt as InTaskPrompt
     from midalign.data.tasks.read import read_task as read_task
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from midalign.evaluation.score import score as score
     from midalign.functional.info_nce import info_nce as info_nce
     from midalign.generation.generate import generate as generate
-    from midalign.generation.predictions import read_predictions as read_predictions
     from midalign.languages import Language as Language
     from midalign.merging.export import merge_adapters as merge_adapters
     from midalign.probing.callback import ProbeCallback as ProbeCallback
@@ -69,7 +69,7 @@ _MODULE_OF = {
     "merge_adapters": "merging.export",
     "probe": "probing.probe",
     "read_parallel": "data.parallel.corpus",
-    "read_predictions": "generation.predictions",
+    "read_predictions": "answers.predictions",
     "read_task": "data.tasks.read",
     "score": "evaluation.score",
     "train": "training.train",

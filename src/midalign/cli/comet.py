@@ -40,10 +40,10 @@ def score(
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
 ) -> None:
     """COMET of translations, per direction and over all, with intervals; segment scores beside them."""
+    from midalign.answers.predictions import read_predictions
+    from midalign.data.examples import read_examples
     from midalign.evaluation import comet
     from midalign.evaluation.score import SCORES, write_scores
-    from midalign.generation.predictions import read_predictions
-    from midalign.recipe.data import read_examples
     from midalign.runs import Run
 
     found, chosen = read_predictions(predictions), codes(languages)

@@ -52,11 +52,11 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
 ) -> None:
     """Scores with intervals, per language and over all, of anybody's predictions; no model needed."""
+    from midalign.answers.predictions import read_predictions
+    from midalign.data.examples import limited, read_examples
     from midalign.evaluation.comet import read_segments
     from midalign.evaluation.score import COMPARISONS, SCORES, compare_runs, score, score_over_seeds, write_scores
     from midalign.files import write_json
-    from midalign.generation.predictions import read_predictions
-    from midalign.recipe.data import limited, read_examples
     from midalign.runs import Run
 
     answer_format = AnswerFormat(choice("completion-style", completion_style, STYLES))

@@ -256,11 +256,11 @@ def generate(
     trust_remote_code: Annotated[bool, typer.Option(help="Let code from the model's repository run here.")] = False,
 ) -> None:
     """Greedy answers to a task's prompts, into predictions.jsonl; an interrupted run goes on where it stopped."""
+    from midalign.answers.predictions import PREDICTIONS, write_predictions
+    from midalign.data.examples import read_examples
     from midalign.generation.generate import check_constraint
     from midalign.generation.generate import generate as run_generate
-    from midalign.generation.predictions import PREDICTIONS, write_predictions
     from midalign.models.loading import load_model, load_tokenizer
-    from midalign.recipe.data import read_examples
     from midalign.runs import Run
 
     model, style = _model_path(model), choice("completion-style", completion_style, STYLES)

@@ -10,12 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from midalign.answers.predictions import PREDICTIONS, read_predictions
 from midalign.errors import RunError
 from midalign.evaluation.comet import DEFAULT_MODEL, METRIC, SEGMENTS, read_segments, score_comet, write_segments
 from midalign.evaluation.score import SCORES
 from midalign.experiment.experiment import BASELINE, SUMMARY
 from midalign.files import read_json, write_json
-from midalign.generation.predictions import PREDICTIONS, read_predictions
 from midalign.metrics.comparison import compare_strata
 from midalign.metrics.scoring import score_strata
 from midalign.metrics.translation import segment_strata

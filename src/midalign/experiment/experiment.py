@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from midalign.answers.format import AnswerFormat
+from midalign.answers.predictions import PREDICTIONS, read_predictions, write_predictions
 from midalign.answers.write import completion
 from midalign.data.parallel.corpus import ParallelCorpus
 from midalign.data.prompt_tokens import prompt_ids
@@ -31,7 +32,6 @@ from midalign.evaluation.comet import SEGMENTS, read_segments
 from midalign.evaluation.score import MAIN_METRIC, SCORES, compare_runs, score, write_scores
 from midalign.files import hash_paths, read_json, write_json
 from midalign.generation.generate import check_constraint, check_window, generate
-from midalign.generation.predictions import PREDICTIONS, read_predictions, write_predictions
 from midalign.languages import Language
 from midalign.merging.export import merge_adapters
 from midalign.merging.job import MERGE_FILE

@@ -18,13 +18,13 @@ from transformers import PreTrainedTokenizerBase
 from midalign.answers.format import AnswerFormat
 from midalign.answers.grammar import json_grammar, slot_grammar
 from midalign.answers.parse import ENTITY_SCHEMA
+from midalign.answers.predictions import append_predictions, read_partial
 from midalign.answers.write import completion
 from midalign.data.prompt_tokens import prompt_ids
 from midalign.data.prompts import render
 from midalign.errors import DataError
 from midalign.generation.constraint import Constraint
 from midalign.generation.engine import Engine, TransformersEngine
-from midalign.generation.predictions import append_predictions, read_partial
 from midalign.progress import Progress
 from midalign.records import Prediction, TaskExample
 

@@ -6,16 +6,15 @@ import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
-from midalign.data.parallel.corpus import ENGLISH, ParallelCorpus, ParallelFormat, read_parallel
+from midalign.data.examples import limited, read_examples, role_language, split_name
+from midalign.data.parallel.corpus import ENGLISH, ParallelCorpus, read_parallel
 from midalign.data.parallel.sentences import chunked, sentences
-from midalign.data.tasks.read import SPLITS, TaskFormat, read_task, translation_examples
 from midalign.errors import DataError
 from midalign.recipe.sections import Recipe
-from midalign.records import ParallelPair, TaskExample, TaskName
+from midalign.records import ParallelPair, TaskExample
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ def read_task_data(recipe: Recipe) -> TaskData:
         task.dev_split,
         languages.supervised + (languages.aligned if task.dev_languages == "supervised_and_aligned" else ()),
     )
-    if _split_name(task.dev_split) == _split_name(task.train_split):
+    if split_name(task.dev_split) == split_name(task.train_split):
         train = [example for example in train if not _held_out(example.id, task.dev_share)]
         dev = [example for example in dev if _held_out(example.id, task.dev_share)]
     test = _read_split(recipe, task.test_split, languages.all)
@@ -72,13 +71,6 @@ def read_task_data(recipe: Recipe) -> TaskData:
                 "or take the language out of languages."
             )
     return data
-
-
-def role_language(example: TaskExample) -> str:
-    """The language whose role counts: that of the text, or for a translation the side that is not English."""
-    if example.task == "translation" and example.language == ENGLISH:
-        return example.target_language
-    return example.language
 
 
 def read_pair_data(recipe: Recipe, evaluated: Iterable[str] = ()) -> PairData:
@@ -153,53 +145,9 @@ def data_paths(recipe: Recipe) -> list[str]:
     return [path for path in named if Path(path).exists()]
 
 
-def read_examples(
-    task: TaskName,
-    data: str | Path,
-    *,
-    format: str = "auto",  # noqa: A002 - the word that recipes use
-    languages: Sequence[str] | None = None,
-    split: str = "test",
-) -> list[TaskExample]:
-    """Examples of one split of a task; for translation a parallel corpus, English into each other language.
-
-    A parallel corpus without splits of its own may have a folder for each: ``<data>/train``, ``<data>/test``, ...
-    The ids of translations are ``<target language>:<index>`` where one English sentence has several targets.
-
-    Raises:
-        UserError: From the reader.
-    """
-    if task != "translation":
-        chosen = None if languages is None else list(dict.fromkeys(languages))
-        return read_task(data, task=task, format=cast("TaskFormat", format), languages=chosen, split=split)
-    wanted = None if languages is None else list(dict.fromkeys((ENGLISH, *languages)))
-    folder = next((Path(data) / name for name in (split, *SPLITS.get(split, ())) if (Path(data) / name).is_dir()), None)
-    kind = cast("ParallelFormat", format)
-    if folder is not None:
-        corpus = read_parallel(folder, format=kind, languages=wanted)
-    else:
-        corpus = read_parallel(data, format=kind, languages=wanted, split=split)
-    pairs = corpus.pairs(wanted)
-    if len({pair.id for pair in pairs}) < len(pairs):
-        pairs = [replace(pair, id=f"{pair.target_language}:{pair.id.rpartition(':')[2]}") for pair in pairs]
-    return translation_examples(pairs)
-
-
 def _read_split(recipe: Recipe, split: str, languages: Sequence[str]) -> list[TaskExample]:
     task = recipe.task
     return read_examples(task.name, task.data, format=task.format, languages=languages, split=split)
-
-
-def limited(examples: Iterable[TaskExample], limit: int | None) -> list[TaskExample]:
-    """The first `limit` examples of each language (that of `role_language`), all for None."""
-    counts: dict[str, int] = defaultdict(int)
-    kept = []
-    for example in examples:
-        language = role_language(example)
-        counts[language] += 1
-        if limit is None or counts[language] <= limit:
-            kept.append(example)
-    return kept
 
 
 def _without(
@@ -234,11 +182,6 @@ def _sharing_none_of(texts: set[str], pairs: list[ParallelPair]) -> list[Paralle
             len(pairs),
         )
     return kept
-
-
-def _split_name(split: str) -> str:
-    """Our name of a split, whatever the corpus calls it."""
-    return next((name for name, aliases in SPLITS.items() if split in aliases), split)
 
 
 def _held_out(item_id: str, share: float) -> bool:

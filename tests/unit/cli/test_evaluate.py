@@ -8,10 +8,10 @@ import pytest
 
 from midalign.answers.write import completion
 from midalign.cli.main import main
+from midalign.data.examples import read_examples
 from midalign.evaluation.comet import write_segments
 from midalign.evaluation.score import compare_runs
 from midalign.metrics.translation import SegmentScores
-from midalign.recipe.data import read_examples
 from midalign.records import Prediction
 
 

@@ -197,7 +197,7 @@ def test_the_command_scores_and_a_missing_model_exits_with_2(env, tmp_path):
     (tmp_path / "data" / "test").mkdir(parents=True)
     for code, texts in {"eng_Latn": ["a b", "c d", "e f"], "deu_Latn": ["u v", "w x", "y z"]}.items():
         (tmp_path / "data" / "test" / f"{code}.txt").write_text("\n".join(texts) + "\n")
-    from midalign.recipe.data import read_examples
+    from midalign.data.examples import read_examples
 
     examples = read_examples("translation", str(tmp_path / "data"))
     lines = [json.dumps({"id": e.id, "prediction": e.reference}) for e in examples]

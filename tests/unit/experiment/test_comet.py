@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
+from midalign.answers.predictions import write_predictions
 from midalign.answers.write import completion
 from midalign.errors import RunError
 from midalign.evaluation import comet
@@ -12,7 +13,6 @@ from midalign.evaluation.score import compare_runs, score, write_scores
 from midalign.experiment.comet import add_comet
 from midalign.experiment.experiment import SYSTEMS
 from midalign.files import write_json
-from midalign.generation.predictions import write_predictions
 from midalign.recipe.data import read_task_data
 from midalign.recipe.file import build_recipe
 from midalign.records import Prediction

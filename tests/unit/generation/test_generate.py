@@ -10,12 +10,12 @@ from peft import LoraConfig, get_peft_model
 from transformers import GenerationConfig
 
 from midalign.answers.format import AnswerFormat
+from midalign.answers.predictions import read_predictions, write_predictions
 from midalign.data.prompt_tokens import prompt_ids
 from midalign.data.prompts import render
 from midalign.errors import DataError, MissingFileError, RunError
 from midalign.generation.engine import TransformersEngine
 from midalign.generation.generate import batches_by_length, generate
-from midalign.generation.predictions import read_predictions, write_predictions
 from midalign.records import Prediction, TaskExample
 from tests.conftest import build_model, build_tokenizer
 

@@ -181,7 +181,9 @@ def test_a_second_pass_reads_the_cache_and_runs_no_forward(tokenizer, tmp_path, 
     first = encode_corpus(Encoder(model), corpus, cache=tmp_path, model_key="m")
     monkeypatch.setattr(encoding, "pooled_states", None)
     seen = []
-    second = encode_corpus(Encoder(model), corpus, cache=tmp_path, model_key="m", progress=lambda _stage, *at: seen.append(at))
+    second = encode_corpus(
+        Encoder(model), corpus, cache=tmp_path, model_key="m", progress=lambda _stage, *at: seen.append(at)
+    )
     for layer in range(5):
         for vectors in (first, second):
             assert list(vectors.layer(layer)) == ["eng", "deu", "rus"]

@@ -4,8 +4,9 @@ import logging
 
 import pytest
 
+from midalign.data.examples import read_examples
 from midalign.errors import DataError
-from midalign.recipe.data import data_paths, read_examples, read_pair_data, read_probe_corpus, read_task_data
+from midalign.recipe.data import data_paths, read_pair_data, read_probe_corpus, read_task_data
 from midalign.recipe.file import build_recipe
 from tests.tiny_world import LANGUAGES, SPLIT_SIZES, recipe_content, write_lines, write_slots
 
