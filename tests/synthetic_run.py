@@ -5,6 +5,8 @@ import math
 import random
 from pathlib import Path
 
+from scipy import stats
+
 CODES = [
     "eng_Latn",
     "deu_Latn",
@@ -199,14 +201,44 @@ def compare(baseline, system, before, after):
     return found
 
 
+def correlated(listed, accuracies, values):
+    """A ``transfer.json`` or ``gains.json``: numbers of languages without task data, layer by layer."""
+    codes = [entry["code"] for entry in listed if entry["role"] != "supervised"]
+    ys = [values[code] for code in codes]
+    layers = []
+    for layer, by_language in enumerate(accuracies):
+        xs = [by_language[code] for code in codes]
+        entry = {"layer": layer, "accuracy": xs}
+        for name, test in (("pearson", stats.pearsonr), ("spearman", stats.spearmanr)):
+            found = test(xs, ys) if len(codes) > 2 else None
+            value, p_value = (found.statistic, found.pvalue) if found else (None, None)
+            low, high = (max(-1, value - 0.3), min(1, value + 0.3)) if found else (None, None)
+            entry[name] = {"value": value, "p_value": p_value, "low": low, "high": high}
+        layers.append(entry)
+    return {"metric": "slot_f1", "languages": codes, "scores": ys, "layers": layers}
+
+
+def accuracy_by_language(content):
+    """Per layer of a probe, the mean of each language's row and column."""
+    found = []
+    for layer in content["layers"]:
+        matrix, codes = layer["matrix"], content["languages"]
+        cells = [[*matrix[i], *(row[i] for row in matrix)] for i in range(len(codes))]
+        known = [[cell for cell in row if cell is not None] for row in cells]
+        found.append({code: sum(row) / len(row) for code, row in zip(codes, known, strict=True)})
+    return found
+
+
 def write_run(folder, n=16, depth=8, name="synthetic run", seed=0, projected=True, text="set an alarm for nine"):
     """Write a whole run folder and return its path."""
     folder = Path(folder)
     listed = languages(n)
     codes = [entry["code"] for entry in listed]
     by_system = {system: scores(listed, system, seed) for system in SYSTEMS}
+    probes = {system: probe(codes, depth, system, seed, projected) for system in SYSTEMS}
+    _write_correlations(folder, listed, probes, by_system)
     for system in SYSTEMS:
-        _write(folder / "probe" / system / "probe.json", probe(codes, depth, system, seed, projected))
+        _write(folder / "probe" / system / "probe.json", probes[system])
         _write(folder / "evaluation" / system / "scores.json", by_system[system])
     rng = random.Random(seed)
     for system, losses in {
@@ -262,6 +294,21 @@ def write_run(folder, n=16, depth=8, name="synthetic run", seed=0, projected=Tru
         folder / "manifest.json", manifest("run", {"recipe": {"name": name, "seed": 0, "model": {"path": "synthetic"}}})
     )
     return folder
+
+
+def _write_correlations(folder, listed, probes, by_system):
+    """Levels beside the base's probe, and changes from SFT beside those of the systems after it."""
+    accuracy = {system: accuracy_by_language(content) for system, content in probes.items()}
+    value = {
+        system: {e["language"]: e["value"] for e in c["scores"] if e["metric"] == "slot_f1" and "language" in e}
+        for system, c in by_system.items()
+    }
+    _write(folder / "probe" / "base" / "transfer.json", correlated(listed, accuracy["base"], value["sft"]))
+    for system in ("joint", "merged"):
+        pairs = zip(accuracy[system], accuracy["sft"], strict=True)
+        rises = [{code: after[code] - before[code] for code in after} for after, before in pairs]
+        gains = {code: value[system][code] - value["sft"][code] for code in value["sft"]}
+        _write(folder / "probe" / system / "gains.json", correlated(listed, rises, gains))
 
 
 def manifest(command, inputs):

@@ -33,7 +33,7 @@ ALLOWED = {
     "evaluation": {"metrics", "answers", "functional"},
     "training": {"data", "models", "functional", "recipe"},
     "merging": {"generation", "evaluation", "metrics", "recipe", "data", "models", "functional"},
-    "report": set(),
+    "report": {"functional"},
     "testbed": {"models", "functional", "recipe"},
     "experiment": {
         "answers", "data", "evaluation", "functional", "generation", "merging", "metrics", "models", "probing",

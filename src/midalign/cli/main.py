@@ -402,7 +402,7 @@ def validate(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
 def _run_recipe(recipe: Any, out: Path) -> None:
     from midalign.experiment.experiment import Experiment, resolve_testbed
-    from midalign.report.page import summary_table
+    from midalign.report.summary_table import summary_table
 
     quiet_libraries()
     with progress_bars() as progress:

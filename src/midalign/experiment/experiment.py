@@ -38,7 +38,15 @@ from midalign.merging.job import MERGE_FILE
 from midalign.merging.tune import tune_weights
 from midalign.models.adapters import attach_adapter
 from midalign.models.loading import load_config, load_model, load_tokenizer
-from midalign.probing.comparison import FEWEST_LANGUAGES, TRANSFER_FILE, correlate, write_comparison
+from midalign.probing.comparison import (
+    COMPARISON_FILE,
+    FEWEST_LANGUAGES,
+    GAINS_FILE,
+    TRANSFER_FILE,
+    correlate,
+    correlate_gains,
+    write_comparison,
+)
 from midalign.probing.probe import probe
 from midalign.probing.result import ProbeResult
 from midalign.progress import Progress
@@ -256,12 +264,28 @@ class Experiment:
             if system != "base":
                 before = probes["base" if system in (BASELINE, "alignment") else BASELINE]
                 write_comparison(before, result, self.out / "probe" / system)
-        transfer = [code for code in self.recipe.languages.all if code not in self.recipe.languages.supervised]
-        scores = read_json(self.out / "evaluation" / BASELINE / SCORES)["scores"]
-        main = MAIN_METRIC[self.recipe.task.name]
-        found = {s["language"]: s["value"] for s in scores if s["metric"] == main and s.get("language") in transfer}
-        if len(set(found) & set(probes["base"].languages)) >= FEWEST_LANGUAGES:
-            write_json(self.out / "probe" / "base" / TRANSFER_FILE, {"metric": main} | correlate(probes["base"], found))
+        levels = self._transfer_scores(BASELINE)
+        if len(set(levels) & set(probes["base"].languages)) < FEWEST_LANGUAGES:
+            return
+        metric = {"metric": MAIN_METRIC[self.recipe.task.name]}
+        write_json(self.out / "probe" / "base" / TRANSFER_FILE, metric | correlate(probes["base"], levels))
+        for system in SYSTEMS:
+            if system != BASELINE:
+                after = self._transfer_scores(system)
+                gains = {code: after[code] - levels[code] for code in levels if code in after}
+                folder = self.out / "probe" / system
+                write_json(folder / GAINS_FILE, metric | correlate_gains(read_json(folder / COMPARISON_FILE), gains))
+
+    def _transfer_scores(self, system: str) -> dict[str, float]:
+        """The main metric of a system on each language without task data."""
+        metric, supervised = MAIN_METRIC[self.recipe.task.name], self.recipe.languages.supervised
+        scores = read_json(self.out / "evaluation" / system / SCORES)["scores"]
+        by_language = {s["language"]: s["value"] for s in scores if s["metric"] == metric and s.get("language")}
+        return {
+            code: by_language[code]
+            for code in self.recipe.languages.all
+            if code in by_language and code not in supervised
+        }
 
     def _summarise(self) -> dict[str, Any]:
         recipe = self.recipe

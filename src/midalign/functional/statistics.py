@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 FloatArray = npt.NDArray[np.float64]
 Formula = Callable[[FloatArray], FloatArray]
@@ -35,6 +36,16 @@ class Interval:
     """A value with its confidence interval."""
 
     value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class MeanInterval:
+    """The mean of independent values, their sample standard deviation, and Student's t interval of the mean."""
+
+    mean: float
+    sd: float
     low: float
     high: float
 
@@ -107,6 +118,26 @@ def percentiles(values: FloatArray) -> tuple[float, float]:
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(values, [tail, 100 - tail])
     return float(low), float(high)
+
+
+def mean_interval(values: Sequence[float]) -> MeanInterval:
+    """Student's t interval: the mean of independent values, one per run for example, with its 95 % interval.
+
+    The mean plus or minus the t quantile of n - 1 degrees of freedom times sd / sqrt(n). One value has no interval: its
+    bounds are infinite, and its standard deviation is 0.
+
+    Raises:
+        ValueError: There are no values.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    if not len(table):
+        raise ValueError("a mean needs at least one value")
+    mean = float(table.mean())
+    if len(table) == 1:
+        return MeanInterval(mean, 0.0, -np.inf, np.inf)
+    sd = float(table.std(ddof=1))
+    half = float(special.stdtrit(len(table) - 1, (1 + CONFIDENCE) / 2)) * sd / np.sqrt(len(table))
+    return MeanInterval(mean, sd, mean - half, mean + half)
 
 
 def paired_bootstrap(

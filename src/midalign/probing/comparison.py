@@ -1,13 +1,14 @@
-"""Two questions asked of finished probes: what did training change, and does retrieval predict transfer?
+"""Questions asked of finished probes: what did training change, and does retrieval predict transfer?
 
 `compare` sets two probes of the same sentences side by side, per layer and per language, with a paired bootstrap over
 sentences. `correlate` sets retrieval accuracy against a downstream score per language, with Pearson's and Spearman's
-coefficients at each layer (the paper's claim is p < 0.01). Both return plain data for JSON.
+coefficients at each layer (the paper's claim is p < 0.01); `correlate_gains` does the same for changes. All return
+plain data for JSON.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from midalign.probing.statistics import clean, interval, resampled, shares
 
 COMPARISON_FILE = "comparison.json"
 TRANSFER_FILE = "transfer.json"
+GAINS_FILE = "gains.json"
 
 # What must be equal for a difference to be one of the models.
 _SAME = ("languages", "n", "data", "margin", "k", "candidates", "pooling")
@@ -112,21 +114,54 @@ def correlate(
         LanguageError: If a language code is not known.
     """
     scores = {canonical(code, "transfer scores"): float(value) for code, value in transfer_scores.items()}
-    languages = [language for language in result.languages if language in scores]
-    left_out = sorted(set(scores) - set(languages))
+    accuracy = {layer: result.by_language(layer) for layer in result.layers}
+    return _correlated(accuracy, result.languages, scores, resamples, seed)
+
+
+def correlate_gains(
+    comparison: Mapping[str, Any], gains: Mapping[str, float], *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Any]:
+    """Does more alignment bring more transfer? Change of retrieval against change of a downstream score.
+
+    Args:
+        comparison: Of two probes, as `compare` gives it.
+        gains: By language (canonical codes) the change of the score between the same two models.
+        resamples: As in `correlate`.
+        seed: As in `correlate`.
+
+    Returns:
+        As `correlate`; ``accuracy`` and ``scores`` are the changes.
+
+    Raises:
+        DataError: As `correlate`.
+    """
+    changes = {
+        entry["layer"]: {language: found["difference"] for language, found in entry["by_language"].items()}
+        for entry in comparison["layers"]
+    }
+    return _correlated(changes, comparison["languages"], gains, resamples, seed)
+
+
+def _correlated(
+    accuracy: Mapping[int, Mapping[str, float]],
+    probed: Sequence[str],
+    scores: Mapping[str, float],
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Both coefficients at each layer, over the languages that have an accuracy and a score."""
+    languages = [language for language in probed if language in scores]
     if len(languages) < FEWEST_LANGUAGES:
         raise DataError(
             f"{len(languages)} languages have both a retrieval accuracy and a transfer score ({languages}); a "
             f"correlation needs {FEWEST_LANGUAGES} or more. Scores are for {sorted(scores)}, the probe for "
-            f"{result.languages}."
+            f"{list(probed)}."
         )
     downstream = np.array([scores[language] for language in languages])
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(languages), size=(resamples, len(languages)))
+    drawn = np.random.default_rng(seed).integers(len(languages), size=(resamples, len(languages)))
     entries = []
-    for layer in result.layers:
-        accuracy = result.by_language(layer)
-        retrieval = np.array([accuracy[language] for language in languages])
+    for layer, by_language in accuracy.items():
+        retrieval = np.array([by_language[language] for language in languages])
         entries.append(
             {
                 "layer": layer,
@@ -138,7 +173,7 @@ def correlate(
     return {
         "languages": languages,
         "scores": [clean(value) for value in downstream],
-        "left_out": left_out,
+        "left_out": sorted(set(scores) - set(languages)),
         "resamples": resamples,
         "seed": seed,
         "layers": entries,

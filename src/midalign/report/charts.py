@@ -13,7 +13,7 @@ from html import escape
 
 from markupsafe import Markup
 
-from midalign.report.runs import Estimate
+from midalign.report.views import Estimate
 
 _WIDTH, _HEIGHT = 500, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 132, 16, 42

@@ -1,29 +1,41 @@
-"""The report: one self-contained page from one or more run folders, and the closing table of the command line.
+"""The report: one self-contained page from one or more run folders.
 
-1. `midalign.report.runs` reads the folders, `midalign.report.sections` makes tables and charts of them,
-   `midalign.report.words` says what they mean.
+1. `midalign.report.read` reads the folders; each of the other modules makes one part of the page, tables as plain rows
+   and charts as SVG; `midalign.report.words` has the words.
 2. ``page.html`` is filled in with every text escaped; ``page.css`` and ``page.js`` go inline, so
    that the page opens without any network, and its content security policy forbids one.
+
+A part is None or an empty list where the run has nothing to show; the template then leaves it out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
-from rich.markup import escape
-from rich.table import Table
 
 from midalign.errors import RunError
 from midalign.files import write_atomically
-from midalign.report import probes, sections
-from midalign.report.runs import RunView, read_run
-from midalign.report.together import named_apart, side_by_side
-from midalign.report.words import SYMBOLS, comparisons, group_name, metric_name, points, system_name
+from midalign.report.correlations import correlations
+from midalign.report.groups import group_charts, group_table
+from midalign.report.heat_map import heat_data
+from midalign.report.language_table import language_table
+from midalign.report.layers import by_layer_charts, layer_chart, layer_table
+from midalign.report.merge_table import merge_table
+from midalign.report.provenance import provenance
+from midalign.report.read import read_run
+from midalign.report.results import Results
+from midalign.report.score_table import comparison_table, score_table, signatures
+from midalign.report.sentences import examples, fertility_table, projections
+from midalign.report.side_by_side import named_apart, side_by_side
+from midalign.report.training import cost, training_charts
+from midalign.report.verdicts import lead, retrieval_sentence, verdicts
+from midalign.report.views import RunView
+from midalign.report.words import metric_name, system_name
 
 PAGE = "report.html"
 
@@ -85,7 +97,7 @@ def _score_markup(text: str) -> Markup:
 
 def _context(run: RunView) -> dict[str, Any]:
     """Everything that the template shows of one run."""
-    results = sections.Results(run)
+    results = Results(run)
     return {
         "name": run.name,
         "task": str(run.summary.get("task", "")),
@@ -94,66 +106,25 @@ def _context(run: RunView) -> dict[str, Any]:
         "after": system_name(results.after) if results.after else "After",
         "missing": run.missing,
         "metric": metric_name(results.main) if results.main else "",
-        "verdicts": sections.verdicts(run, results),
-        "retrieval": sections.retrieval_sentence(run),
-        "lead": "" if run.scores else probes.lead(run),
-        "table": sections.language_table(run, results),
-        "layers": probes.layer_chart(run),
-        "layer_table": probes.layer_table(run),
-        "groups": probes.group_table(run, results),
-        "by_layer": probes.by_layer_charts(run),
-        "group_charts": probes.group_charts(run),
-        "cost": sections.cost(run),
-        "examples": sections.examples(run),
-        "scores": sections.score_table(run, results),
-        "comparisons": sections.comparison_table(results),
-        "heat": probes.heat_data(run, results.after),
-        "projections": probes.projections(run),
-        "fertility": probes.fertility_table(run),
-        "merge": sections.merge(run, results),
-        "training": sections.training_charts(run),
-        "correlations": probes.correlations(run, results),
-        "signatures": sections.signatures(run),
-        "provenance": sections.provenance(run),
+        "verdicts": verdicts(results),
+        "retrieval": retrieval_sentence(run),
+        "lead": "" if run.scores else lead(run),
+        "table": language_table(results),
+        "layers": layer_chart(run),
+        "layer_table": layer_table(run),
+        "groups": group_table(results),
+        "by_layer": by_layer_charts(run),
+        "group_charts": group_charts(run),
+        "cost": cost(run),
+        "examples": examples(run),
+        "scores": score_table(results),
+        "comparisons": comparison_table(results),
+        "heat": heat_data(run, results.after),
+        "projections": projections(run),
+        "fertility": fertility_table(run),
+        "merge": merge_table(results),
+        "training": training_charts(run),
+        "correlations": correlations(results),
+        "signatures": signatures(results),
+        "provenance": provenance(run),
     }
-
-
-def summary_table(summary: Mapping[str, Any], scores: Mapping[str, Iterable[Mapping[str, Any]]]) -> Table:
-    """The closing table of the command line: groups down, systems across, and the change that training brought.
-
-    Args:
-        summary: The content of ``summary.json``.
-        scores: By system, the entries of its ``scores.json``.
-
-    Returns:
-        A rich table: the main metric in points with its 95 % interval, and every comparison with the baseline as
-        difference and interval, marked as better, worse or unclear.
-    """
-    metric = str(summary.get("main_metric") or "")
-    rows: dict[str, dict[str, str]] = {}
-    for system, entries in scores.items():
-        for entry in entries:
-            group = entry.get("group")
-            if entry["metric"] == metric and group and not entry.get("language"):
-                low, high = points(metric, entry["low"]), points(metric, entry["high"])
-                rows.setdefault(str(group), {})[system] = f"{points(metric, entry['value'])} [dim]{low} to {high}[/dim]"
-    systems = [name for name in summary.get("systems", scores) if name in scores]
-    found = [c for c in comparisons(summary.get("comparisons", ())) if c.metric == metric and c.key in rows]
-    pairs = list(dict.fromkeys((c.baseline, c.system) for c in found))
-    name = escape(str(summary.get("name") or "Results"))
-    table = Table(title=f"{name}: {metric_name(metric)}, points out of 100, 95 % intervals")
-    table.add_column("Languages")
-    for system in systems:
-        table.add_column(system_name(system), justify="right")
-    for baseline, system in pairs:
-        table.add_column(f"{system} − {baseline}", justify="right")
-    colours = {"better": "green", "worse": "red", "unclear": "default"}
-    for group, cells in rows.items():
-        by_pair = {(c.baseline, c.system): c for c in found if c.key == group}
-        changes = []
-        for pair in pairs:
-            c = by_pair.get(pair)
-            text = f"[{colours[c.outcome]}]{SYMBOLS[c.outcome]} {c.text}[/]" if c else ""
-            changes.append(text)
-        table.add_row(group_name(group), *(cells.get(system, "") for system in systems), *changes)
-    return table

@@ -37,6 +37,7 @@ ROLE_MEANINGS = {
     "unseen": "neither task data nor parallel sentences",
     "": "role not known",
 }
+ROLES = ("supervised", "aligned", "unseen")
 _METRIC_NAMES = {
     "slot_f1": "slot F1",
     "slot_precision": "slot precision",
@@ -136,8 +137,8 @@ def p_text(p: float | None) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """A paired comparison of two systems on one language or group; difference = system minus baseline."""
+class Difference:
+    """The paired difference of two systems on one language or group: system minus baseline."""
 
     baseline: str
     system: str
@@ -168,10 +169,10 @@ class Comparison:
         return f"{signed(self.metric, self.difference)} ({low} to {high})"
 
 
-def comparisons(entries: Iterable[Mapping[str, Any]]) -> list[Comparison]:
-    """The comparisons of a summary."""
+def differences(entries: Iterable[Mapping[str, Any]]) -> list[Difference]:
+    """The paired comparisons of a summary."""
     return [
-        Comparison(
+        Difference(
             baseline=str(entry["baseline"]),
             system=str(entry["system"]),
             metric=str(entry["metric"]),
@@ -191,7 +192,7 @@ def _p_value(entry: Mapping[str, Any], *names: str) -> float | None:
     return float(found[0]) if found else None
 
 
-def verdict(found: Comparison, before: float | None, after: float | None) -> str:
+def verdict(found: Difference, before: float | None, after: float | None) -> str:
     """One honest sentence, without the group's name: who gains or loses how much, and how sure that is."""
     metric, name = metric_name(found.metric), system_name(found.system)
     low, high = signed(found.metric, found.low), signed(found.metric, found.high)

@@ -118,6 +118,20 @@ def test_holm_of_a_textbook_example() -> None:
     )
 
 
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8).filter(lambda values: np.std(values) > 1e-6))
+def test_the_interval_of_a_mean_is_scipys_t_interval(values: list[float]) -> None:
+    found = significance.mean_interval(values)
+    expected = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-9)
+    assert (found.mean, found.sd) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
+
+
+def test_one_value_has_no_interval_and_none_no_mean() -> None:
+    assert significance.mean_interval([3.0]) == significance.MeanInterval(3.0, 0.0, -np.inf, np.inf)
+    with pytest.raises(ValueError, match="at least one"):
+        significance.mean_interval([])
+
+
 def test_seeds_are_summarised_by_mean_and_sample_standard_deviation() -> None:
     summary = combine_seeds([coin(100, 60), coin(100, 70), coin(100, 80)], share)
     assert summary.values == pytest.approx((0.6, 0.7, 0.8))

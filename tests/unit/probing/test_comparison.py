@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from midalign.errors import DataError, LanguageError, RunError
-from midalign.probing.comparison import compare, correlate
+from midalign.probing.comparison import compare, correlate, correlate_gains
 from midalign.probing.probe import ProbeResult
 from midalign.probing.statistics import find_groups
 
@@ -130,6 +130,21 @@ def test_the_interval_of_a_correlation_equals_a_plain_bootstrap_with_scipy():
             pytest.approx(low, abs=1e-4),
             pytest.approx(high, abs=1e-4),
         )
+
+
+def test_gains_set_the_change_of_each_language_against_the_change_of_its_score():
+    before, after = made_result([LOW, LOW]), made_result([LOW, np.linspace(0.4, 0.9, 6)])
+    gains = dict(zip(CODES[1:], [0.02, 0.05, -0.01, 0.11, 0.07], strict=True))  # English is supervised and left out
+    found = correlate_gains(compare(before, after), gains)
+    assert found["languages"] == CODES[1:]
+    assert found["layers"][0]["pearson"]["value"] is None, "nothing changed at layer 0"
+    old, new = before.by_language(1), after.by_language(1)
+    rises = [new[code] - old[code] for code in CODES[1:]]
+    assert found["layers"][1]["accuracy"] == pytest.approx(rises, abs=1e-5)
+    for name, test in (("pearson", stats.pearsonr), ("spearman", stats.spearmanr)):
+        expected = test(rises, list(gains.values()))
+        assert found["layers"][1][name]["value"] == pytest.approx(expected.statistic, abs=1e-4)
+        assert found["layers"][1][name]["p_value"] == pytest.approx(expected.pvalue, rel=0.01)
 
 
 def test_equal_scores_have_no_correlation_and_give_null():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midalign.report.charts import Dot, Series, interval_row, line_chart, projection_chart, scatter_chart, ticks
-from midalign.report.runs import Estimate
+from midalign.report.views import Estimate
 
 FINITE = st.floats(-1e6, 1e6, allow_nan=False)
 

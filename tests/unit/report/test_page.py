@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from rich.console import Console
 from scipy import stats
 
 from midalign.errors import RunError
-from midalign.report.page import render_report, summary_table, write_report
-from midalign.report.probes import heat_data
-from midalign.report.runs import read_run
-from midalign.report.sections import Results, language_table
-from midalign.report.together import over_seeds
+from midalign.report.heat_map import heat_data
+from midalign.report.language_table import language_table
+from midalign.report.page import render_report, write_report
+from midalign.report.read import read_run
+from midalign.report.results import Results
+from midalign.report.side_by_side import over_seeds
+from midalign.report.summary_table import summary_table
 from tests.synthetic_run import CODES, SYSTEMS, languages, manifest, probe, scores, write_run
 
 VOID = {"meta", "br", "img", "input", "link", "hr"}
@@ -145,7 +148,7 @@ def test_verdict_says_what_the_interval_says(run, low, high, words):
 
 def test_first_table_shows_the_scores_and_differences_of_the_files(run):
     view = read_run(run)
-    table = language_table(view, Results(view))
+    table = language_table(Results(view))
     assert [block["name"] for block in table["blocks"]] == [
         "Supervised languages",
         "Aligned languages",
@@ -189,7 +192,7 @@ def test_page_of_47_languages_and_33_layers_stays_below_3_mb(tmp_path):
 
 
 def test_matrices_that_would_not_fit_are_thinned_but_the_important_layers_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr("midalign.report.probes._MATRIX_CHARACTERS", 4 * 2 * 16 * 16 * 3)
+    monkeypatch.setattr("midalign.report.heat_map._MATRIX_CHARACTERS", 4 * 2 * 16 * 16 * 3)
     view = read_run(write_run(tmp_path / "run", depth=20))
     data = heat_data(view, "joint")
     assert data["thinned"]
@@ -200,17 +203,52 @@ def test_matrices_that_would_not_fit_are_thinned_but_the_important_layers_stay(t
     assert "Not every layer" in render_report([view.folder])
 
 
-def test_correlation_is_that_of_the_plain_numbers(run):
+def test_correlations_show_the_coefficients_and_numbers_of_their_files(run):
     text = Page(render_report([run])).text
-    content = json.loads((run / "probe/base/probe.json").read_text())
-    matrix = np.array(content["layers"][content["best_layer"]]["matrix"], dtype=float)
-    np.fill_diagonal(matrix, np.nan)
-    retrieval = (np.nanmean(matrix, axis=0) + np.nanmean(matrix, axis=1)) / 2
-    entries = json.loads((run / "evaluation/sft/scores.json").read_text())["scores"]
-    value = {e["language"]: e["value"] for e in entries if e["metric"] == "slot_f1" and "language" in e}
-    wanted = np.corrcoef(retrieval[5:], [value[code] for code in content["languages"][5:]])[0, 1]
-    found = re.search(r"Does retrieval predict transfer\?.*?Pearson ([−\d.]+)", text).group(1)
-    assert float(found.replace("−", "-")) == pytest.approx(wanted, abs=0.00501)
+    best = json.loads((run / "probe/base/probe.json").read_text())["best_layer"]
+    for name, layer, question in (
+        ("base/transfer.json", best, r"Does retrieval predict transfer\?"),
+        ("joint/gains.json", 4, r"Does more alignment bring more transfer\? Joint training"),
+    ):
+        content = json.loads((run / "probe" / name).read_text())
+        entry = content["layers"][layer]
+        found = re.search(
+            rf"{question} .*?Pearson ([−\d.]+).*?Spearman ([−\d.]+).*?, (\d+) languages(.*?) Numbers", text
+        )
+        values = [float(value.replace("−", "-")) for value in found.groups()[:3]]
+        wanted = [entry["pearson"]["value"], entry["spearman"]["value"], len(content["languages"])]
+        assert values == pytest.approx(wanted, abs=0.00501)
+        unclear = entry["pearson"]["p_value"] >= 0.05 or entry["pearson"]["low"] <= 0 <= entry["pearson"]["high"]
+        assert ("No clear relation" in found.group(4)) == unclear
+        row = f"{100 * entry['accuracy'][0]:.1f} {100 * content['scores'][0]:.1f}"
+        assert f"Dutch {row}" in text, "the first language without task data"
+
+
+def test_an_interval_beside_a_high_p_value_is_no_clear_relation(run):
+    def change(content):
+        for entry in content["layers"]:
+            entry["pearson"] |= {"value": 0.6, "low": 0.4, "high": 0.9, "p_value": 0.26}
+
+    edit(run / "probe/base/transfer.json", change)
+    assert re.search("interval 0.40 to 0.90, p = 0.26.{0,60}No clear relation", Page(render_report([run])).text)
+
+
+def test_a_run_folder_of_an_earlier_version_is_read_whole(tmp_path):
+    """The folder was written by `midalign run` of commit 525687b on a tiny model, and thinned."""
+    for name, content in json.loads(Path(__file__).with_name("old_run.json").read_text(encoding="utf-8")).items():
+        put(tmp_path / "old" / name, content)
+    page = Page(render_report([tmp_path / "old"]))
+    for part in (
+        "What alignment did", "Slot F1 by language", "All scores", "Retrieval between languages", "Training",
+        "Change of retrieval by layer", "Retrieval by group", "The same sentences in all languages",
+        "Does retrieval predict transfer?", "Merge weights", "Where the numbers come from",
+    ):  # fmt: skip
+        assert part in page.text
+    assert "Joint training is worse by 29.2 points of slot F1, 29.2 → 0.0 (−33.3 to −25.0)" in page.text
+    assert (
+        "Pearson −0.55 (95 % interval −0.96 to −0.46, p = 0.26), Spearman −0.82 (p = 0.044), 6 languages" in page.text
+    )
+    assert "changes of retrieval against changes of scores (probe/*/gains.json)" in page.text
 
 
 def test_what_a_run_lacks_is_named_and_the_rest_is_shown(run):
@@ -307,8 +345,7 @@ def test_several_runs_stand_side_by_side_with_a_chart_per_system(run, tmp_path):
 
 def test_runs_of_one_recipe_are_averaged_with_the_t_interval(tmp_path):
     runs = [write_run(tmp_path / f"seed-{seed}", seed=seed) for seed in range(4)]
-    views = [read_run(run) for run in runs]
-    found = over_seeds(views, ["aligned"])
+    found = over_seeds([Results(read_run(run)) for run in runs], ["aligned"])
     changes = []
     for run in runs:
         value = {}
@@ -350,11 +387,13 @@ def test_layer_curves_of_a_comparison_and_a_correlation_are_drawn_where_they_lie
     plain = render_report([tmp_path / "p"])
     layers = [{"layer": i, "difference": 0.1 * i - 0.1, "low": -0.2, "high": 0.2} for i in range(3)]
     put(tmp_path / "p" / "comparison.json", {"layers": layers})
-    undefined = {"value": None, "low": None, "high": None}
-    known = {"value": 0.5, "low": 0.1, "high": 0.8}
+    undefined = {"value": None, "low": None, "high": None, "p_value": None}
+    known = {"value": 0.5, "low": 0.1, "high": 0.8, "p_value": 0.2}
+    found = [known if i else undefined for i in range(3)]
+    entries = [{"layer": i, "accuracy": [0.5] * 4, "pearson": one, "spearman": one} for i, one in enumerate(found)]
     put(
         tmp_path / "p" / "transfer.json",
-        {"layers": [{"layer": i, "pearson": known if i else undefined} for i in range(3)]},
+        {"metric": "slot_f1", "languages": CODES[:4], "scores": [0.1, 0.2, 0.3, 0.4], "layers": entries},
     )
     text = render_report([tmp_path / "p"])
     assert "Change of retrieval by layer" not in plain

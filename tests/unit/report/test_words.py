@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midalign.report.words import comparisons, lower_is_better, points, seconds, signed, verdict
+from midalign.report.words import differences, lower_is_better, points, seconds, signed, verdict
 
 REAL = st.floats(-1, 1, allow_nan=False)
 
 
 def comparison(metric="slot_f1", low=0.01, high=0.03, difference=0.02, **more):
     entry = {"baseline": "sft", "system": "joint", "metric": metric, "group": "aligned"}
-    return comparisons([entry | {"low": low, "high": high, "difference": difference} | more])[0]
+    return differences([entry | {"low": low, "high": high, "difference": difference} | more])[0]
 
 
 @given(st.sampled_from(["slot_f1", "bleu", "ter", "unparsed"]), REAL, REAL)
