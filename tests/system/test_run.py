@@ -62,7 +62,8 @@ def read(path):
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-CHEAP = ("manifest.json", "report.html", "summary.json", "comparison.json", "correlation.json")  # made anew each call
+# Made anew by each call.
+CHEAP = ("manifest.json", "report.html", "summary.json", "comparison.json", "transfer.json", "gains.json")
 
 
 def snapshot(folder, leave_out=CHEAP):

@@ -30,6 +30,7 @@ from midalign.data.prompts import render
 from midalign.errors import DataError
 from midalign.evaluation.comet import SEGMENTS, read_segments
 from midalign.evaluation.score import MAIN_METRIC, SCORES, compare_runs, score, write_scores
+from midalign.experiment.probe_comparison import compare_probes, correlate_transfer
 from midalign.files import hash_paths, read_json, write_json
 from midalign.generation.generate import check_constraint, check_window, generate
 from midalign.languages import Language
@@ -38,17 +39,7 @@ from midalign.merging.job import MERGE_FILE
 from midalign.merging.tune import tune_weights
 from midalign.models.adapters import attach_adapter
 from midalign.models.loading import load_config, load_model, load_tokenizer
-from midalign.probing.comparison import (
-    COMPARISON_FILE,
-    FEWEST_LANGUAGES,
-    GAINS_FILE,
-    TRANSFER_FILE,
-    correlate,
-    correlate_gains,
-    write_comparison,
-)
 from midalign.probing.probe import probe
-from midalign.probing.result import ProbeResult
 from midalign.progress import Progress
 from midalign.recipe.data import (
     TaskData,
@@ -115,7 +106,14 @@ class Experiment:
         for system in (*TRAINED, "merged"):
             self._probe(system, self.adapter(system))
         with self.manifest.timed("summary"):
-            self._compare_probes()
+            compare_probes(self.out, {"sft": "base", "alignment": "base", "joint": BASELINE, "merged": BASELINE})
+            correlate_transfer(
+                self.out,
+                MAIN_METRIC[self.recipe.task.name],
+                [code for code in self.recipe.languages.all if code not in self.recipe.languages.supervised],
+                baseline=BASELINE,
+                systems=[system for system in SYSTEMS if system != BASELINE],
+            )
             summary = self._summarise()
         write_json(self.out / SUMMARY, summary)
         self.manifest.finish(systems=list(SYSTEMS))
@@ -256,36 +254,6 @@ class Experiment:
             )
         write_scores(scores, folder / SCORES)
         (folder / f".{PREDICTIONS}.partial").unlink(missing_ok=True)
-
-    def _compare_probes(self) -> None:
-        """Beside each probe: what changed from the base or the SFT baseline, and whether it predicts transfer."""
-        probes = {system: ProbeResult.from_file(self.out / "probe" / system) for system in ("base", *TRAINED, "merged")}
-        for system, result in probes.items():
-            if system != "base":
-                before = probes["base" if system in (BASELINE, "alignment") else BASELINE]
-                write_comparison(before, result, self.out / "probe" / system)
-        levels = self._transfer_scores(BASELINE)
-        if len(set(levels) & set(probes["base"].languages)) < FEWEST_LANGUAGES:
-            return
-        metric = {"metric": MAIN_METRIC[self.recipe.task.name]}
-        write_json(self.out / "probe" / "base" / TRANSFER_FILE, metric | correlate(probes["base"], levels))
-        for system in SYSTEMS:
-            if system != BASELINE:
-                after = self._transfer_scores(system)
-                gains = {code: after[code] - levels[code] for code in levels if code in after}
-                folder = self.out / "probe" / system
-                write_json(folder / GAINS_FILE, metric | correlate_gains(read_json(folder / COMPARISON_FILE), gains))
-
-    def _transfer_scores(self, system: str) -> dict[str, float]:
-        """The main metric of a system on each language without task data."""
-        metric, supervised = MAIN_METRIC[self.recipe.task.name], self.recipe.languages.supervised
-        scores = read_json(self.out / "evaluation" / system / SCORES)["scores"]
-        by_language = {s["language"]: s["value"] for s in scores if s["metric"] == metric and s.get("language")}
-        return {
-            code: by_language[code]
-            for code in self.recipe.languages.all
-            if code in by_language and code not in supervised
-        }
 
     def _summarise(self) -> dict[str, Any]:
         recipe = self.recipe

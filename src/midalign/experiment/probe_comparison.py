@@ -1,0 +1,65 @@
+"""What a run learns from its finished probes: what training changed, and whether retrieval predicts transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from midalign.evaluation.score import SCORES
+from midalign.files import read_json, write_json
+from midalign.probing.comparison import (
+    COMPARISON_FILE,
+    FEWEST_LANGUAGES,
+    GAINS_FILE,
+    TRANSFER_FILE,
+    correlate,
+    correlate_gains,
+    write_comparison,
+)
+from midalign.probing.result import ProbeResult
+
+
+def compare_probes(folder: Path, before: Mapping[str, str]) -> None:
+    """Write ``comparison.json`` beside each probe: its change from the probe of the system before.
+
+    Args:
+        folder: The run folder; the probes are in ``probe/<system>/``.
+        before: System to the system before it.
+    """
+    probes = {system: ProbeResult.from_file(folder / "probe" / system) for system in {*before, *before.values()}}
+    for system, earlier in before.items():
+        write_comparison(probes[earlier], probes[system], folder / "probe" / system)
+
+
+def correlate_transfer(
+    folder: Path, metric: str, languages: Collection[str], *, baseline: str, systems: Collection[str]
+) -> None:
+    """Set retrieval against scores, over languages without task data; nothing where they are too few.
+
+    Writes ``transfer.json`` beside the base's probe (its retrieval against the scores of `baseline`), and
+    ``gains.json`` beside the probe of each of `systems` (change of retrieval against change of scores, both from
+    `baseline`).
+
+    Args:
+        folder: The run folder, with the probes, their comparisons (`compare_probes`) and ``evaluation/<system>/``.
+        metric: Name of the score.
+        languages: Canonical codes of the languages without task data.
+        baseline: The system trained on the task alone.
+        systems: The systems to compare with it.
+    """
+    base = ProbeResult.from_file(folder / "probe" / "base")
+    levels = _scores(folder, baseline, metric, languages)
+    if len(set(levels) & set(base.languages)) < FEWEST_LANGUAGES:
+        return
+    write_json(folder / "probe" / "base" / TRANSFER_FILE, {"metric": metric} | correlate(base, levels))
+    for system in systems:
+        place = folder / "probe" / system
+        after = _scores(folder, system, metric, languages)
+        gains = {code: after[code] - level for code, level in levels.items() if code in after}
+        found = correlate_gains(read_json(place / COMPARISON_FILE), gains)
+        write_json(place / GAINS_FILE, {"metric": metric} | found)
+
+
+def _scores(folder: Path, system: str, metric: str, languages: Collection[str]) -> dict[str, float]:
+    entries = read_json(folder / "evaluation" / system / SCORES)["scores"]
+    return {e["language"]: e["value"] for e in entries if e["metric"] == metric and e.get("language") in languages}
