@@ -54,12 +54,19 @@ def listed(names: Iterable[str]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def nearest(value: str, allowed: Iterable[str], n: int = 3) -> list[str]:
-    """The at most ``n`` members of ``allowed`` that look most like ``value``, best first (case ignored)."""
+def nearest(value: str, allowed: Iterable[str], n: int = 3, cutoff: float = 0.5) -> list[str]:
+    """The at most ``n`` members of ``allowed`` that look most like ``value``, best first (case ignored).
+
+    Args:
+        value: What was written.
+        allowed: What could have been meant.
+        n: At most so many.
+        cutoff: Least likeness, from 0 to 1 (the same), as `difflib.SequenceMatcher.ratio` has it.
+    """
     by_folded: dict[str, str] = {}
     for name in allowed:
         by_folded.setdefault(name.casefold(), name)
-    close = difflib.get_close_matches(value.casefold(), by_folded, n=n, cutoff=0.5)
+    close = difflib.get_close_matches(value.casefold(), by_folded, n=n, cutoff=cutoff)
     likeness = [difflib.SequenceMatcher(None, name, value.casefold()).ratio() for name in close]
     # Beside a name that is nearly the same, the others are noise.
     return [by_folded[name] for name, alike in zip(close, likeness, strict=True) if alike > likeness[0] - 0.15]

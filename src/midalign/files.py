@@ -1,19 +1,222 @@
-"""Files: written whole or not at all, JSON, hashes, and what a full disk looks like."""
+"""Files: UTF-8 lines and JSON, files and folders that are written whole or not at all, hashes, a full disk.
+
+Every text file of a user is read by `read_lines` (compressed or not), every JSONL file by `read_json_lines`, and every
+result is written through `whole`.
+"""
 
 from __future__ import annotations
 
+import bz2
 import errno
+import glob
+import gzip
 import hashlib
 import json
+import lzma
 import os
+import re
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import time
+import uuid
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from midalign.errors import RunError
+from midalign.errors import DataError, MissingFileError, RunError, UserError, nearest
+
+_ABANDONED = 3600.0  # seconds
+# No text in UTF-8 begins with these bytes, so a packed file is known without a look at its name.
+_PACKED: tuple[tuple[re.Pattern[bytes], Callable[[bytes], bytes]], ...] = (
+    (re.compile(rb"\x1f\x8b"), gzip.decompress),
+    (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), bz2.decompress),
+    (re.compile(rb"\xfd7zXZ\x00"), lzma.decompress),
+)
+_ARCHIVES = {b"PK\x03\x04": "unzip", b"\x28\xb5\x2f\xfd": "unzstd"}
+_LONE_RETURN = re.compile(r"\r(?!\r*\n)")
+# Whitespace, control characters, and what Unicode calls Default_Ignorable_Code_Point, with the blank Braille pattern.
+_INVISIBLE = re.compile(
+    r"[\s\x00-\x1f\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    r"\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]*"
+)
+
+
+def read_lines(path: Path) -> list[str]:
+    r"""The lines of a UTF-8 file, plain or packed by gzip, bzip2 or xz, without their ends and byte order mark.
+
+    A line ends at ``\n`` or ``\r\n``; only in a file without any ``\n`` (from an old Mac) at ``\r``. `str.splitlines`
+    would also cut at U+2028, U+0085 and others, which stand inside real sentences and would shift every later line.
+
+    Raises:
+        MissingFileError: There is no such file.
+        DataError: Bytes that are not UTF-8 (with line and column), a file that is damaged, or line ends of two kinds.
+    """
+    data = _unpacked(path)
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data:
+        line = data.count(b"\n", 0, max(0, data.find(b"\0"))) + 1
+        raise DataError(
+            f"{path}:{line}: this is no UTF-8 text: it has a zero byte or the mark of UTF-16, and would be read as "
+            f"other characters. Convert the file first, for example: iconv -f UTF-16 -t UTF-8."
+        )
+    try:
+        text = data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line, column = data.count(b"\n", 0, error.start) + 1, error.start - data.rfind(b"\n", 0, error.start)
+        raise DataError(
+            f"{path}:{line}: byte {data[error.start]:#04x} at column {column} is not UTF-8. In any other encoding the "
+            "text would turn into other characters. Convert the file first: iconv -f <its encoding> -t UTF-8."
+        ) from None
+    lone, breaks = len(_LONE_RETURN.findall(text)), text.count("\n")
+    if lone and not breaks:
+        text = text.replace("\r", "\n")
+    elif lone and lone >= breaks:
+        raise DataError(
+            f"{path}: some lines end in a carriage return alone ({lone}) and some in a line feed ({breaks}), so it is "
+            "unclear where a line ends. Convert the file first: tr '\\r' '\\n'."
+        )
+    lines = text.split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    return [line.rstrip("\r") for line in lines]
+
+
+def _unpacked(path: Path) -> bytes:
+    if not path.exists():
+        raise missing_file(path)
+    try:
+        data = path.read_bytes()
+    except OSError as fault:
+        raise DataError(f"{path} cannot be read: {fault.strerror}. Give a file that you may read.") from None
+    for magic, tool in _ARCHIVES.items():
+        if data.startswith(magic):
+            raise DataError(f"{path} is a packed archive, not text. Unpack it first: {tool} {path.name}.")
+    for begins, unpack in _PACKED:
+        if begins.match(data):
+            try:
+                return unpack(data)
+            except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as fault:
+                raise DataError(
+                    f"{path} is packed, and damaged or cut off ({fault}), so that lines would be lost. Get it again."
+                ) from None
+    return data
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen: only whitespace, control and invisible characters, or nothing at all."""
+    return _INVISIBLE.fullmatch(text) is not None
+
+
+def local_path(path: str | Path) -> Path:
+    """A path as a user writes it: ``~`` and ``~name`` at its beginning are home folders, unless that file exists."""
+    plain = Path(path)
+    if plain.exists():
+        return plain
+    try:
+        return plain.expanduser()
+    except RuntimeError:  # no user of that name
+        return plain
+
+
+def missing_file(path: Path) -> MissingFileError:
+    """The error for a path that is not there, with the names most like its first part that is not there."""
+    full = path.absolute()
+    folder = next(parent for parent in full.parents if parent.is_dir())
+    lacking = full.relative_to(folder).parts[0]
+    with suppress(OSError):  # a folder that may not be listed
+        if close := nearest(lacking, (entry.name for entry in folder.iterdir()), cutoff=0.75):
+            return MissingFileError(f"{path} does not exist. Did you mean {' or '.join(close)} in {folder}?")
+    return MissingFileError(f"{path} does not exist: there is no {lacking} in {folder}. Give the path of a file there.")
+
+
+def parse_json(text: str, place: object, form: str = "one JSON object a line") -> Any:
+    """A JSON value; ``place`` (file, or file and line) and ``form`` (what to write) are named in the message.
+
+    Raises:
+        DataError: It is not JSON, an object has one key twice, or a string is no Unicode text.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_json_object)
+        if "\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{place}: an escape \\ud... is half a surrogate pair, which is no character. Write the character itself."
+        ) from None
+    except RecursionError:
+        raise DataError(f"{place}: not JSON that can be read: it is nested too deeply. Write {form}.") from None
+    except ValueError as error:
+        raise DataError(f"{place}: not JSON ({error}). Write {form}.") from None
+    return value
+
+
+def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} comes twice in one object, and one value would be lost")
+    return found
+
+
+def read_json_lines(path: Path, form: str = "one JSON object a line") -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSONL file, each with its line from 1; blank lines are skipped.
+
+    Args:
+        path: The file.
+        form: What to write, for messages.
+
+    Raises:
+        MissingFileError: There is no such file.
+        DataError: As `read_lines` and `parse_json`, or a line that is no object; with file and line.
+    """
+    for number, line in enumerate(read_lines(path), start=1):
+        if is_blank(line):
+            continue
+        record = parse_json(line, f"{path}:{number}", form)
+        if not isinstance(record, dict):
+            raise DataError(f"{path}:{number}: {type(record).__name__} where a JSON object was expected. Write {form}.")
+        yield number, record
+
+
+@contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """A path beside the target to write a file or a folder to, which then takes the target's place, or is removed.
+
+    What a killed process left half-written under this target is removed after an hour.
+
+    Yields:
+        The path to write to. Nothing is there yet.
+
+    Raises:
+        RunError: If the disk is full or the folder cannot be written to. The target is as it was.
+    """
+    fresh = target.with_name(f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+    old = fresh.with_suffix(".old")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for half in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+            if half.is_file() and time.time() - half.stat().st_mtime > _ABANDONED:  # its writer is not just slower
+                half.unlink(missing_ok=True)
+        yield fresh
+        if target.is_dir():
+            target.replace(old)  # a folder cannot take the place of another
+        fresh.replace(target)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException as fault:
+        shutil.rmtree(fresh, ignore_errors=True)
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        if old.is_dir() and not target.exists():
+            old.replace(target)
+        # safetensors wraps the system's error in one of its own.
+        if isinstance(fault, UserError) or not (isinstance(fault, OSError) or "(os error" in str(fault)):
+            raise
+        reason = getattr(fault, "strerror", None) or fault
+        raise RunError(
+            f"cannot write {str(target)!r}: {reason}. Nothing was changed there; free some space or choose another "
+            "folder."
+        ) from fault
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -23,24 +226,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         RunError: If the disk is full or the folder cannot be written to.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)  # noqa: PTH101 - mkstemp makes it private
-            os.replace(temporary, path)  # noqa: PTH105
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as fault:
-        raise RunError(
-            f"cannot write {str(path)!r}: {fault.strerror}. Nothing was changed there; free some space or choose "
-            "another --out."
-        ) from fault
+    with whole(path) as fresh, fresh.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -58,7 +247,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{str(path)!r} does not exist; is its folder the --out of a finished run?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
+    except (ValueError, RecursionError) as fault:
         raise RunError(f"{str(path)!r} is not valid JSON ({fault}); delete it and run the command again") from None
 
 
@@ -102,24 +291,3 @@ def check_target(out: str | Path) -> Path:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RunError(f"{target} exists and is not an empty folder; it would be overwritten. Give another --out.")
     return target
-
-
-@contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A new folder beside the target that takes its place at the end, or is removed on an error.
-
-    Args:
-        target: What `check_target` allowed.
-
-    Yields:
-        The folder to write into.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = target.parent / f".{target.name}.{os.getpid()}.partial"
-    folder.mkdir()
-    try:
-        yield folder
-        folder.replace(target)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise

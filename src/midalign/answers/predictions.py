@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from midalign.errors import DataError, MissingFileError, RunError
-from midalign.files import write_atomically
+from midalign.files import read_json_lines, write_atomically
 from midalign.records import Prediction
 
 logger = logging.getLogger(__name__)
 
 PREDICTIONS = "predictions.jsonl"
+_FORM = (
+    'on each line an object such as {"id": "de.test:0", "language": "deu_Latn", "prediction": "datetime: am Freitag"}'
+)
 
 
 def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
@@ -34,11 +37,8 @@ def read_predictions(path: str | Path) -> list[Prediction]:
     if not path.is_file():
         raise MissingFileError(f"predictions file {str(path)!r} does not exist; `midalign generate` writes one")
     found = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not line.strip():
-            continue
+    for number, record in read_json_lines(path, _FORM):
         try:
-            record = json.loads(line)
             found.append(
                 Prediction(
                     _text(record, "id"),
@@ -47,11 +47,8 @@ def read_predictions(path: str | Path) -> list[Prediction]:
                     _text(record, "prediction"),
                 )
             )
-        except (ValueError, KeyError, AttributeError, TypeError) as fault:
-            raise DataError(
-                f"{path}:{number}: not a prediction ({fault}); each line is a JSON object such as "
-                '{"id": "de.test:0", "language": "deu_Latn", "prediction": "datetime: am Freitag"}'
-            ) from None
+        except (KeyError, TypeError) as fault:
+            raise DataError(f"{path}:{number}: not a prediction ({fault}). Write {_FORM}.") from None
     if not found:
         raise DataError(f"{path}: holds no prediction")
     return found
@@ -87,7 +84,7 @@ def read_partial(partial: Path) -> dict[str, Prediction]:
     if lines[-1]:
         logger.warning("%s ends in half a line, which is generated again", partial)
         write_atomically(partial, b"".join(line + b"\n" for line in whole))
-    predictions = [Prediction(**json.loads(line)) for line in whole]
+    predictions = [Prediction(**record) for _, record in read_json_lines(partial)]
     return {prediction.id: prediction for prediction in predictions}
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from midalign.errors import DataError, MissingFileError, ModelError, RunError
 from midalign.evaluation.comet_worker import NO_MODEL
-from midalign.files import write_atomically
+from midalign.files import read_json_lines, write_atomically
 from midalign.functional.statistics import RESAMPLES, SEED
 from midalign.metrics.scoring import Groups, Predictions, align_outputs, score_strata
 from midalign.metrics.translation import SegmentScores, segment_strata
@@ -38,6 +38,7 @@ SETUPTOOLS = "setuptools<82"
 DEFAULT_MODEL = "Unbabel/wmt22-comet-da"  # COMET's own default (Rei et al. 2022); Apache-2.0
 METRIC = "comet"
 SEGMENTS = "segments.jsonl"
+_FORM = 'on each line an object such as {"id": "deu:0", "score": 0.85}'
 _SHOWN = 8  # last lines of a failed subprocess
 _NETWORK = "The network (PyPI) is needed; call again to go on, or make the environment by hand and name it with --env."
 _BROKEN = "What was installed does not work together; make an environment in which it does, and name it with --env."
@@ -189,16 +190,11 @@ def read_segments(path: str | Path, predictions: Sequence[Prediction]) -> Segmen
     of = {prediction.id: fingerprint(one_line(prediction.prediction)) for prediction in predictions}
     scores: dict[str, float] = {}
     signatures = set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
+    for number, row in read_json_lines(path, _FORM):
         try:
-            row = json.loads(line)
             name, score, translation = row["id"], float(row["score"]), row.get("translation")
-        except (ValueError, KeyError, TypeError, AttributeError) as fault:
-            raise DataError(
-                f'{path}:{number}: not a segment score ({fault}); each line is {{"id": "deu:0", "score": 0.85}}'
-            ) from None
+        except (ValueError, KeyError, TypeError, OverflowError) as fault:
+            raise DataError(f"{path}:{number}: not a segment score ({fault}). Write {_FORM}.") from None
         if name in scores or name not in of or not math.isfinite(score):
             why = "comes twice" if name in scores else "is no number" if name in of else "is of no prediction"
             raise DataError(f"{path}:{number}: the score of {name!r} {why}, so the file is not of these predictions")
@@ -217,7 +213,7 @@ def read_segments(path: str | Path, predictions: Sequence[Prediction]) -> Segmen
 
 
 def _read(target: Path, ids: Sequence[str]) -> tuple[dict[str, float], dict[str, Any]]:
-    first, *lines = [json.loads(line) for line in target.read_text(encoding="utf-8").split("\n") if line]
+    first, *lines = [record for _, record in read_json_lines(target)]
     scores = {line["id"]: float(line["score"]) for line in lines}
     if list(scores) != list(ids):
         raise RunError(f"COMET scored {len(scores)} of {len(ids)} segments; try again, or look into its environment")

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from midalign.errors import ModelError, did_you_mean
-from midalign.files import check_target, whole_folder
+from midalign.files import check_target, whole
 from midalign.functional import lora as merging
 from midalign.functional.lora import LoraFactors, Merged, Weight
 from midalign.models.adapter_files import (
@@ -122,7 +122,8 @@ def merge_adapters(
         out=str(target),
     )
     fan_in_fan_out = any(adapter.config.fan_in_fan_out for adapter in adapters.values())
-    with whole_folder(target) as folder:
+    with whole(target) as folder:
+        folder.mkdir()
         write_adapter(folder, merged, summary.base_model, fan_in_fan_out=fan_in_fan_out)
         (folder / MERGE_FILE).write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
     logger.info("merged %s by %s into %s", ", ".join(adapters), method, target)
@@ -145,7 +146,7 @@ def export_merged_base(model: PreTrainedModel, path: str | Path, *, out: str | P
     """
     target = check_target(out)
     merge_into_base(model, path)
-    with whole_folder(target) as folder:
+    with whole(target) as folder:
         model.save_pretrained(folder)
 
 

@@ -7,12 +7,9 @@ float32, so that retrieval reads one layer at a time, and a checksum in its head
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
-import time
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,10 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from midalign.errors import RunError
+from midalign.files import whole
 
 logger = logging.getLogger(__name__)
-
-_ABANDONED = 3600.0  # seconds
 
 
 def cache_path(folder: Path, language: str, pooling: str, layers: Sequence[int], model_key: str, data_key: str) -> Path:
@@ -43,20 +39,13 @@ def write_vectors(path: Path, vectors: Tensor, layers: Sequence[int]) -> None:
         RunError: If the disk is full or the folder cannot be written to.
     """
     tensors = {_name(layer): values.contiguous() for layer, values in zip(layers, vectors, strict=True)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for half in path.parent.glob(f".{path.name}.*.tmp"):
-            if time.time() - half.stat().st_mtime > _ABANDONED:  # its writer was killed, and is not just slower than us
-                half.unlink(missing_ok=True)
-        save_file(tensors, temporary, metadata={"checksum": _checksum(tensors)})
-        os.replace(temporary, path)  # noqa: PTH105
-    except (OSError, SafetensorError) as fault:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        with whole(path) as fresh:
+            save_file(tensors, fresh, metadata={"checksum": _checksum(tensors)})
+    except RunError as fault:
         raise RunError(
-            f"cannot write sentence vectors to {str(path)!r}: {fault}. They take "
-            f"{vectors.numel() * 4 / 1e9:.2f} GB a language; free some space or name another cache folder."
+            f"{fault} Sentence vectors take {vectors.numel() * 4 / 1e9:.2f} GB a language here; another cache folder "
+            "will do."
         ) from fault
 
 

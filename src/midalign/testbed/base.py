@@ -13,7 +13,6 @@ import json
 import logging
 import math
 import random
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from midalign.errors import RunError
+from midalign.files import whole
 from midalign.progress import Progress
 from midalign.testbed.cards import pretraining_card, write_cards
 from midalign.testbed.chance import chance
@@ -286,20 +286,13 @@ class _Training:
         return float(loss.detach())
 
     def save(self, folder: Path) -> None:
-        """Writes the state to a new folder and moves it into place."""
-        fresh = folder.with_name(folder.name + ".new")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
+        """Writes the state, whole or not at all."""
         weights = {name: p.detach().contiguous() for name, p in self.model.named_parameters()}
-        save_file(weights, fresh / "model.safetensors")
-        torch.save([optimizer.state_dict() for optimizer in self.optimizers], fresh / "optimizer.pt")
-        (fresh / "state.json").write_text(json.dumps({"step": self.step, **self._counts(), "recipe": self.recipe}))
-        old = folder.with_name(folder.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.replace(old)
-        fresh.replace(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        with whole(folder) as fresh:
+            fresh.mkdir()
+            save_file(weights, fresh / "model.safetensors")
+            torch.save([optimizer.state_dict() for optimizer in self.optimizers], fresh / "optimizer.pt")
+            (fresh / "state.json").write_text(json.dumps({"step": self.step, **self._counts(), "recipe": self.recipe}))
 
     def load(self, folder: Path) -> None:
         """Goes on from what `save` wrote."""

@@ -235,7 +235,7 @@ def test_segment_scores_are_read_back_and_anybodys_need_only_id_and_score(tmp_pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("{\n", r"s\.jsonl:25: not a segment score"),
+        ("{\n", r"s\.jsonl:25: not JSON .*\"score\": 0\.85"),
         ('{"id": "deu:0"}\n', r"s\.jsonl:25: not a segment score \('score'\)"),
         ('{"id": "deu:0", "score": 1}\n', "'deu:0' comes twice"),
         ('{"id": "xxx:0", "score": 1}\n', "'xxx:0' is of no prediction"),

@@ -221,7 +221,7 @@ def test_anybodys_predictions_need_only_id_and_prediction(tmp_path):
 def test_a_line_that_is_no_prediction_is_named(tmp_path, line):
     good = b'{"id": "a", "prediction": "b"}\n'
     (tmp_path / "p.jsonl").write_bytes(good + line.encode("latin-1") + b"\n" + good)
-    with pytest.raises(DataError, match=r"p\.jsonl:2: not a prediction"):
+    with pytest.raises(DataError, match=r"p\.jsonl:2: .*Write on each line an object such as|p\.jsonl:2: byte 0xff"):
         read_predictions(tmp_path / "p.jsonl")
 
 

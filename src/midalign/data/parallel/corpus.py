@@ -23,6 +23,7 @@ from midalign.data.parallel.hub import is_saved_dataset, read_datasets
 from midalign.data.parallel.line_files import RawRow
 from midalign.data.parallel.tables import read_jsonl, read_tsv
 from midalign.errors import DataError, did_you_mean
+from midalign.files import is_blank, missing_file
 from midalign.languages import canonical
 from midalign.records import ParallelPair
 
@@ -197,7 +198,7 @@ def detect_format(path: Path) -> ParallelFormat:
     if not path.is_dir():
         if path.parent.is_dir() and any(file.stem == path.name for file in path.parent.iterdir()):
             return "moses"
-        raise readers.missing(path)
+        raise missing_file(path)
     signs: dict[ParallelFormat, bool] = {
         "flores": bool(readers.flores_splits(path)),
         "ntrex": bool(readers.ntrex_files(path)),
@@ -231,7 +232,7 @@ def _read(
     if kind == "moses":
         return readers.read_moses(place, wanted, limit)
     if not place.exists():
-        raise readers.missing(place)
+        raise missing_file(place)
     if kind in ("tsv", "jsonl"):
         return (read_tsv if kind == "tsv" else read_jsonl)(place, wanted, columns, limit)
     if not place.is_dir():
@@ -251,7 +252,7 @@ def _checked(raw: list[RawRow], wanted: list[str] | None, on_empty: OnEmpty, pat
     """The corpus of raw rows: empty sides refused or dropped, the rest counted."""
     kept, empty = [], []
     for row in raw:
-        places = [row.place(language) for language, text in row.texts.items() if not text.strip()]
+        places = [row.place(language) for language, text in row.texts.items() if is_blank(text)]
         if places and on_empty == "error":
             raise DataError(
                 f"{places[0]}: empty sentence. It has no vector and no translation. Fill it in, remove the line from "

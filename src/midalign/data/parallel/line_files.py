@@ -1,11 +1,8 @@
-r"""Corpora with one file for each language (FLORES, NTREX, plain, Moses): from a path to rows, each with its place.
+"""Corpora with one file for each language (FLORES, NTREX, plain, Moses): from a path to rows, each with its place.
 
-Here a file's bytes become lines, its name becomes a canonical language, and files that ought to be parallel are
-checked for it. Tables (TSV, JSONL) are in `midalign.data.parallel.tables`, hub and local ``datasets`` data in
-`midalign.data.parallel.hub`; what the sentences say is looked at in `midalign.data.parallel.findings`.
-
-Lines end at ``\n`` only, with one ``\r`` before it taken off (NTREX is CRLF): `str.splitlines` would also cut at
-U+2028, U+0085 and others, which stand inside real sentences and would shift every later line.
+Here a file's name becomes a canonical language, and files that ought to be parallel are checked for it. Tables (TSV,
+JSONL) are in `midalign.data.parallel.tables`, hub and local ``datasets`` data in `midalign.data.parallel.hub`; what the
+sentences say is looked at in `midalign.data.parallel.findings`.
 """
 
 from __future__ import annotations
@@ -16,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from midalign.errors import DataError, MissingFileError, nearest
+from midalign.errors import DataError
+from midalign.files import missing_file, read_lines
 from midalign.languages import canonical
 
 T = TypeVar("T")
@@ -44,39 +42,6 @@ class RawRow:
     def place(self, language: str) -> str:
         """``file:line`` of one sentence."""
         return f"{self.files[language]}:{self.line}"
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, without their ends and without a byte order mark.
-
-    Raises:
-        DataError: A byte is not UTF-8; the message has its line and offset.
-        MissingFileError: The file does not exist.
-    """
-    if not path.is_file():
-        raise missing(path)
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}:{line}: byte {data[error.start]:#04x} at offset {error.start} is not UTF-8. In any other encoding "
-            f"the sentences would turn into other characters. Convert the file first: "
-            f"iconv -f <its encoding> -t UTF-8."
-        ) from None
-    lines = text.split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    return [line.removesuffix("\r") for line in lines]
-
-
-def missing(path: Path) -> MissingFileError:
-    """The error for a path that is not there, with the nearest names in the deepest folder that is."""
-    folder = next(parent for parent in (path.absolute().parent, *path.absolute().parents) if parent.is_dir())
-    close = nearest(path.name, (entry.name for entry in folder.iterdir()))
-    hint = f" In {folder} there is: {', '.join(close)}." if close else f" Nothing in {folder} has a name like it."
-    return MissingFileError(f"{path} does not exist.{hint} Check the path for a typing error.")
 
 
 def restrict(available: Mapping[str, T], wanted: Sequence[str] | None, where: object) -> dict[str, T]:
@@ -207,7 +172,7 @@ def moses_pairs(path: Path) -> list[tuple[str, list[tuple[str, Path]]]]:
         beside = path.parent.iterdir() if path.parent.is_dir() else []
         sides = sorted(file for file in beside if file.stem == path.name and file.is_file())
         if not sides and not path.exists():
-            raise missing(path)
+            raise missing_file(path)
         if len(sides) != 2:
             raise DataError(
                 f"{path}: a pair needs exactly two files {path.name}.<language>, but there are {len(sides)}"

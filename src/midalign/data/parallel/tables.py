@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from midalign.data.parallel.line_files import RawRow, read_lines, restrict
+from midalign.data.parallel.line_files import RawRow, restrict
 from midalign.errors import DataError
+from midalign.files import read_json_lines, read_lines
 from midalign.languages import canonical
 
 
@@ -80,31 +80,18 @@ def read_jsonl(
     """
     named = None if columns is None else restrict(columns, wanted, "columns=")
     rows = []
-    for i, record in enumerate(_json_objects(path)):
-        place = f"{path}:{i + 1}"
+    for i, (line, record) in enumerate(read_json_lines(path)):
+        place = f"{path}:{line}"
         if named is None:
             keys = _row_keys(record, wanted, place)
         else:
             keys = {language: str(key) for language, key in named.items()}
         texts = {language: json_text(record, key, place) for language, key in keys.items()}
-        rows.append(RawRow(f"{path.stem}:{i}", texts, dict.fromkeys(texts, str(path)), i + 1))
+        rows.append(RawRow(f"{path.stem}:{i}", texts, dict.fromkeys(texts, str(path)), line))
     if wanted is not None and columns is None:
         kept = restrict({language: None for row in rows for language in row.texts}, wanted, path)
         rows = [row for row in rows if kept.keys() >= row.texts.keys()]
     return rows[:limit]
-
-
-def _json_objects(path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(read_lines(path), start=1):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path}:{number}: not JSON ({error.msg} at column {error.colno}). Write one object a line."
-            ) from None
-        if not isinstance(record, dict):
-            raise DataError(f"{path}:{number}: {type(record).__name__} where a JSON object was expected, one a line.")
-        yield record
 
 
 def _row_keys(record: Mapping[str, Any], wanted: Sequence[str] | None, place: str) -> dict[str, str]:
@@ -128,7 +115,7 @@ def json_text(record: Mapping[str, Any], key: str, place: str) -> str:
     """The string under a key.
 
     Raises:
-        DataError: There is no such key, or its value is not a string of valid Unicode.
+        DataError: There is no such key, or its value is not a string.
     """
     if key not in record:
         raise DataError(
@@ -138,6 +125,4 @@ def json_text(record: Mapping[str, Any], key: str, place: str) -> str:
     value = record[key]
     if not isinstance(value, str):
         raise DataError(f"{place}: {key!r} is {value!r}, not a string. Write a sentence, or remove the row.")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise DataError(f"{place}: {key!r} has half a surrogate pair, which is no character. Mend the escape \\ud8...")
     return value

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from midalign.answers.matching import word_offsets
 from midalign.errors import DataError
+from midalign.files import read_lines
 from midalign.records import Span
 
 logger = logging.getLogger(__name__)
@@ -78,22 +79,6 @@ class Repairs:
             logger.warning("%s:%d: %s (%d in this file, this is the first)", self.path, lines[0], kind, len(lines))
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    r"""Lines of a UTF-8 file, numbered from 1, without their ends; only ``\n`` and ``\r\n`` end a line.
-
-    Raises:
-        DataError: Bytes that are not UTF-8, with the line.
-    """
-    for number, raw in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        try:
-            yield number, raw.decode("utf-8").removesuffix("\r")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path}:{number}: not UTF-8 (byte {raw[error.start]:#04x} at column {error.start + 1}), so the text "
-                "would be garbled; convert the file, for example with: iconv -f LATIN1 -t UTF-8"
-            ) from None
-
-
 def read_conll(path: Path, columns: Columns) -> Iterator[RawItem]:
     """Sentences of a column file: one word a line, a blank line after each sentence, ``#`` comments before it.
 
@@ -111,7 +96,7 @@ def read_conll(path: Path, columns: Columns) -> Iterator[RawItem]:
     comments: list[str] = []
     rows: list[tuple[int, list[str]]] = []
     expected = columns.count
-    for number, line in [*read_lines(path), (0, "")]:
+    for number, line in enumerate([*read_lines(path), ""], start=1):
         if not line.strip():
             if rows:
                 yield _conll_item(path, index, comments, rows, columns, repairs)

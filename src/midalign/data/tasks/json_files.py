@@ -5,7 +5,6 @@ Faults name file and line. Files in columns are read by `midalign.data.tasks.col
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Any
 
 from midalign.answers.matching import match_items, word_offsets
 from midalign.answers.parse import parse_slots
-from midalign.data.tasks.columns import RawItem, Repairs, read_lines
+from midalign.data.tasks.columns import RawItem, Repairs
 from midalign.errors import DataError
+from midalign.files import parse_json, read_json_lines, read_lines
 from midalign.records import Span
 
 _BRACKET = re.compile(r"\[\s*(?P<label>[^\[\]:]+?)\s*:\s*(?P<phrase>[^\[\]]*?)\s*\]")
@@ -26,28 +26,19 @@ _USER_TURNS = (  # Llama 3, ChatML (Qwen)
 _SPECIAL_TOKEN = re.compile(r"<\|[a-z_]+\|>")
 
 
-def read_json_lines(path: Path, required: Sequence[str]) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Objects of a JSONL file as ``(line, index, object)``; blank lines are skipped.
+def _rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Objects of a JSONL file as ``(line, index, object)``.
 
     Raises:
-        DataError: Not UTF-8, not a JSON object, or a required key missing, with file and line.
+        DataError: As `read_json_lines`, or a required key has no text, with file and line.
     """
-    index = 0
-    for number, line in read_lines(path):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}:{number}: not JSON ({error}); write one JSON object a line") from None
-        missing = [key for key in required if not isinstance(row, dict) or not isinstance(row.get(key), str)]
-        if missing:
+    for index, (number, row) in enumerate(read_json_lines(path)):
+        if missing := [key for key in required if not isinstance(row.get(key), str)]:
             raise DataError(
                 f"{path}:{number}: no text under {', '.join(map(repr, missing))}, which this format needs; "
                 "give the format by name if it is another one"
             )
         yield number, index, row
-        index += 1
 
 
 def read_massive(path: Path) -> Iterator[RawItem]:
@@ -60,7 +51,7 @@ def read_massive(path: Path) -> Iterator[RawItem]:
         DataError: Not UTF-8, not JSON, keys missing, brackets that are not ``[label : phrase]``.
     """
     repairs = Repairs(path)
-    for number, index, row in read_json_lines(path, ("utt", "annot_utt", "partition")):
+    for number, index, row in _rows(path, ("utt", "annot_utt", "partition")):
         by_character = str(row.get("locale", path.stem))[:2].lower() in ("ja", "zh")
         chunks = _annotated_chunks(row["annot_utt"], f"{path}:{number}")
         if any(label and not phrase for phrase, label in chunks):
@@ -115,12 +106,7 @@ def read_snips(path: Path) -> Iterator[RawItem]:
     Raises:
         DataError: Not UTF-8, not JSON, or another shape.
     """
-    try:
-        content = json.loads("\n".join(line for _, line in read_lines(path)))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: not JSON ({error})") from None
+    content = parse_json("\n".join(read_lines(path)), path)
     if not isinstance(content, dict) or len(content) != 1:
         raise DataError(f"{path}: not the Snips format, which has one object with one intent as its only key")
     ((intent, rows),) = content.items()
@@ -149,7 +135,7 @@ def read_reference(path: Path) -> Iterator[RawItem]:
         DataError: Not UTF-8, not JSON, keys missing, or no user turn.
     """
     repairs = Repairs(path)
-    for number, index, row in read_json_lines(path, ("prefix", "text")):
+    for number, index, row in _rows(path, ("prefix", "text")):
         turns = [match[1] for pattern in _USER_TURNS for match in pattern.finditer(row["prefix"])]
         if not turns:
             raise DataError(

@@ -23,9 +23,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from midalign.data.tasks.columns import COLUMNS, RawItem, read_conll, read_lines
+from midalign.data.tasks.columns import COLUMNS, RawItem, read_conll
 from midalign.data.tasks.json_files import read_massive, read_reference, read_snips
-from midalign.errors import DataError, LanguageError, MissingFileError, did_you_mean
+from midalign.errors import DataError, LanguageError, did_you_mean
+from midalign.files import missing_file, read_lines
 from midalign.languages import canonical
 from midalign.records import ParallelPair, TaskExample, TaskName
 
@@ -89,7 +90,7 @@ def read_task(
             "(midalign.data.parallel.corpus) with translation_examples"
         )
     if not path.exists():
-        raise MissingFileError(f"no such file or folder: {path}; give a folder of task data, or one file of it")
+        raise missing_file(path)
     if limit is not None and limit < 1:
         raise DataError(f"limit is {limit}, which leaves nothing; write a number from 1, or leave it out")
     split = _split_name(split)
@@ -164,7 +165,7 @@ def _detect(path: Path) -> TaskFormat:
         return "snips"
     for file in files:
         if file.suffix in (".jsonl", ".json"):
-            first = next((line for _, line in read_lines(file) if line.strip()), "")
+            first = next((line for line in read_lines(file) if line.strip()), "")
             if '"annot_utt"' in first:
                 return "massive"
             if '"prefix"' in first:

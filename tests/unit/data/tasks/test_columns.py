@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 
-from midalign.data.tasks.columns import COLUMNS, Columns, RawItem, Repairs, read_bio, read_conll, read_lines
+from midalign.data.tasks.columns import COLUMNS, Columns, RawItem, Repairs, read_bio, read_conll
 from midalign.errors import DataError
 from midalign.records import Span
 
@@ -103,18 +103,12 @@ def test_empty_words_outside_slots_are_left_out_and_counted(tmp_path: Path, capl
         ("EU B-\n", "bio", "file.conll:1: the tag 'B-' is not BIO"),
         ("EU S-ORG\n", "bio", "file.conll:1: the tag 'S-ORG' is not BIO"),
         (XSID.replace("\tom\t", "\t\t"), "xsid", "file.conll:8: the word is empty but has the tag 'B-datetime'"),
-        (XSID.encode().replace(b"niine", b"ni\xefne"), "xsid", "file.conll:4: not UTF-8 .byte 0xef at column 23"),
+        (XSID.encode().replace(b"niine", b"ni\xefne"), "xsid", "file.conll:4: byte 0xef at column 23 is not UTF-8"),
     ],
 )
 def test_a_fault_is_named_with_file_and_line(tmp_path: Path, content: str | bytes, columns: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(tmp_path, content, COLUMNS[columns])
-
-
-def test_only_newlines_end_a_line(tmp_path: Path) -> None:
-    file = tmp_path / "x"
-    file.write_text("a\u2028b\x0cc\r\nd", encoding="utf-8", newline="")
-    assert list(read_lines(file)) == [(1, "a\u2028b\x0cc"), (2, "d")]
 
 
 def test_an_inside_tag_that_continues_nothing_begins_a_span_and_is_counted_once_a_file(

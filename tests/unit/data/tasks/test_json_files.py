@@ -83,7 +83,7 @@ def test_an_annotation_that_does_not_spell_the_utterance_is_reported(
         ('{"utt": "x", "annot_utt": "[a : [b : x]]", "partition": "test"}', "f.jsonl:1: cannot read the slots"),
         ('\n\n{"utt": "x", "partition": "test"}', "f.jsonl:3: no text under 'annot_utt'"),
         ('{"utt": 3, "annot_utt": "x"}', "f.jsonl:1: no text under 'utt', 'partition'"),
-        ("[]", "f.jsonl:1: no text under"),
+        ("[]", "f.jsonl:1: list where a JSON object"),
         ("{", "f.jsonl:1: not JSON"),
     ],
 )
