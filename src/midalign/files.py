@@ -218,6 +218,8 @@ def whole(target: Path) -> Iterator[Path]:
             "folder."
         ) from fault
 
+MANIFEST = "manifest.json"
+
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that it exists whole or not at all, whatever happens in between.
@@ -252,13 +254,18 @@ def read_json(path: Path) -> Any:
 
 
 def hash_paths(paths: Iterable[str | Path]) -> dict[str, str]:
-    """SHA-256 of each file, and of each folder by its files' names and contents; missing ones (hub names) left out."""
+    """SHA-256 of each file, and of each folder by its files' names and contents; missing ones (hub names) left out.
+
+    A folder's ``manifest.json`` tells when and where it was made, not what is in it, and does not count.
+    """
     hashes = {}
     for path in map(Path, paths):
         if not path.exists():
             continue
         digest = hashlib.sha256()
-        for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+        for file in (
+            [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p != path / MANIFEST)
+        ):
             digest.update(str(file.relative_to(path)).encode())
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())

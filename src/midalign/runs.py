@@ -22,9 +22,8 @@ from typing import Any
 
 import midalign
 from midalign.errors import RunError
-from midalign.files import hash_paths, read_json, write_json
+from midalign.files import MANIFEST, hash_paths, read_json, write_json
 
-MANIFEST = "manifest.json"
 _PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "sacrebleu", "numpy", "scipy")
 
 

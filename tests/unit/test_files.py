@@ -293,6 +293,9 @@ def test_hashes_change_with_content_and_with_names_but_not_with_the_order_of_wri
     (tmp_path / "b" / "x").rename(tmp_path / "b" / "z")
     assert hash_paths([tmp_path / "b"]) != {str(tmp_path / "b"): first}
     assert hash_paths(["owner/dataset"]) == {}
+    before = hash_paths([tmp_path / "a"])
+    (tmp_path / "a" / "manifest.json").write_text("when it was made")
+    assert hash_paths([tmp_path / "a"]) == before
     assert list(hash_paths([tmp_path / "a" / "x"])) == [str(tmp_path / "a" / "x")]
 
 

@@ -21,6 +21,7 @@ import midalign
 from midalign.answers.format import CONSTRAINED_HELP, CONSTRAINED_TASK, STYLES, AnswerFormat
 from midalign.cli import comet as cli_comet
 from midalign.cli import evaluate as cli_evaluate
+from midalign.cli import model as cli_model
 from midalign.cli import testbed as cli_testbed
 from midalign.cli.console import (
     CompletionStyle,
@@ -50,11 +51,13 @@ app = typer.Typer(
 )
 app.add_typer(cli_comet.app, name="comet")
 app.command()(cli_evaluate.evaluate)
+app.command()(cli_model.model)
 app.add_typer(cli_testbed.app, name="testbed")
 
 RecipeFile = Annotated[Path, typer.Argument(help="The YAML recipe; see recipes/ for examples.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value, such as alignment.layer=8.")]
-ModelName = Annotated[str, typer.Option(help="Hub name or local folder of the model.")]
+ModelName = Annotated[str, typer.Option(help="Hub name or local folder of the model; testbed; smollm2.")]
+GgufFile = Annotated[str | None, typer.Option(help="Name of a GGUF file in that folder (extra 'gguf').")]
 AdapterPath = Annotated[Path | None, typer.Option(help="PEFT adapter to put on the model.")]
 
 
@@ -93,6 +96,7 @@ def probe(
     format: Annotated[str, typer.Option(help="Format of the corpus; told by itself where possible.")] = "auto",  # noqa: A002
     split: Annotated[str | None, typer.Option(help="Split, where the corpus has several.")] = None,
     adapter: AdapterPath = None,
+    gguf_file: GgufFile = None,
     pooling: Annotated[
         str, typer.Option(help="mean, mean_no_special, mean_no_first, mean_unit, last or weighted.")
     ] = "mean",
@@ -114,6 +118,7 @@ def probe(
 ) -> None:
     """Translation retrieval at every layer, in all directions: where and how well a model aligns languages."""
     from midalign.data.parallel.corpus import read_parallel
+    from midalign.experiment.named import model_folder
     from midalign.models.adapters import attach_adapter
     from midalign.models.loading import load_model, load_tokenizer
     from midalign.probing.comparison import write_comparison, write_transfer
@@ -121,7 +126,7 @@ def probe(
     from midalign.probing.result import ProbeResult
     from midalign.runs import Run
 
-    model = _model_path(model)
+    model = model_folder(model)
     corpus = read_parallel(data, format=format, languages=codes(languages), split=split, limit=limit)  # type: ignore[arg-type]
     corpus.multiway(limit=limit)
     earlier = ProbeResult.from_file(compare) if compare is not None else None
@@ -129,13 +134,13 @@ def probe(
         "model": model, "adapter": str(adapter) if adapter else None, "data": data, "languages": corpus.languages,
         "limit": limit, "pooling": pooling, "margin": margin, "k": k, "candidates": candidates, "dtype": dtype,
         "compare": compare, "transfer": transfer,
-    }  # fmt: skip
-    tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
+    } | ({"gguf_file": gguf_file} if gguf_file else {})  # fmt: skip
+    tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code, gguf_file=gguf_file)
     run = Run(out, "probe", inputs, [path for path in (model, data, adapter, compare, transfer) if path])
     if _nothing_to_do(run, out / "probe.json"):
         return
     quiet_libraries()
-    loaded: Any = load_model(model, dtype=dtype, trust_remote_code=trust_remote_code)
+    loaded: Any = load_model(model, dtype=dtype, trust_remote_code=trust_remote_code, gguf_file=gguf_file)
     if adapter is not None:
         loaded = attach_adapter(loaded, adapter)
     vectors = cache or out / "vectors"
@@ -166,7 +171,7 @@ def train(
     ] = "joint",
 ) -> None:
     """LoRA fine-tuning that alternates the task loss and the middle-layer alignment loss; interrupted runs go on."""
-    from midalign.experiment.experiment import resolve_testbed
+    from midalign.experiment.named import resolve_names
     from midalign.recipe.data import data_paths
     from midalign.runs import Run
     from midalign.training.train import train as run_train
@@ -174,7 +179,7 @@ def train(
     choice("objective", objective, ("joint", "task", "align"))
     quiet_libraries()
     with progress_bars() as progress:
-        checked = resolve_testbed(_recipe(recipe, overrides), progress)
+        checked = resolve_names(_recipe(recipe, overrides), progress)
         run = Run(out, "train", {"recipe": checked.as_dict(), "objective": objective}, data_paths(checked))
         if _nothing_to_do(run, out / "adapter"):
             return
@@ -190,6 +195,7 @@ def merge(
     base: Annotated[str, typer.Option(help="The base model that both adapters were trained on.")],
     adapter: Annotated[list[str], typer.Option(help="name=PATH of an adapter; give it several times.")],
     out: Out,
+    gguf_file: GgufFile = None,
     weights: Annotated[
         str | None,
         typer.Option(help="name=weight,... such as task=1.0,alignment=0.5; 0.2/0.5/0.8 is one per band of layers."),
@@ -204,14 +210,23 @@ def merge(
     trust_remote_code: Annotated[bool, typer.Option(help="Let code from the model's repository run here.")] = False,
 ) -> None:
     """Merge a separately trained alignment adapter into a task adapter."""
-    from midalign.experiment.experiment import resolve_testbed
+    from midalign.experiment.named import model_folder, resolve_names
     from midalign.merging.job import MERGE_FILE, MODEL, MergeJob
 
     choice("export", export, ("adapter", "base"))
     chosen = weights_of(weights) if weights is not None else None
-    checked = resolve_testbed(_recipe(tune, None)) if tune is not None else None
+    checked = resolve_names(_recipe(tune, None)) if tune is not None else None
     job = MergeJob(
-        _model_path(base), named("adapter", adapter), chosen, checked, method, rank, dtype, export, trust_remote_code
+        model_folder(base),
+        named("adapter", adapter),
+        chosen,
+        checked,
+        method,
+        rank,
+        dtype,
+        export,
+        trust_remote_code,
+        gguf_file,
     )
     quiet_libraries()
     run = job.start(out)
@@ -240,6 +255,7 @@ def generate(
     out: Out,
     task: Annotated[Task, typer.Option(help="What to answer.")] = Task.slots,
     adapter: AdapterPath = None,
+    gguf_file: GgufFile = None,
     languages: Languages = None,
     format: Annotated[str, typer.Option(help="Format of the data; told by itself where possible.")] = "auto",  # noqa: A002
     split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
@@ -258,14 +274,17 @@ def generate(
     """Greedy answers to a task's prompts, into predictions.jsonl; an interrupted run goes on where it stopped."""
     from midalign.answers.predictions import PREDICTIONS, write_predictions
     from midalign.data.examples import read_examples
+    from midalign.experiment.named import model_folder
     from midalign.generation.generate import check_constraint
     from midalign.generation.generate import generate as run_generate
     from midalign.models.loading import load_model, load_tokenizer
     from midalign.runs import Run
 
-    model, style = _model_path(model), choice("completion-style", completion_style, STYLES)
+    model, style = model_folder(model), choice("completion-style", completion_style, STYLES)
     choice("backend", backend, BACKENDS)
     held = _held(constrained, task, backend)
+    if gguf_file is not None and backend == "vllm":
+        raise RunError(f"--gguf-file {gguf_file!r} is for --backend transformers; leave one of them out")
     answer_format = AnswerFormat(style, system, held)
     examples = read_examples(task.value, data, format=format, languages=codes(languages), split=split)
     inputs = {
@@ -273,11 +292,11 @@ def generate(
         "languages": codes(languages), "max_new_tokens": max_new_tokens, "batch_tokens": batch_tokens,
         "system": system, "completion_style": completion_style, "dtype": dtype,
         "backend": backend,
-    } | ({"constrained": held} if held else {})  # fmt: skip
+    } | ({"constrained": held} if held else {}) | ({"gguf_file": gguf_file} if gguf_file else {})  # fmt: skip
     run = Run(out, "generate", inputs, [path for path in (model, data, adapter) if path])
     if _nothing_to_do(run, out / PREDICTIONS):
         return
-    tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code, gguf_file=gguf_file)
     check_constraint(tokenizer, examples, answer_format)
     quiet_libraries()
     loaded: Any
@@ -287,7 +306,7 @@ def generate(
         used = [adapter] if adapter else []
         loaded = VllmEngine(model, tokenizer, adapters=used, dtype=dtype, trust_remote_code=trust_remote_code)
     else:
-        loaded = load_model(model, dtype=dtype, trust_remote_code=trust_remote_code)
+        loaded = load_model(model, dtype=dtype, trust_remote_code=trust_remote_code, gguf_file=gguf_file)
     run.begin()
     partial = out / f".{PREDICTIONS}.partial"
     with progress_bars() as progress, run.timed("generate"):
@@ -376,14 +395,14 @@ def validate(recipe: RecipeFile, overrides: Overrides = None) -> None:
             lines.append(f"probe: {len(found.rows)} sentences in {len(found.languages)} languages")
         else:
             lines.append(f"{place}: " + ", ".join(f"{len(part)} {name}" for name, part in found._asdict().items()))
+    from midalign.experiment.named import ready_model
     from midalign.models.loading import check_model_path, load_config
 
     try:
-        if checked.model.path != "testbed":
-            check_model_path(checked.model.path)
-            if Path(checked.model.path).exists():
-                text = load_config(checked.model.path).get_text_config()
-                checked.alignment.check_model(text.num_hidden_layers, text.hidden_size)
+        model = ready_model(checked.model.path)
+        if model is not None and Path(check_model_path(model, checked.model.gguf_file)).exists():
+            text = load_config(**checked.model.source | {"name": model}).get_text_config()
+            checked.alignment.check_model(text.num_hidden_layers, text.hidden_size)
     except UserError as fault:
         faults.append(f"model: {fault}")
     if checked.generation.constrained is not None:
@@ -401,12 +420,13 @@ def validate(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
 
 def _run_recipe(recipe: Any, out: Path) -> None:
-    from midalign.experiment.experiment import Experiment, resolve_testbed
+    from midalign.experiment.experiment import Experiment
+    from midalign.experiment.named import resolve_names
     from midalign.report.summary_table import summary_table
 
     quiet_libraries()
     with progress_bars() as progress:
-        checked = resolve_testbed(recipe, progress)
+        checked = resolve_names(recipe, progress)
         summary = Experiment(checked, out, progress, announce=lambda text: console.print(f"[bold]{text}[/bold]")).run()
     console.print(summary_table(summary, _scores_of(out, summary)))
     say_where(out / "report.html")
@@ -425,18 +445,6 @@ def _recipe(path: Path, overrides: list[str] | None) -> Any:
     recipe = load_recipe(path, overrides or [])
     check_arguments(recipe, str(path))
     return recipe
-
-
-def _model_path(name: str) -> str:
-    """The folder of the embedded model for ``testbed``; any other name as it is."""
-    if name != "testbed":
-        return name
-    from midalign.testbed.workspace import shipped_base
-
-    folder = shipped_base()
-    if folder is None:
-        raise ModelError("this installation comes without the embedded model; name another with --model")
-    return str(folder)
 
 
 def _nothing_to_do(run: Any, result: Path) -> bool:

@@ -15,7 +15,7 @@ from midalign.errors import RunError
 from midalign.evaluation.comet import DEFAULT_MODEL, METRIC, SEGMENTS, read_segments, score_comet, write_segments
 from midalign.evaluation.score import SCORES
 from midalign.experiment.experiment import BASELINE, SUMMARY
-from midalign.files import read_json, write_json
+from midalign.files import MANIFEST, read_json, write_json
 from midalign.metrics.comparison import compare_strata
 from midalign.metrics.scoring import score_strata
 from midalign.metrics.translation import segment_strata
@@ -23,7 +23,6 @@ from midalign.recipe.data import read_task_data
 from midalign.recipe.sections import Recipe
 from midalign.records import Score
 from midalign.report.page import write_report
-from midalign.runs import MANIFEST
 
 
 def add_comet(folder: Path, *, model: str = DEFAULT_MODEL, env: Path | None = None) -> dict[str, list[Score]]:

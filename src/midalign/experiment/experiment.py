@@ -15,11 +15,8 @@ import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from midalign.answers.format import AnswerFormat
 from midalign.answers.predictions import PREDICTIONS, read_predictions, write_predictions
@@ -31,7 +28,7 @@ from midalign.errors import DataError
 from midalign.evaluation.comet import SEGMENTS, read_segments
 from midalign.evaluation.score import MAIN_METRIC, SCORES, compare_runs, score, write_scores
 from midalign.experiment.probe_comparison import compare_probes, correlate_transfer
-from midalign.files import hash_paths, read_json, write_json
+from midalign.files import read_json, write_json
 from midalign.generation.generate import check_constraint, check_window, generate
 from midalign.languages import Language
 from midalign.merging.export import merge_adapters
@@ -52,7 +49,7 @@ from midalign.recipe.data import (
 from midalign.recipe.sections import Recipe
 from midalign.records import TaskExample
 from midalign.report.page import write_report
-from midalign.runs import Run, cache_folder, fingerprint
+from midalign.runs import Run
 from midalign.training.train import ADAPTER, TRAINING_FILE, Objective, train
 
 logger = logging.getLogger(__name__)
@@ -85,9 +82,7 @@ class Experiment:
         self.progress = progress
         self.announce = announce
         self._vllm: Any = None
-        self.tokenizer = load_tokenizer(
-            recipe.model.path, revision=recipe.model.revision, trust_remote_code=recipe.model.trust_remote_code
-        )
+        self.tokenizer = load_tokenizer(**recipe.model.source)
         self.task: TaskData = read_task_data(recipe)
         self.corpus: ParallelCorpus = read_probe_corpus(recipe)
         self.pairs = read_pair_data(recipe, evaluation_texts(self.task, self.corpus))
@@ -127,8 +122,7 @@ class Experiment:
                 "languages.aligned names no language other than English, so there is nothing to align on. Name some, "
                 "or train on the task alone: midalign train RECIPE --objective task"
             )
-        section = self.recipe.model
-        config = load_config(section.path, revision=section.revision, trust_remote_code=section.trust_remote_code)
+        config = load_config(**self.recipe.model.source)
         text = config.get_text_config()
         self.recipe.alignment.check_model(text.num_hidden_layers, text.hidden_size)
         answers = self.recipe.answer_format
@@ -327,34 +321,3 @@ def changed_examples(
                 }
             )
     return found["helped"] + found["hurt"]
-
-
-def resolve_testbed(recipe: Recipe, progress: Progress | None = None) -> Recipe:
-    """Replace ``testbed`` and ``testbed:<folder>`` in a recipe's paths by the embedded model and data, made if needed.
-
-    Raises:
-        MissingExtraError: If the extra ``demo`` is not installed.
-    """
-    paths = [recipe.model.path, recipe.task.data, recipe.parallel.data, recipe.probe.data]
-    if not any(path.partition(":")[0] == "testbed" for path in paths):
-        return recipe
-    from midalign.testbed.workspace import demo_workspace
-
-    sources = [path for path in Path(str(files("midalign.testbed"))).iterdir() if path.suffix in (".py", ".txt")]
-    folder = cache_folder() / f"testbed-{fingerprint(hash_paths(sources))}"  # another version makes its data anew
-    workspace = demo_workspace(folder, profile="base", threads=torch.get_num_threads(), progress=progress)
-    folders = {"testbed": workspace.base} | {
-        f"testbed:{folder.name}": folder for folder in workspace.data.iterdir() if folder.is_dir()
-    }
-
-    def path_of(name: str) -> str:
-        return str(folders.get(name, name))
-
-    return recipe.model_copy(
-        update={
-            "model": recipe.model.model_copy(update={"path": path_of(recipe.model.path)}),
-            "task": recipe.task.model_copy(update={"data": path_of(recipe.task.data)}),
-            "parallel": recipe.parallel.model_copy(update={"data": path_of(recipe.parallel.data)}),
-            "probe": recipe.probe.model_copy(update={"data": path_of(recipe.probe.data)}),
-        }
-    )

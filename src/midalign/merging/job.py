@@ -51,6 +51,7 @@ class MergeJob:
         dtype: What the base is loaded in, and a merged base is written in.
         export: ``adapter``, or ``base`` for the base weights with the adapter merged into them as well.
         trust_remote_code: Let code from the model's repository run here.
+        gguf_file: Name of a GGUF file in the base's folder.
 
     Raises:
         RunError: Not exactly one of weights and recipe is given, or tuning has other adapters than its two.
@@ -65,6 +66,7 @@ class MergeJob:
     dtype: str = "auto"
     export: str = "adapter"
     trust_remote_code: bool = False
+    gguf_file: str | None = None
 
     def __post_init__(self) -> None:
         if (self.weights is None) == (self.recipe is None):
@@ -86,6 +88,8 @@ class MergeJob:
         data: list[str | Path] = [*self.adapters.values()]
         if self.rank is not None:
             inputs["rank"] = self.rank
+        if self.gguf_file is not None:
+            inputs["gguf_file"] = self.gguf_file
         if self.recipe is not None:
             inputs["tune"] = self.recipe.as_dict()
             data += data_paths(self.recipe)
@@ -105,8 +109,9 @@ class MergeJob:
         for name in results:  # anything else there is the user's
             check_target(run.out / name)
         dev = read_task_data(self.recipe).dev if self.recipe is not None else []
-        tokenizer = load_tokenizer(self.base, trust_remote_code=self.trust_remote_code)
-        model = load_model(self.base, dtype=self.dtype, trust_remote_code=self.trust_remote_code)
+        source: dict[str, Any] = {"trust_remote_code": self.trust_remote_code, "gguf_file": self.gguf_file}
+        tokenizer = load_tokenizer(self.base, **source)
+        model = load_model(self.base, dtype=self.dtype, **source)
         paths = {name: Path(path) for name, path in self.adapters.items()}
         tuned: dict[str, Any] = {}
         if self.recipe is not None:

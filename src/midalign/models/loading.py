@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from transformers import (
 )
 
 from midalign.errors import MissingExtraError, MissingFileError, ModelError
+from midalign.models.gguf import check_gguf, cut_as_trained, dequantized
 from midalign.models.hidden import find_decoder
 
 logger = logging.getLogger(__name__)
@@ -38,43 +41,59 @@ def default_device() -> torch.device:
     )
 
 
-def check_model_path(name: str) -> None:
+def check_model_path(name: str, gguf_file: str | None = None) -> str:
     """Refuse a local path that is missing or is not a model folder, before anything heavy is loaded.
 
+    Args:
+        name: Local folder (``~`` stands for the home folder) or hub name.
+        gguf_file: Name of a GGUF file in it, which then is the model.
+
+    Returns:
+        What to load: the folder, or the hub name as it is.
+
     Raises:
-        MissingFileError: If `name` looks like a path and does not exist.
+        MissingFileError: If `name` looks like a path and does not exist, or has no such GGUF.
+        MissingExtraError: If a GGUF is named and the package ``gguf`` is not installed.
         ModelError: If it is a folder without a ``config.json``.
     """
     path = Path(name).expanduser()
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or (os.sep != "/" and os.sep in name)
-    if not path.exists():
-        if looks_local:
-            raise MissingFileError(
-                f"model folder {name!r} does not exist. Give a local folder with config.json, model.safetensors and "
-                "a tokenizer, or a hub name such as 'Qwen/Qwen2.5-7B-Instruct'."
-            )
-        return
-    if not (path / "config.json").is_file():
-        hint = (
-            " It holds an adapter (adapter_config.json): give the base model here and the adapter with --adapter."
-            if (path / "adapter_config.json").is_file()
-            else " Give a folder that was written by save_pretrained()."
+    if not path.exists() and looks_local:
+        raise MissingFileError(
+            f"model folder {name!r} does not exist. Give a local folder with config.json, model.safetensors and "
+            "a tokenizer, or a hub name such as 'Qwen/Qwen2.5-7B-Instruct'."
         )
-        raise ModelError(f"{name!r} holds no config.json, so it is not a model.{hint}")
+    found = str(path) if path.exists() else name
+    if gguf_file is not None:
+        check_gguf(found, gguf_file)
+    elif path.exists() and not (path / "config.json").is_file():
+        raise ModelError(f"{name!r} holds no config.json, so it is not a model.{_instead(path)}")
+    return found
 
 
-def load_config(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PretrainedConfig:
+def _instead(path: Path) -> str:
+    """What to give instead of a file or folder that is no model."""
+    ggufs = [path] if path.suffix == ".gguf" else sorted(path.glob("*.gguf"))
+    if (path / "adapter_config.json").is_file():
+        return " It holds an adapter (adapter_config.json): give the base model here and the adapter with --adapter."
+    if ggufs:
+        return f" For a GGUF give its folder here and its name with --gguf-file {ggufs[0].name} (model.gguf_file)."
+    return " Give a folder that was written by save_pretrained()."
+
+
+def load_config(
+    name: str, *, revision: str | None = None, trust_remote_code: bool = False, gguf_file: str | None = None
+) -> PretrainedConfig:
     """A model's configuration, without its weights.
 
     Raises:
         MissingFileError: If a local folder does not exist.
         ModelError: If there is no configuration that transformers knows.
     """
-    check_model_path(name)
-    try:
-        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as fault:
-        raise ModelError(f"cannot read the configuration of {name!r}: {_first_line(fault)}") from fault
+    found = check_model_path(name, gguf_file)
+    options = {"revision": revision, "trust_remote_code": trust_remote_code} | _only_given(gguf_file=gguf_file)
+    with _refused(f"cannot read the configuration of {name!r}"):
+        return AutoConfig.from_pretrained(found, **options)
 
 
 def load_end_tokens(name: str, config: PretrainedConfig, *, revision: str | None = None) -> list[int]:
@@ -87,7 +106,7 @@ def load_end_tokens(name: str, config: PretrainedConfig, *, revision: str | None
 
 
 def load_tokenizer(
-    name: str, *, revision: str | None = None, trust_remote_code: bool = False
+    name: str, *, revision: str | None = None, trust_remote_code: bool = False, gguf_file: str | None = None
 ) -> PreTrainedTokenizerBase:
     """Load a tokenizer, right-padding, with a padding token (its end-of-sequence token where it has none).
 
@@ -95,11 +114,12 @@ def load_tokenizer(
         MissingFileError: If a local folder does not exist.
         ModelError: If it cannot be loaded, or has no end-of-sequence token to stop on.
     """
-    check_model_path(name)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as fault:
-        raise ModelError(f"cannot load the tokenizer of {name!r}: {_first_line(fault)}") from fault
+    found = check_model_path(name, gguf_file)
+    options = {"revision": revision, "trust_remote_code": trust_remote_code} | _only_given(gguf_file=gguf_file)
+    with _refused(f"cannot load the tokenizer of {name!r}"):
+        tokenizer = AutoTokenizer.from_pretrained(found, **options)
+        if gguf_file is not None:
+            tokenizer = cut_as_trained(tokenizer, found, gguf_file, revision)
     if tokenizer.eos_token is None:
         raise ModelError(f"the tokenizer of {name!r} has no end-of-sequence token, so answers would never end")
     if tokenizer.pad_token is None:
@@ -116,6 +136,7 @@ def load_model(
     revision: str | None = None,
     trust_remote_code: bool = False,
     quantization: str | None = None,
+    gguf_file: str | None = None,
     **options: Any,
 ) -> PreTrainedModel:
     """Load a causal language model in evaluation mode.
@@ -128,6 +149,7 @@ def load_model(
         revision: Hub branch, tag or commit.
         trust_remote_code: Whether code from the model's repository may run here.
         quantization: ``"4bit"`` loads the weights in NF4 for QLoRA (needs the extra ``qlora``).
+        gguf_file: Name of a GGUF file in the folder or repository, to be dequantised (needs the extra ``gguf``).
         options: Passed on to ``from_pretrained``.
 
     Raises:
@@ -135,35 +157,50 @@ def load_model(
         ModelError: If the weights cannot be loaded (truncated, not safetensors, unknown architecture, ...), or are to
             be quantised and no layer can be.
     """
-    check_model_path(name)
+    found = check_model_path(name, gguf_file)
     target = torch.device(device) if device is not None else default_device()
+    if quantization is not None and gguf_file is not None:
+        raise ModelError(
+            f"quantization {quantization!r} does not go with gguf_file {gguf_file!r}; leave one of them out"
+        )
     if quantization is not None:
         options |= {"quantization_config": _quantization_config(quantization), "device_map": {"": target}}
-    try:
+    if gguf_file is not None:
+        options |= {"gguf_file": gguf_file} | dequantized()
+    with _refused(f"cannot load the model {name!r}"):
         model = AutoModelForCausalLM.from_pretrained(
-            name,
+            found,
             dtype="float32" if dtype == "auto" and default_device().type == "cpu" else dtype,
             revision=revision,
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
             **options,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as fault:
-        raise ModelError(
-            f"cannot load the model {name!r}: {_first_line(fault)} "
-            "(midalign reads safetensors weights of causal language models that transformers knows)"
-        ) from fault
-    except Exception as fault:  # safetensors raises its own class on truncated files
-        if type(fault).__name__ != "SafetensorError":
-            raise
-        raise ModelError(
-            f"the weights of {name!r} are damaged or truncated: {fault}. Download or save it anew."
-        ) from fault
     if quantization is None:
         return model.to(target).eval()
     _check_quantized(model, name)
     _keep_trainable(model)
     return model.eval()
+
+
+@contextmanager
+def _refused(what: str) -> Iterator[None]:
+    """Turn whatever transformers raises at a folder that it cannot read into one message.
+
+    A damaged file may raise anything: errors of JSON, of the type of a setting, of arithmetic with sizes.
+    """
+    try:
+        yield
+    except Exception as fault:
+        if type(fault).__name__ == "SafetensorError":  # the class itself is not always there to be named
+            raise ModelError(
+                f"{what}: weights are damaged or truncated ({fault}). Download or save it anew."
+            ) from fault
+        raise ModelError(f"{what}: {_first_line(fault)}") from fault
+
+
+def _only_given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _quantization_config(quantization: str) -> Any:
@@ -219,4 +256,10 @@ def _keep_trainable(model: nn.Module) -> None:
 
 
 def _first_line(fault: Exception) -> str:
-    return str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
+    """What an exception says in one line, with its type where the words alone would not tell (a KeyError's)."""
+    words = str(fault).strip().splitlines()[0] if str(fault).strip() else ""
+    return (
+        words
+        if isinstance(fault, OSError | RuntimeError) or " " in words
+        else f"{type(fault).__name__} {words}".strip()
+    )

@@ -35,7 +35,11 @@ from midalign.records import Backend, Dtype, TaskName
 class ModelSection(Section):
     """The model to start from."""
 
-    path: str = Field(description="Hub name or local folder of the base model; 'testbed' is the small embedded one.")
+    path: str = Field(
+        description="Hub name or local folder of the base model; 'testbed' is the small embedded one, 'smollm2' the "
+        "real one of `midalign model`."
+    )
+    gguf_file: str | None = Field(None, description="Name of a GGUF file there, which is dequantised (extra 'gguf').")
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
     dtype: Dtype = Field(
         "auto", description="Number format of the weights; 'auto' is the saved one on a GPU and float32 on a CPU."
@@ -47,6 +51,21 @@ class ModelSection(Section):
     def loading(self) -> dict[str, Any]:
         """The section as arguments of `midalign.models.loading.load_model`, which has no recipes."""
         return {"name" if name == "path" else name: value for name, value in self}
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Which model it is, as arguments of `load_tokenizer` and `load_config` there."""
+        names = ("name", "revision", "trust_remote_code", "gguf_file")
+        return {name: value for name, value in self.loading.items() if name in names}
+
+    @model_validator(mode="after")
+    def _four_bits_of_what(self) -> ModelSection:
+        if self.quantization is not None and self.gguf_file is not None:
+            raise ValueError(
+                f"quantization: {self.quantization} with gguf_file: {self.gguf_file}: a GGUF is dequantised when it is "
+                "loaded; leave one of them out"
+            )
+        return self
 
 
 class LanguagesSection(Section):
@@ -255,11 +274,12 @@ class Recipe(Section):
 
     @field_validator("generation")
     @classmethod
-    def _answers_are_held_to_their_own_form(
-        cls, generation: GenerationSection, found: ValidationInfo
-    ) -> GenerationSection:
+    def _what_answers_and_how(cls, generation: GenerationSection, found: ValidationInfo) -> GenerationSection:
         if (task := found.data.get("task")) is not None:
             AnswerFormat(constrained=generation.constrained).check_task(task.name)
+        model = found.data.get("model")
+        if model is not None and model.gguf_file is not None and generation.backend == "vllm":
+            raise ValueError(f"backend: vllm with model.gguf_file: {model.gguf_file}; write backend: transformers")
         return generation
 
     @property

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from midalign.errors import LanguageError, RunError
-from midalign.files import read_json
+from midalign.files import MANIFEST, read_json
 from midalign.languages import Language
 from midalign.records import Score
 from midalign.report.views import (
@@ -32,7 +32,6 @@ from midalign.report.views import (
     Transfer,
     recipe_of,
 )
-from midalign.runs import MANIFEST
 
 T = TypeVar("T")
 

@@ -93,9 +93,7 @@ def train(
     if pair_data is None:
         never = evaluation_texts(task_data, read_probe_corpus(recipe))
         pair_data = PairData([], []) if objective == "task" else read_pair_data(recipe, never)
-    tokenizer = load_tokenizer(
-        recipe.model.path, revision=recipe.model.revision, trust_remote_code=recipe.model.trust_remote_code
-    )
+    tokenizer = load_tokenizer(**recipe.model.source)
     model = _load(recipe)
     existed = out.exists()
     try:

@@ -6,7 +6,7 @@ import pytest
 
 from midalign.errors import DataError, MissingExtraError, ModelError
 from midalign.experiment import experiment
-from midalign.experiment.experiment import Experiment, changed_examples, resolve_testbed
+from midalign.experiment.experiment import Experiment, changed_examples
 from midalign.recipe.file import build_recipe
 from midalign.records import Prediction, Span, TaskExample
 from tests.tiny_world import recipe_content, write_world
@@ -112,25 +112,3 @@ def test_changed_examples_are_those_that_only_one_system_got_right():
     assert found[0]["gold"] == "who: n1"
     assert (found[2]["baseline"], found[2]["system"]) == ("who: n3", "None")
     assert changed_examples(examples, baseline, baseline) == []
-
-
-def test_a_recipe_without_the_testbed_is_left_as_it_is(world):
-    made = recipe(world)
-    assert resolve_testbed(made) is made
-
-
-def test_the_testbeds_names_become_paths(world, tmp_path, monkeypatch):
-    """The building of the testbed has tests of its own; here only the names are replaced."""
-    from types import SimpleNamespace
-
-    workspace = pytest.importorskip("midalign.testbed.workspace")
-    for name in ("pairs", "slots"):
-        (tmp_path / "data" / name).mkdir(parents=True)
-    folders = SimpleNamespace(base=tmp_path / "base", data=tmp_path / "data")
-    monkeypatch.setattr(workspace, "demo_workspace", lambda *_, **__: folders)
-    made = recipe(world, "model.path=testbed", "task.data=testbed:slots", "parallel.data=testbed:pairs")
-    resolved = resolve_testbed(made)
-    assert resolved.model.path == str(tmp_path / "base")
-    assert resolved.task.data == str(tmp_path / "data" / "slots")
-    assert resolved.parallel.data == str(tmp_path / "data" / "pairs")
-    assert resolved.probe.data == made.probe.data
