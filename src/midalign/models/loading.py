@@ -167,7 +167,8 @@ def load_model(
         options |= {"quantization_config": _quantization_config(quantization), "device_map": {"": target}}
     if gguf_file is not None:
         options |= {"gguf_file": gguf_file} | dequantized()
-    with _refused(f"cannot load the model {name!r}"):
+    reads = " (midalign reads safetensors weights of causal language models that transformers knows)"
+    with _refused(f"cannot load the model {name!r}", reads):
         model = AutoModelForCausalLM.from_pretrained(
             found,
             dtype="float32" if dtype == "auto" and default_device().type == "cpu" else dtype,
@@ -184,7 +185,7 @@ def load_model(
 
 
 @contextmanager
-def _refused(what: str) -> Iterator[None]:
+def _refused(what: str, hint: str = "") -> Iterator[None]:
     """Turn whatever transformers raises at a folder that it cannot read into one message.
 
     A damaged file may raise anything: errors of JSON, of the type of a setting, of arithmetic with sizes.
@@ -196,7 +197,7 @@ def _refused(what: str) -> Iterator[None]:
             raise ModelError(
                 f"{what}: weights are damaged or truncated ({fault}). Download or save it anew."
             ) from fault
-        raise ModelError(f"{what}: {_first_line(fault)}") from fault
+        raise ModelError(f"{what}: {_first_line(fault)}{hint}") from fault
 
 
 def _only_given(**options: Any) -> dict[str, Any]:

@@ -121,6 +121,7 @@ def test_the_model_section_is_what_loading_takes():
     bound = inspect.signature(load_model).bind(**section.loading)
     assert bound.arguments == {
         "name": "here", "revision": "v1", "dtype": "bfloat16", "quantization": "4bit", "trust_remote_code": True,
+            "gguf_file": None,
     }  # fmt: skip
 
 
