@@ -26,6 +26,8 @@ from typing import Any
 
 from midalign.errors import DataError, MissingFileError, RunError, UserError, nearest
 
+MANIFEST = "manifest.json"
+
 _ABANDONED = 3600.0  # seconds
 # No text in UTF-8 begins with these bytes, so a packed file is known without a look at its name.
 _PACKED: tuple[tuple[re.Pattern[bytes], Callable[[bytes], bytes]], ...] = (
@@ -218,8 +220,6 @@ def whole(target: Path) -> Iterator[Path]:
             "folder."
         ) from fault
 
-MANIFEST = "manifest.json"
-
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that it exists whole or not at all, whatever happens in between.
@@ -263,9 +263,10 @@ def hash_paths(paths: Iterable[str | Path]) -> dict[str, str]:
         if not path.exists():
             continue
         digest = hashlib.sha256()
-        for file in (
-            [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p != path / MANIFEST)
-        ):
+        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+        for file in files:
+            if file == path / MANIFEST:
+                continue
             digest.update(str(file.relative_to(path)).encode())
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())

@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from midalign.errors import MissingExtraError, MissingFileError, ModelError
+from midalign.files import local_path
 from midalign.models.gguf import check_gguf, cut_as_trained, dequantized
 from midalign.models.hidden import find_decoder
 
@@ -56,7 +57,7 @@ def check_model_path(name: str, gguf_file: str | None = None) -> str:
         MissingExtraError: If a GGUF is named and the package ``gguf`` is not installed.
         ModelError: If it is a folder without a ``config.json``.
     """
-    path = Path(name).expanduser()
+    path = local_path(name)
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or (os.sep != "/" and os.sep in name)
     if not path.exists() and looks_local:
         raise MissingFileError(

