@@ -120,43 +120,57 @@ def shuffled(pairs: PairData, seed: int) -> PairData:
 
 
 def run_arm(base: Path, seed: int, arm: str, out: Path, *, dev: bool) -> None:
-    """Trains, answers, probes and scores one arm; what there is already is kept."""
+    """Trains, probes, answers and scores one arm; what there is already is kept."""
     folder = out / base.name / f"seed{seed}" / arm
     recipe = recipe_of(base, seed, arm)
     same_settings(recipe, folder)
     probes = [] if dev else [name for name, arms in PROBES.items() if not arms or arm in arms]
-    free = not dev and arm in FREE
-    wanted = [SCORES, *(f"{name}/probe.json" for name in probes), *([f"free/{SCORES}"] if free else [])]
-    if all((folder / name).exists() for name in wanted):
+    free = [folder / "free"] if arm in FREE and not dev else []
+    wanted = [folder / SCORES, *(folder / name / "probe.json" for name in probes), *(each / SCORES for each in free)]
+    if all(file.exists() for file in wanted):
         return
     started = time.monotonic()
     write_json(folder.parent / "base.json", {"path": str(base)})
     task, corpus = read_task_data(recipe), read_probe_corpus(recipe)
     objective = ARMS[arm].get("objective", "joint")
-    if objective == "merge" and not (folder / MERGE_FILE).exists():
-        merge_arm(recipe, folder, ARMS[arm]["of"], task)
-    elif objective not in ("none", "merge") and not (folder / TRAINING_FILE).exists():
-        pairs = read_pair_data(recipe, evaluation_texts(task, corpus))
-        if ARMS[arm].get("shuffled"):
-            pairs = shuffled(pairs, seed)
-        train(recipe, folder, objective=objective, task_data=task, pair_data=pairs, progress=lambda *_: None)
+    adapt_arm(recipe, folder, arm, objective, task, corpus)
     for name in probes:
         if not (folder / name / "probe.json").exists():
             probe_arm(recipe, folder, name, sentences(name, recipe, corpus), adapted=objective != "none")
-    if free and not (folder / "free" / SCORES).exists():
-        answer_arm(recipe, folder, task.test, folder / "free", replace(recipe.answer_format, constrained=None))
+    for each in free:
+        if not (each / SCORES).exists():
+            answer_arm(recipe, folder, task.test, each, replace(recipe.answer_format, constrained=None))
     if not (folder / SCORES).exists():
-        scores: list[Score] = []
-        if objective in ("none", "align"):
-            write_scores(scores, folder / SCORES)
-        else:
-            items = task.dev if dev else task.test
-            scores = answer_arm(recipe, folder, items, folder, recipe.answer_format)
-        shown = {
-            group: {s.metric: round(100 * s.value, 1) for s in scores if s.group == group and s.metric in SHOWN}
-            for group in ("supervised", "aligned", "aligned_low", "aligned_high", "unseen")
-        }
-        print(f"{base.name} seed {seed} {arm}: {time.monotonic() - started:.0f} s {shown}", flush=True)
+        scores = score_arm(recipe, folder, objective, task.dev if dev else task.test)
+        print(f"{base.name} seed {seed} {arm}: {time.monotonic() - started:.0f} s {main_scores(scores)}", flush=True)
+
+
+def adapt_arm(recipe: Recipe, folder: Path, arm: str, objective: str, task: TaskData, corpus: ParallelCorpus) -> None:
+    """Trains or merges the adapter of an arm; the base has none."""
+    if objective == "merge":
+        if not (folder / MERGE_FILE).exists():
+            merge_arm(recipe, folder, ARMS[arm]["of"], task)
+    elif objective != "none" and not (folder / TRAINING_FILE).exists():
+        pairs = read_pair_data(recipe, evaluation_texts(task, corpus))
+        if ARMS[arm].get("shuffled"):
+            pairs = shuffled(pairs, recipe.seed)
+        train(recipe, folder, objective=objective, task_data=task, pair_data=pairs, progress=lambda *_: None)
+
+
+def score_arm(recipe: Recipe, folder: Path, objective: str, items: Sequence[TaskExample]) -> list[Score]:
+    """Answers and scores; an arm that never saw the task has no answers, and an empty file of scores."""
+    if objective not in ("none", "align"):
+        return answer_arm(recipe, folder, items, folder, recipe.answer_format)
+    write_scores([], folder / SCORES)
+    return []
+
+
+def main_scores(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
+    """The scores that are printed when an arm is done, in percent."""
+    return {
+        group: {s.metric: round(100 * s.value, 1) for s in scores if s.group == group and s.metric in SHOWN}
+        for group in ("supervised", "aligned", "aligned_low", "aligned_high", "unseen")
+    }
 
 
 def same_settings(recipe: Recipe, folder: Path) -> None:
