@@ -57,6 +57,16 @@ def train(out, checkpointing, gather, temperature):
     (out / f"temperature.{RANK}").write_text(repr(trainer.temperature().item()))
 
 
+def shard_over_processes(model):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh("cpu", (WORLD,))
+    for block in model.base_model.model.model.layers:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
 def shard(out, checkpointing, gather, _temperature):
     """Gradients of the alignment loss through a model that is sharded by FSDP2."""
     if WORLD > 1:
@@ -70,13 +80,7 @@ def shard(out, checkpointing, gather, _temperature):
         model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
     if WORLD > 1:
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
-
-        mesh = init_device_mesh("cpu", (WORLD,))
-        for block in model.base_model.model.model.layers:
-            fully_shard(block, mesh=mesh)
-        fully_shard(model, mesh=mesh)
+        shard_over_processes(model)
     data = PairDataset(PAIRS, build_tokenizer())
     parts = [PairCollator(0)([data[i] for i in range(start, start + 6)]) for start in (0, 6)]
     if WORLD == 1 and gather:
