@@ -18,10 +18,10 @@ import yaml
 from run import HERE, recipe_of
 from scipy import stats
 
+from midalign.answers.format import AnswerFormat
 from midalign.answers.predictions import PREDICTIONS, read_predictions
-from midalign.evaluation.score import SCORES
-from midalign.metrics.comparison import compare
-from midalign.metrics.slots import score_slots
+from midalign.evaluation.score import SCORES, score, strata_of
+from midalign.metrics.comparison import compare_strata
 from midalign.recipe.data import read_task_data
 from midalign.recipe.sections import LanguagesSection
 from midalign.records import TaskExample
@@ -41,6 +41,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "transfer, Latin": _FOUND["latin"],
     "transfer, other scripts": _FOUND["non_latin"],
 }
+WITH_INTENT = AnswerFormat("intent_slots")
 METRICS = {"slot_f1": "slot F1", "label_f1": "label F1", "value_f1": "value F1", "intent_accuracy": "intent"}
 
 
@@ -159,7 +160,7 @@ class Runs:
         kept = [item for item in self.test_items(run, arm) if not of_other_domain(item.intent)]
         ids = {item.id for item in kept}
         answers = [answer for answer in read_predictions(run / arm / PREDICTIONS) if answer.id in ids]
-        found = score_slots(kept, answers, groups={"aligned": GROUPS["aligned"]}, style="intent_slots", resamples=10)
+        found = score(kept, answers, WITH_INTENT, groups={"aligned": GROUPS["aligned"]}, resamples=10)
         return 100 * next(one.value for one in found if one.metric == "slot_f1" and one.group == "aligned")
 
     def p_value(self, arm: str, group: str, over: str = "sft", metric: str = "slot_f1") -> float:
@@ -170,10 +171,8 @@ class Runs:
             examples += [replace(item, id=f"{name}/{item.id}") for item in self.test_items(run, arm)]
             for kept, side in ((first, over), (second, arm)):
                 kept += [replace(p, id=f"{name}/{p.id}") for p in read_predictions(run / side / PREDICTIONS)]
-        found = compare(
-            examples, first, second, "slots", groups={group: GROUPS[group]}, metrics=[metric],
-            style="intent_slots",
-        )  # fmt: skip
+        sides = (strata_of(examples, answers, WITH_INTENT) for answers in (first, second))
+        found = compare_strata(*sides, groups={group: GROUPS[group]}, metrics=[metric])
         return next(one.p_randomization for one in found if one.group == group)
 
 

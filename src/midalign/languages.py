@@ -69,11 +69,6 @@ def canonical(code: str, where: str = "") -> str:
     return Language.parse(code, where).code
 
 
-def all_languages() -> tuple[Language, ...]:
-    """Every language of the table, in the order of the codes."""
-    return tuple(sorted(_table()[0], key=lambda language: language.code))
-
-
 @functools.cache
 def _table() -> tuple[tuple[Language, ...], dict[str, Language]]:
     """The rows of ``languages.tsv``, and the language of every code that is written out there (folded)."""

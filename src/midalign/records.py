@@ -16,6 +16,12 @@ BACKENDS: tuple[Backend, ...] = get_args(Backend)
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 """The number format that the weights of a model are loaded in (`midalign.models.loading`)."""
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+RESAMPLES = 1000
+"""Bootstrap resamples behind every interval of a score (sacreBLEU's default)."""
+TRIALS = 10000
+"""Trials of approximate randomisation (sacreBLEU's default)."""
+SEED = 12345
+"""Seed of both, on every path, so that intervals of the same answers are equal (sacreBLEU's default)."""
 
 
 @dataclass(frozen=True, slots=True)

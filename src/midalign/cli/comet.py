@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from midalign.cli.console import Languages, Out, codes, console, say_scores, say_where
+from midalign.records import RESAMPLES, SEED
 
 app = typer.Typer(no_args_is_help=True, help="COMET, which lives in an environment of its own.")
 
@@ -36,8 +37,8 @@ def score(
     languages: Languages = None,
     format: Annotated[str, typer.Option(help="Format of the data; told by itself where possible.")] = "auto",  # noqa: A002
     split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples behind every interval.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples behind every interval.")] = RESAMPLES,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = SEED,
 ) -> None:
     """COMET of translations, per direction and over all, with intervals; segment scores beside them."""
     from midalign.answers.predictions import read_predictions

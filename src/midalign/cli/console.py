@@ -23,7 +23,7 @@ from midalign.progress import Progress
 from midalign.records import Score
 
 if TYPE_CHECKING:
-    from midalign.metrics.comparison import Comparison
+    from midalign.metrics.comparison import PairedScore
 
 Out = Annotated[Path, typer.Option(help="Folder for the results; made if needed, never overwritten with another run.")]
 CompletionStyle = Annotated[str, typer.Option(help=STYLE_HELP)]
@@ -122,7 +122,7 @@ def say_scores(scores: Sequence[Score]) -> None:
     Console().print(table)
 
 
-def say_comparisons(comparisons: Sequence[Comparison]) -> None:
+def say_comparisons(comparisons: Sequence[PairedScore]) -> None:
     """Print paired differences with their intervals and p-values; of groups, no correction was made."""
     table = Table(title="difference to the baseline, on the same items")
     for column in ("language or group", "metric", "difference", "95 % interval", "p", "p (Holm)"):

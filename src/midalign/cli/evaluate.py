@@ -22,6 +22,7 @@ from midalign.cli.console import (
     say_where,
 )
 from midalign.errors import RunError
+from midalign.records import RESAMPLES, SEED
 
 
 def evaluate(
@@ -48,8 +49,8 @@ def evaluate(
     ] = None,
     baseline_comet: Annotated[Path | None, typer.Option(help="segments.jsonl of the baseline.")] = None,
     completion_style: CompletionStyle = "slots",
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples behind every interval.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples behind every interval.")] = RESAMPLES,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = SEED,
 ) -> None:
     """Scores with intervals, per language and over all, of anybody's predictions; no model needed."""
     from midalign.answers.predictions import read_predictions

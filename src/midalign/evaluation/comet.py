@@ -23,10 +23,9 @@ from typing import Any
 from midalign.errors import DataError, MissingFileError, ModelError, RunError
 from midalign.evaluation.comet_worker import NO_MODEL
 from midalign.files import read_json_lines, write_atomically
-from midalign.functional.statistics import RESAMPLES, SEED
 from midalign.metrics.scoring import Groups, Predictions, align_outputs, score_strata
 from midalign.metrics.translation import SegmentScores, segment_strata
-from midalign.records import Prediction, Score, TaskExample
+from midalign.records import RESAMPLES, SEED, Prediction, Score, TaskExample
 from midalign.runs import cache_folder, fingerprint
 
 logger = logging.getLogger(__name__)

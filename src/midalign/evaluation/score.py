@@ -7,37 +7,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from midalign.answers.format import AnswerFormat
 from midalign.errors import DataError
 from midalign.files import write_json
-from midalign.functional.statistics import TRIALS
-from midalign.metrics.comparison import Comparison, compare_strata
+from midalign.metrics.comparison import PairedScore, compare_strata
 from midalign.metrics.extraction import extraction_strata
-from midalign.metrics.scoring import Stratum, score_strata
+from midalign.metrics.scoring import Groups, Predictions, Stratum, score_strata
 from midalign.metrics.seeds import SeedScore, score_seeds
 from midalign.metrics.slots import slot_strata
 from midalign.metrics.translation import SegmentScores, segment_strata, translation_strata
-from midalign.records import Prediction, Score, TaskExample, TaskName
+from midalign.records import RESAMPLES, SEED, TRIALS, Score, TaskExample, TaskName
 
 SCORES = "scores.json"
 COMPARISONS = "comparisons.json"
 MAIN_METRIC: dict[TaskName, str] = {"slots": "slot_f1", "translation": "chrf", "extraction": "entity_f1"}
-Groups = Mapping[str, Collection[str]]
 
 
 def strata_of(
     examples: Sequence[TaskExample],
-    predictions: Sequence[Prediction],
+    predictions: Predictions,
     answer_format: AnswerFormat = AnswerFormat(),
 ) -> list[Stratum]:
     """The statistics of every item by language, for all metrics of the examples' task.
 
     Args:
         examples: Gold, all of one task.
-        predictions: One per example, matched by id.
+        predictions: One per example, matched by id: records, or texts by id.
         answer_format: What was asked for.
 
     Raises:
@@ -52,19 +50,19 @@ def strata_of(
 
 def score(
     examples: Sequence[TaskExample],
-    predictions: Sequence[Prediction],
+    predictions: Predictions,
     answer_format: AnswerFormat = AnswerFormat(),
     *,
     groups: Groups | None = None,
     segments: SegmentScores | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
 ) -> list[Score]:
     """Every metric of the examples' task, with 95 % bootstrap intervals.
 
     Args:
         examples: Gold, all of one task.
-        predictions: One per example, matched by id.
+        predictions: One per example, matched by id: records, or texts by id.
         answer_format: What was asked for.
         groups: Languages of each group; a group's value is the mean over its languages.
         segments: COMET's scores of these predictions (translation only), for one metric more.
@@ -83,13 +81,13 @@ def score(
 
 def score_over_seeds(
     examples: Sequence[TaskExample],
-    runs: Sequence[Sequence[Prediction]],
+    runs: Sequence[Predictions],
     answer_format: AnswerFormat = AnswerFormat(),
     *,
     groups: Groups | None = None,
     segments: Sequence[SegmentScores] = (),
-    resamples: int = 1000,
-    seed: int = 0,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
 ) -> list[SeedScore]:
     """Every metric over runs that differ in their seed: mean, standard deviation, interval over seeds and items.
 
@@ -115,16 +113,16 @@ def score_over_seeds(
 
 def compare_runs(
     examples: Sequence[TaskExample],
-    baseline: Sequence[Prediction],
-    predictions: Sequence[Prediction],
+    baseline: Predictions,
+    predictions: Predictions,
     answer_format: AnswerFormat = AnswerFormat(),
     *,
     groups: Groups | None = None,
     segments: tuple[SegmentScores, SegmentScores] | None = None,
-    resamples: int = 1000,
+    resamples: int = RESAMPLES,
     trials: int = TRIALS,
-    seed: int = 0,
-) -> list[Comparison]:
+    seed: int = SEED,
+) -> list[PairedScore]:
     """Every metric of two runs on the same items: difference, interval and p-values.
 
     Args:
@@ -157,7 +155,7 @@ def compare_runs(
 
 def _all_strata(
     examples: Sequence[TaskExample],
-    predictions: Sequence[Prediction],
+    predictions: Predictions,
     answer_format: AnswerFormat,
     segments: SegmentScores | None,
 ) -> list[list[Stratum]]:
@@ -173,15 +171,3 @@ def _all_strata(
 def write_scores(scores: Sequence[Score], path: Path) -> None:
     """Write ``scores.json``: ``{"scores": [{metric, language or group, value, low, high, n, signature}]}``."""
     write_json(path, {"scores": [score.as_dict() for score in scores]})
-
-
-def find_score(scores: Sequence[Score], metric: str, *, language: str | None = None, group: str | None = None) -> Score:
-    """The score of one metric for one language, or for one group.
-
-    Raises:
-        KeyError: If there is none.
-    """
-    for candidate in scores:
-        if (candidate.metric, candidate.language, candidate.group) == (metric, language, group):
-            return candidate
-    raise KeyError(f"no score {metric!r} for {language or group!r}")

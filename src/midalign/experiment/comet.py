@@ -51,11 +51,7 @@ def add_comet(folder: Path, *, model: str = DEFAULT_MODEL, env: Path | None = No
         raise RunError(f"{str(folder)!r} is a run on {recipe.task.name}, and COMET scores translations")
     examples = read_task_data(recipe).test
     summary: dict[str, Any] = read_json(folder / SUMMARY)
-    options: dict[str, Any] = {
-        "groups": recipe.languages.groups(),
-        "resamples": recipe.evaluation.resamples,
-        "seed": recipe.seed,
-    }
+    options: dict[str, Any] = {"groups": recipe.languages.groups(), "resamples": recipe.evaluation.resamples}
     found, strata = {}, {}
     for system in summary["systems"]:
         place = folder / "evaluation" / system

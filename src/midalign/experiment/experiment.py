@@ -244,7 +244,6 @@ class Experiment:
                 recipe.answer_format,
                 groups=recipe.languages.groups(),
                 resamples=recipe.evaluation.resamples,
-                seed=recipe.seed,
             )
         write_scores(scores, folder / SCORES)
         (folder / f".{PREDICTIONS}.partial").unlink(missing_ok=True)
@@ -268,7 +267,6 @@ class Experiment:
                 groups=recipe.languages.groups(),
                 segments=(segments[BASELINE], segments[system]) if {BASELINE, system} <= set(segments) else None,
                 resamples=recipe.evaluation.resamples,
-                seed=recipe.seed,
             )
         ]
         trained = {s: read_json(self.out / "train" / s / TRAINING_FILE) for s in TRAINED}

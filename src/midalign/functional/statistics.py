@@ -4,8 +4,9 @@ Everything works on *sufficient statistics*: an array ``(items, columns)`` whose
 Resampling then means summing rows again, never scoring text again. A ``Formula`` turns sums into scores and must
 accept any leading axes: ``(..., columns) -> (...)``.
 
-`paired_bootstrap` and `approximate_randomization` follow sacreBLEU (``sacrebleu/significance.py``) down to the random
-numbers, so that on the same statistics and seed they give the same p-values, with one correction: sacreBLEU counts
+The paired bootstrap (Koehn 2004) and approximate randomisation (Riezler and Maxwell 2005) follow sacreBLEU
+(``sacrebleu/significance.py``) down to the random numbers: on the same statistics and seed they give the same p-values,
+with one correction. sacreBLEU counts
 trials *strictly* above the observed difference, we count those at or above it, as Noreen (1989) and Riezler and
 Maxwell (2005) do. For BLEU the two hardly ever differ; for scores with few possible values, strict counting makes
 three differing items out of a hundred "significant", and two identical systems too.
@@ -20,24 +21,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from midalign.records import RESAMPLES, SEED
+
 FloatArray = npt.NDArray[np.float64]
 Formula = Callable[[FloatArray], FloatArray]
 Seed = int | Sequence[int]
 
-RESAMPLES = 1000  # sacreBLEU's default for bootstrap
-TRIALS = 10000  # sacreBLEU's default for approximate randomisation
-SEED = 12345  # sacreBLEU's default
 CONFIDENCE = 0.95
 _BLOCK = 4_000_000  # random numbers held at once
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A value with its confidence interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,25 +85,6 @@ def resample_sums(stats: npt.ArrayLike, resamples: int = RESAMPLES, seed: Seed =
     return np.concatenate([block @ table for block in counts])
 
 
-def bootstrap_interval(
-    stats: npt.ArrayLike, formula: Formula, *, resamples: int = RESAMPLES, seed: Seed = SEED
-) -> Interval:
-    """The score of all items with its percentile bootstrap interval (Efron 1979), 95 %.
-
-    Args:
-        stats: Sufficient statistics, ``(items, columns)``.
-        formula: Sums to scores, ``(..., columns) -> (...)``.
-        resamples: Number of resamples.
-        seed: Of numpy's ``default_rng``.
-
-    Raises:
-        ValueError: There are no items.
-    """
-    table = _table(stats)
-    low, high = percentiles(formula(resample_sums(table, resamples, seed)))
-    return Interval(float(formula(table.sum(axis=0))), low, high)
-
-
 def percentiles(values: FloatArray) -> tuple[float, float]:
     """The two ends of the central 95 % of resampled scores."""
     tail = 100 * (1 - CONFIDENCE) / 2
@@ -140,26 +112,6 @@ def mean_interval(values: Sequence[float]) -> MeanInterval:
     return MeanInterval(mean, sd, mean - half, mean + half)
 
 
-def paired_bootstrap(
-    a: npt.ArrayLike, b: npt.ArrayLike, formula: Formula, *, resamples: int = RESAMPLES, seed: Seed = SEED
-) -> PairedResult:
-    """Paired bootstrap test of two systems on the same items (Koehn 2004, p-value as in sacreBLEU).
-
-    Args:
-        a: Statistics of the baseline, ``(items, columns)``.
-        b: Statistics of the other system, row by row on the same items.
-        formula: Sums to scores.
-        resamples: Number of resamples.
-        seed: Of numpy's ``default_rng``.
-
-    Raises:
-        ValueError: There are no items, or the two differ in shape.
-    """
-    first, second = _pair(a, b)
-    values = [formula(resample_sums(table, resamples, seed)) for table in (first, second)]
-    return paired_result(float(formula(first.sum(0))), float(formula(second.sum(0))), *values)
-
-
 def paired_result(a: float, b: float, resampled_a: FloatArray, resampled_b: FloatArray) -> PairedResult:
     """The paired bootstrap's result from the two scores and their scores on the same resamples.
 
@@ -173,32 +125,9 @@ def paired_result(a: float, b: float, resampled_a: FloatArray, resampled_b: Floa
     return PairedResult(a, b, b - a, low, high, p_value)
 
 
-def approximate_randomization(
-    a: npt.ArrayLike, b: npt.ArrayLike, formula: Formula, *, trials: int = TRIALS, seed: Seed = SEED
-) -> float:
-    """Two-sided p-value of the approximate randomisation test (Riezler and Maxwell 2005), as in sacreBLEU.
-
-    Each trial swaps the two systems' outputs on a random half of the items.
-
-    Raises:
-        ValueError: There are no items, or the two differ in shape.
-    """
-    first, second = _pair(a, b)
-    observed = float(formula(second.sum(0))) - float(formula(first.sum(0)))
-    return randomization_p_value(randomized_differences(first, second, formula, trials, seed), observed)
-
-
 def randomization_p_value(differences: FloatArray, observed: float) -> float:
     """The p-value (1 + trials whose absolute difference is at least the observed one) / (1 + trials)."""
     return _share_at_or_above(np.abs(differences), abs(observed))
-
-
-def randomized_differences(
-    first: FloatArray, second: FloatArray, formula: Formula, trials: int, seed: Seed
-) -> FloatArray:
-    """Signed differences of the two shuffled systems in each trial, ``(trials,)``."""
-    one, other = randomized_sums(first, second, trials, seed)
-    return formula(one) - formula(other)
 
 
 def randomized_sums(first: FloatArray, second: FloatArray, trials: int, seed: Seed) -> tuple[FloatArray, FloatArray]:
@@ -229,33 +158,17 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return {name: adjusted[name] for name in p_values}
 
 
-def combine_seeds(
-    stats_by_seed: Sequence[npt.ArrayLike],
-    formula: Formula,
-    *,
-    resamples: int = RESAMPLES,
-    seed: Seed = SEED,
-) -> SeedSummary:
+def seed_summary(values: Sequence[float], resampled: Sequence[FloatArray], seed: Seed = SEED) -> SeedSummary:
     """Mean, standard deviation and interval of one system trained with several seeds, on the same items.
 
     The interval is a two-level bootstrap: each resample draws seeds with replacement and, once for all of them, items
     with replacement, and averages the drawn seeds' scores. With few seeds it is on the narrow side.
 
-    Raises:
-        ValueError: There are no seeds or items, or the seeds differ in shape.
+    Args:
+        values: The score of each seed.
+        resampled: Each seed's scores on the same resamples of the items, ``(resamples,)``.
+        seed: Of the draw of seeds.
     """
-    tables = [_table(stats) for stats in stats_by_seed]
-    if not tables or any(table.shape != tables[0].shape for table in tables):
-        raise ValueError(
-            f"combining seeds needs statistics of the same items for each seed, got shapes "
-            f"{[table.shape for table in tables]}; score all seeds on the same test set"
-        )
-    values = [float(formula(table.sum(0))) for table in tables]
-    return seed_summary(values, [formula(resample_sums(table, resamples, seed)) for table in tables], seed)
-
-
-def seed_summary(values: Sequence[float], resampled: Sequence[FloatArray], seed: Seed = SEED) -> SeedSummary:
-    """The summary of `combine_seeds` from each seed's score and its scores ``(resamples,)`` on the same resamples."""
     scores, draws = np.array(values, dtype=np.float64), np.stack(resampled)
     drawn = np.random.default_rng([*np.atleast_1d(seed), 1]).integers(len(draws), size=draws.shape)
     low, high = percentiles(np.take_along_axis(draws, drawn, axis=0).mean(axis=0))
@@ -268,16 +181,6 @@ def _table(stats: npt.ArrayLike) -> FloatArray:
     if table.ndim != 2 or not len(table):
         raise ValueError(f"statistics must have the shape (items, columns) with items > 0, got {table.shape}")
     return table
-
-
-def _pair(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-    first, second = _table(a), _table(b)
-    if first.shape != second.shape:
-        raise ValueError(
-            f"a paired test needs both systems on the same items, got {first.shape} and {second.shape}; "
-            "score both on the same test set"
-        )
-    return first, second
 
 
 def _draws(items: int, resamples: int, rng: np.random.Generator) -> list[FloatArray]:

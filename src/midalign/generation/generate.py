@@ -68,26 +68,24 @@ def generate(
     """
     for task in {example.task for example in examples}:
         answer_format.check_task(task)
-    prompts = [render(example, tokenizer, answer_format)[0] for example in examples]
-    tokens = [prompt_ids(prompt, tokenizer) for prompt in prompts]
     engine = model if isinstance(model, Engine) else TransformersEngine(model, tokenizer)
-    check_window(engine.config, examples, tokens, max_new_tokens)
+    prompts = [render(example, tokenizer, answer_format)[0] for example in examples]
+    rows = [prompt_ids(prompt, tokenizer) for prompt in prompts]
+    check_window(engine.config, examples, rows, max_new_tokens)
     grammars = _grammars(examples, answer_format)
     done = read_partial(partial) if partial is not None else {}
-    lengths = [len(ids) for ids in tokens]
+    lengths = [len(row) for row in rows]
     batches = list(batches_by_length(lengths, max_new_tokens, batch_tokens * engine.batch_factor))
     if adapter is not None and batches:
-        engine.use_adapter(adapter, [tokens[index] for index in batches[0]])
+        engine.use_adapter(adapter, [rows[index] for index in batches[0]])
     answered = 0
     for batch in batches:
-        missing = [index for index in batch if examples[index].id not in done]
-        if missing:  # a batch counts as a whole, so that its padding is the same in a resumed run
+        if any(examples[index].id not in done for index in batch):  # else it was answered before an interruption
             held = [grammars[index] for index in batch] if grammars is not None else None
-            answers = engine.answer([tokens[index] for index in batch], max_new_tokens, held)
-            texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+            answers = engine.answer([rows[index] for index in batch], max_new_tokens, held)
             fresh = [
                 Prediction(examples[index].id, examples[index].language, prompts[index], text.strip())
-                for index, text in zip(batch, texts, strict=True)
+                for index, text in zip(batch, tokenizer.batch_decode(answers, skip_special_tokens=True), strict=True)
             ]
             done |= {prediction.id: prediction for prediction in fresh}
             if partial is not None:

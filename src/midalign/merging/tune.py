@@ -200,9 +200,9 @@ def _score_of(
         )
         strata = strata_of(dev, predictions, recipe.answer_format)
         name = MAIN_METRIC[recipe.task.name]
-        sums = [resample_sums(stratum.stats, recipe.evaluation.resamples, recipe.seed) for stratum in strata]
+        sums = [resample_sums(stratum.stats, recipe.evaluation.resamples) for stratum in strata]
         draws = [stratum.measure(name).of_sums(drawn) for stratum, drawn in zip(strata, sums, strict=True)]
-        return float(np.mean([s.value(name) for s in strata])), mean_over(strata, draws, recipe.seed)
+        return float(np.mean([s.value(name) for s in strata])), mean_over(strata, draws)
 
     return measure
 
@@ -220,7 +220,7 @@ def _loss_of(
 
     def measure() -> tuple[float, FloatArray]:
         found = answer_losses(model, rows, recipe.generation.batch_tokens)
-        sums, whole = resample_sums(found, recipe.evaluation.resamples, recipe.seed), found.sum(axis=0)
+        sums, whole = resample_sums(found, recipe.evaluation.resamples), found.sum(axis=0)
         return float(whole[0] / whole[1]), sums[:, 0] / sums[:, 1]
 
     return measure

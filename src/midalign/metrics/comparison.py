@@ -7,16 +7,13 @@ resampled or swapped within each language; no correction, as each group is one q
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from midalign.functional.statistics import (
-    RESAMPLES,
-    SEED,
-    TRIALS,
     FloatArray,
     holm,
     paired_result,
@@ -24,15 +21,12 @@ from midalign.functional.statistics import (
     randomized_sums,
     resample_sums,
 )
-from midalign.metrics.extraction import extraction_strata
-from midalign.metrics.scoring import Groups, Predictions, Stratum, group_members, group_signature, mean_over
-from midalign.metrics.slots import slot_strata
-from midalign.metrics.translation import translation_strata
-from midalign.records import TaskExample, TaskName
+from midalign.metrics.scoring import Groups, Stratum, group_members, group_signature, mean_over
+from midalign.records import RESAMPLES, SEED, TRIALS
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PairedScore:
     """One metric of two systems on the same items.
 
     Attributes:
@@ -70,51 +64,6 @@ class Comparison:
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
-def compare(
-    examples: Sequence[TaskExample],
-    predictions_a: Predictions,
-    predictions_b: Predictions,
-    task: TaskName,
-    *,
-    groups: Groups | None = None,
-    metrics: Sequence[str] | None = None,
-    resamples: int = RESAMPLES,
-    trials: int = TRIALS,
-    seed: int = SEED,
-    **options: Any,
-) -> list[Comparison]:
-    """Compare two systems metric by metric, per language and per group.
-
-    Args:
-        examples: Gold.
-        predictions_a: Outputs of the first system (the baseline), for exactly these examples.
-        predictions_b: Outputs of the second system, likewise.
-        task: Which task's metrics.
-        groups: Group name to canonical codes; ``"all"`` is always there.
-        metrics: Names to compare; None compares all of the task.
-        resamples: Resamples of the paired bootstrap.
-        trials: Trials of the approximate randomisation.
-        seed: A language's tests use ``default_rng(seed)``, as sacreBLEU does; see `scoring.mean_over` for groups.
-        **options: Of the task's own strata function (``labels``, ``style``, ``types``).
-
-    Raises:
-        DataError: Ids that do not fit.
-        ValueError: A name in ``metrics`` that the task does not have.
-    """
-    build: dict[str, Callable[..., list[Stratum]]] = {
-        "slots": slot_strata,
-        "extraction": extraction_strata,
-        "translation": translation_strata,
-    }
-    first = build[task](examples, predictions_a, **options)
-    second = build[task](examples, predictions_b, **options)
-    unknown = set(metrics or ()) - {measure.name for measure in first[0].measures}
-    if unknown:
-        available = ", ".join(measure.name for measure in first[0].measures)
-        raise ValueError(f"task {task!r} has no metric {sorted(unknown)}; it has {available}")
-    return compare_strata(first, second, groups=groups, metrics=metrics, resamples=resamples, trials=trials, seed=seed)
-
-
 def compare_strata(
     first: Sequence[Stratum],
     second: Sequence[Stratum],
@@ -124,8 +73,18 @@ def compare_strata(
     resamples: int = RESAMPLES,
     trials: int = TRIALS,
     seed: int = SEED,
-) -> list[Comparison]:
-    """Compare two systems by their statistics on the same items, row by row; arguments as `compare`."""
+) -> list[PairedScore]:
+    """Compare two systems metric by metric, per language and per group.
+
+    Args:
+        first: Statistics of the first system (the baseline).
+        second: Statistics of the other system on the same items, row by row.
+        groups: Group name to canonical codes; ``"all"`` is always there.
+        metrics: Names to compare; None compares all of the task.
+        resamples: Resamples of the paired bootstrap.
+        trials: Trials of the approximate randomisation.
+        seed: A language's tests use ``default_rng(seed)``, as sacreBLEU does; see `scoring.mean_over` for groups.
+    """
     names = list(metrics or [measure.name for measure in first[0].measures])
     draws = {id(a): _draws(a, b, names, resamples, trials, seed) for a, b in zip(first, second, strict=True)}
     settings = f"|bs:{resamples}|ar:{trials}|seed:{seed}"
@@ -136,7 +95,7 @@ def compare_strata(
             pooled = _pooled(members, [draws[id(member)][name] for member in members], seed)
             n = sum(len(member.stats) for member in members)
             signature = group_signature(name, members) + settings
-            comparisons.append(_comparison(name, pooled, n, signature, group=group))
+            comparisons.append(_paired_score(name, pooled, n, signature, group=group))
     return comparisons
 
 
@@ -178,9 +137,9 @@ def _pooled(members: Sequence[Stratum], draws: Sequence[_Draws], seed: int) -> _
 
 def _languages(
     strata: Sequence[Stratum], draws: dict[int, dict[str, _Draws]], name: str, settings: str
-) -> list[Comparison]:
+) -> list[PairedScore]:
     found = [
-        _comparison(
+        _paired_score(
             name,
             draws[id(stratum)][name],
             len(stratum.stats),
@@ -194,11 +153,11 @@ def _languages(
     return [replace(one, p_holm=corrected[str(index)]) for index, one in enumerate(found)]
 
 
-def _comparison(
+def _paired_score(
     name: str, draws: _Draws, n: int, signature: str, *, language: str | None = None, group: str | None = None
-) -> Comparison:
+) -> PairedScore:
     paired = paired_result(draws.a, draws.b, draws.resampled_a, draws.resampled_b)
-    return Comparison(
+    return PairedScore(
         metric=name,
         a=paired.a,
         b=paired.b,

@@ -19,9 +19,7 @@ import numpy as np
 
 from midalign.answers.matching import match_items
 from midalign.answers.parse import FAILURES, EntityOutput, parse_entities
-from midalign.functional.statistics import RESAMPLES, SEED
 from midalign.metrics.scoring import (
-    Groups,
     Measure,
     Predictions,
     Stratum,
@@ -30,11 +28,10 @@ from midalign.metrics.scoring import (
     f1,
     precision,
     recall,
-    score_strata,
     share,
 )
-from midalign.metrics.slots import add_label_counts, span_counts
-from midalign.records import Score, TaskExample
+from midalign.metrics.slots import span_counts
+from midalign.records import TaskExample
 
 _SIGNATURE = "spans:words|match:nfd-casefold-in-order"
 _SHARES = ("parse_rate", *FAILURES, "unknown_type", "not_in_text")
@@ -49,41 +46,18 @@ _MEASURES = (
 )
 
 
-def score_extraction(
-    examples: Sequence[TaskExample],
-    predictions: Predictions,
-    *,
-    groups: Groups | None = None,
-    types: Collection[str] = (),
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
-) -> list[Score]:
-    """All extraction metrics per language and per group (mean over its languages; ``"all"`` is always there).
+def extraction_strata(examples: Sequence[TaskExample], predictions: Predictions) -> list[Stratum]:
+    """The statistics of each language, for scores and for comparisons.
 
     Args:
-        examples: Gold.
-        predictions: Output text per id, or `Prediction` records; exactly the examples' ids.
-        groups: Group name to canonical codes.
-        types: Known entity types; the gold's own types are always known.
-        resamples: Bootstrap resamples.
-        seed: Bootstrap seed.
-
-    Raises:
-        DataError: No examples, or ids that do not fit.
-    """
-    return score_strata(extraction_strata(examples, predictions, types=types), groups, resamples, seed)
-
-
-def extraction_strata(
-    examples: Sequence[TaskExample], predictions: Predictions, *, types: Collection[str] = ()
-) -> list[Stratum]:
-    """The statistics of each language, for `score_strata` and for comparisons; arguments as `score_extraction`.
+        examples: Gold. Its entity types are the known ones.
+        predictions: What was answered, for exactly the examples' ids.
 
     Raises:
         DataError: No examples, or ids that do not fit.
     """
     outputs = align_outputs(examples, predictions)
-    known = {span.label for example in examples for span in example.spans} | set(types)
+    known = {span.label for example in examples for span in example.spans}
     return [
         Stratum(
             language,
@@ -93,18 +67,6 @@ def extraction_strata(
         )
         for language, items in by_language(examples, outputs).items()
     ]
-
-
-def entity_counts_by_type(examples: Sequence[TaskExample], predictions: Predictions) -> dict[str, tuple[int, int, int]]:
-    """True positives, false positives and false negatives of each type, over all examples.
-
-    Raises:
-        DataError: No examples, or ids that do not fit.
-    """
-    counts: dict[str, list[int]] = {}
-    for example, output in zip(examples, align_outputs(examples, predictions), strict=True):
-        add_label_counts(counts, example, parse_entities(output).items)
-    return {label: (row[0], row[1], row[2]) for label, row in sorted(counts.items())}
 
 
 def _item_counts(example: TaskExample, output: EntityOutput, known: Collection[str]) -> list[int]:

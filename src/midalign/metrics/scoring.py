@@ -20,8 +20,8 @@ from importlib.metadata import version
 import numpy as np
 
 from midalign.errors import DataError
-from midalign.functional.statistics import RESAMPLES, SEED, FloatArray, Formula, percentiles, resample_sums
-from midalign.records import Prediction, Score, TaskExample
+from midalign.functional.statistics import FloatArray, Formula, percentiles, resample_sums
+from midalign.records import RESAMPLES, SEED, Prediction, Score, TaskExample
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ def resampled_values(stratum: Stratum, resamples: int, seed: int) -> dict[str, F
     return {measure.name: measure.of_sums(sums) for measure in stratum.measures}
 
 
-def mean_over(members: Sequence[Stratum], values: Sequence[FloatArray], seed: int) -> FloatArray:
+def mean_over(members: Sequence[Stratum], values: Sequence[FloatArray], seed: int = SEED) -> FloatArray:
     """The mean over languages of resampled (or randomised) values, each ``(resamples,)``.
 
     All languages were drawn with the same seed, so each one's values are first put in an order of their own: draws of

@@ -1,7 +1,7 @@
 """One system trained with several seeds, scored on the same items: mean, standard deviation, interval over both.
 
 Per language and per group, as in `midalign.metrics.scoring`. The interval is that of
-`midalign.functional.statistics.combine_seeds`: every resample draws seeds and, once for all of them, items.
+`midalign.functional.statistics.seed_summary`: every resample draws seeds and, once for all of them, items.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from midalign.errors import DataError
-from midalign.functional.statistics import RESAMPLES, SEED, FloatArray, SeedSummary, seed_summary
+from midalign.functional.statistics import FloatArray, SeedSummary, seed_summary
 from midalign.metrics.scoring import (
     Groups,
     Stratum,
@@ -22,7 +22,7 @@ from midalign.metrics.scoring import (
     resampled_values,
     settings,
 )
-from midalign.records import Score
+from midalign.records import RESAMPLES, SEED, Score
 
 
 @dataclass(frozen=True, slots=True)

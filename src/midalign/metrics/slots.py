@@ -16,16 +16,14 @@ positive. Where all phrases match, ``slot_f1`` equals seqeval's micro F1 on the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from midalign.answers.format import Style
 from midalign.answers.matching import match_items
 from midalign.answers.parse import SlotOutput, parse_slots
-from midalign.functional.statistics import RESAMPLES, SEED
 from midalign.metrics.scoring import (
-    Groups,
     Measure,
     Predictions,
     Stratum,
@@ -34,10 +32,9 @@ from midalign.metrics.scoring import (
     f1,
     precision,
     recall,
-    score_strata,
     share,
 )
-from midalign.records import Score, Span, TaskExample
+from midalign.records import TaskExample
 
 _SPANS, _LABELS, _VALUES = slice(0, 3), slice(3, 6), slice(6, 9)
 _EXACT, _UNPARSED, _INTENT = slice(9, 11), slice(11, 13), slice(13, 15)
@@ -54,90 +51,28 @@ _MEASURES = (
 _INTENT_MEASURE = Measure("intent_accuracy", _INTENT, share, "intent_accuracy|share of items")
 
 
-def score_slots(
-    examples: Sequence[TaskExample],
-    predictions: Predictions,
-    *,
-    groups: Groups | None = None,
-    labels: Collection[str] = (),
-    style: Style = "slots",
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
-) -> list[Score]:
-    """All slot metrics per language and per group (mean over its languages; ``"all"`` is always there).
+def slot_strata(examples: Sequence[TaskExample], predictions: Predictions, style: Style = "slots") -> list[Stratum]:
+    """The statistics of each language, for scores and for comparisons.
 
     Args:
-        examples: Gold.
-        predictions: Output text per id, or `Prediction` records; exactly the examples' ids.
-        groups: Group name to canonical codes.
-        labels: Known labels, for values that contain ``;``; the gold's own labels are always known.
+        examples: Gold. Its labels are known, which matters for values that contain ``;``.
+        predictions: What was answered, for exactly the examples' ids.
         style: The format the system was to write.
-        resamples: Bootstrap resamples.
-        seed: Bootstrap seed.
-
-    Raises:
-        DataError: No examples, or ids that do not fit.
-    """
-    strata = slot_strata(examples, predictions, labels=labels, style=style)
-    return score_strata(strata, groups, resamples, seed)
-
-
-def slot_strata(
-    examples: Sequence[TaskExample],
-    predictions: Predictions,
-    *,
-    labels: Collection[str] = (),
-    style: Style = "slots",
-) -> list[Stratum]:
-    """The statistics of each language, for `score_strata` and for comparisons; arguments as `score_slots`.
 
     Raises:
         DataError: No examples, or ids that do not fit.
     """
     outputs = align_outputs(examples, predictions)
-    known = {span.label for example in examples for span in example.spans} | set(labels)
+    labels = {span.label for example in examples for span in example.spans}
     measures = (*_MEASURES, _INTENT_MEASURE) if style == "intent_slots" else _MEASURES
     strata = []
     for language, items in by_language(examples, outputs).items():
         rows = [
-            _item_counts(example, parse_slots(output, example.words, labels=known, style=style))
+            _item_counts(example, parse_slots(output, example.words, labels=labels, style=style))
             for example, output in items
         ]
         strata.append(Stratum(language, None, np.array(rows, dtype=np.float64), measures))
     return strata
-
-
-def slot_counts_by_label(
-    examples: Sequence[TaskExample],
-    predictions: Predictions,
-    *,
-    labels: Collection[str] = (),
-    style: Style = "slots",
-) -> dict[str, tuple[int, int, int]]:
-    """True positives, false positives and false negatives of each label, over all examples.
-
-    Predicted labels that the gold does not have are listed too; the empty label is text that did not fit the format.
-
-    Raises:
-        DataError: No examples, or ids that do not fit.
-    """
-    outputs = align_outputs(examples, predictions)
-    known = {span.label for example in examples for span in example.spans} | set(labels)
-    counts: dict[str, list[int]] = {}
-    for example, output in zip(examples, outputs, strict=True):
-        parsed = parse_slots(output, example.words, labels=known, style=style)
-        add_label_counts(counts, example, parsed.items)
-    return {label: (row[0], row[1], row[2]) for label, row in sorted(counts.items())}
-
-
-def add_label_counts(counts: dict[str, list[int]], example: TaskExample, items: Sequence[tuple[str, str]]) -> None:
-    """Add one example's true positives, false positives and false negatives to the labels' counts."""
-    gold = set(example.spans)
-    for (label, _), span in zip(items, match_items(example.words, items), strict=True):
-        counts.setdefault(label, [0, 0, 0])[0 if span in gold else 1] += 1
-        gold.discard(span or Span("", 0, 0))
-    for missed in gold:
-        counts.setdefault(missed.label, [0, 0, 0])[2] += 1
 
 
 def span_counts(example: TaskExample, items: Sequence[tuple[str, str]]) -> tuple[int, int, int]:

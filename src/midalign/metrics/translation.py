@@ -23,18 +23,16 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 
-from midalign.functional.statistics import RESAMPLES, SEED, FloatArray
+from midalign.functional.statistics import FloatArray
 from midalign.metrics.scoring import (
-    Groups,
     Measure,
     Predictions,
     Stratum,
     align_outputs,
     natural_key,
-    score_strata,
     share,
 )
-from midalign.records import Score, TaskExample
+from midalign.records import TaskExample
 
 T = TypeVar("T")
 _ENGLISH = "eng"
@@ -42,35 +40,16 @@ _CHARACTER_TER = ("zho", "yue", "jpn")
 _MECAB_MODULES = {"ja-mecab": "MeCab", "ko-mecab": "mecab_ko"}
 
 
-def score_translation(
-    examples: Sequence[TaskExample],
-    predictions: Predictions,
-    *,
-    groups: Groups | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
-) -> list[Score]:
-    """BLEU, chrF, chrF++ and TER per language and per group (mean over its languages; ``"all"`` is always there).
+def translation_strata(examples: Sequence[TaskExample], predictions: Predictions) -> list[Stratum]:
+    """The statistics of each direction, for scores and for comparisons.
 
     A direction is filed under its side that is not English (the target, if neither is). Where both directions of a
-    language are in the data, ``group`` names the direction, such as ``"deu_Latn-eng_Latn"``.
+    language are in the data, `Stratum.direction` names each, such as ``"deu_Latn-eng_Latn"``.
 
     Args:
         examples: Source texts with references.
-        predictions: Output text per id, or `Prediction` records; exactly the examples' ids. Blanks around an output
-            are dropped; line breaks in it become spaces, as one line is one segment.
-        groups: Group name to canonical codes.
-        resamples: Bootstrap resamples.
-        seed: Bootstrap seed.
-
-    Raises:
-        DataError: No examples, or ids that do not fit.
-    """
-    return score_strata(translation_strata(examples, predictions), groups, resamples, seed)
-
-
-def translation_strata(examples: Sequence[TaskExample], predictions: Predictions) -> list[Stratum]:
-    """The statistics of each direction, for `score_strata` and for comparisons; arguments as `score_translation`.
+        predictions: What was answered, for exactly the examples' ids. Blanks around an output are dropped; line breaks
+            in it become spaces, as one line is one segment.
 
     Raises:
         DataError: No examples, or ids that do not fit.

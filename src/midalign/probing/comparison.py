@@ -18,10 +18,11 @@ from scipy import stats
 
 from midalign.errors import DataError, RunError
 from midalign.files import read_json, write_json
-from midalign.functional.statistics import RESAMPLES, FloatArray, holm, paired_result
+from midalign.functional.statistics import FloatArray, holm, paired_result
 from midalign.languages import canonical
 from midalign.probing.result import ProbeResult
 from midalign.probing.statistics import clean, interval, resampled, shares
+from midalign.records import RESAMPLES
 
 COMPARISON_FILE = "comparison.json"
 TRANSFER_FILE = "transfer.json"

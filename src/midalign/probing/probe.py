@@ -26,7 +26,6 @@ from midalign.data.parallel.corpus import ParallelCorpus
 from midalign.errors import DataError, ModelError
 from midalign.functional.margin import check_options
 from midalign.functional.retrieval import retrieve_all
-from midalign.functional.statistics import RESAMPLES
 from midalign.languages import canonical
 from midalign.models.encoding import Encoder, SentenceVectors, encode_corpus
 from midalign.models.tokens import tokenize, window
@@ -47,6 +46,7 @@ from midalign.probing.statistics import (
     shares,
 )
 from midalign.progress import Progress
+from midalign.records import RESAMPLES
 
 Corpus = Mapping[str, Sequence[str]] | ParallelCorpus
 

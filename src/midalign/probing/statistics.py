@@ -20,8 +20,9 @@ from torch import Tensor
 
 from midalign.functional.margin import unit
 from midalign.functional.retrieval import accuracy, hits, hubness, mean_cosines
-from midalign.functional.statistics import RESAMPLES, FloatArray, paired_result, percentiles, resample_sums
+from midalign.functional.statistics import FloatArray, paired_result, percentiles, resample_sums
 from midalign.languages import Language
+from midalign.records import RESAMPLES
 
 HitArray = npt.NDArray[np.uint16]
 

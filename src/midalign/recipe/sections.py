@@ -29,7 +29,7 @@ from midalign.recipe.fields import (
     refuse_conflicts,
     source,
 )
-from midalign.records import Backend, Dtype, TaskName
+from midalign.records import RESAMPLES, Backend, Dtype, TaskName
 
 
 class ModelSection(Section):
@@ -237,7 +237,7 @@ class GenerationSection(Section):
 class EvaluationSection(Section):
     """Scores and their intervals."""
 
-    resamples: int = Field(1000, ge=100, description="Bootstrap resamples behind every interval.")
+    resamples: int = Field(RESAMPLES, ge=100, description="Bootstrap resamples behind every interval.")
     completion_style: Style = Field("slots", description=f"What answers hold: {STYLE_HELP}")
 
 
@@ -245,7 +245,7 @@ class Recipe(Section):
     """One run of midalign."""
 
     name: str = Field(description="Name of the run.")
-    seed: int = Field(0, ge=0, description="Seed of everything random.")
+    seed: int = Field(0, ge=0, description="Seed of everything random but the bootstrap.")
     model: ModelSection
     languages: LanguagesSection
     task: TaskSection

@@ -10,7 +10,7 @@ from midalign.answers.write import completion
 from midalign.cli.main import main
 from midalign.data.examples import read_examples
 from midalign.evaluation.comet import write_segments
-from midalign.evaluation.score import compare_runs
+from midalign.evaluation.score import compare_runs, score
 from midalign.metrics.translation import SegmentScores
 from midalign.records import Prediction
 
@@ -88,6 +88,17 @@ def test_a_baseline_is_tested_item_by_item(evaluate, slots, tmp_path):
     assert german["p_holm"] == pytest.approx(2 * german["p_randomization"])
     assert found["slot_f1", "eng_Latn"]["difference"] == 0
     assert "p_holm" not in found["slot_f1", "all"]
+
+
+def test_the_library_and_the_command_give_the_same_intervals(evaluate, slots, tmp_path):
+    predictions, before = write(tmp_path / "a.jsonl", slots, wrong=[1, 2, 8]), write(tmp_path / "b.jsonl", slots, [3])
+    assert evaluate("--data", "slots", "--predictions", "a.jsonl", "--baseline", "b.jsonl", "--out", "out") == 0
+    written = json.loads((tmp_path / "out" / "scores.json").read_text())["scores"]
+    assert written == [found.as_dict() for found in score(slots, predictions, resamples=100)]
+    compared = json.loads((tmp_path / "out" / "comparisons.json").read_text())["comparisons"]
+    found = compare_runs(slots, before, predictions, resamples=100, trials=50)
+    assert compared == [one.as_dict() for one in found]
+    assert len({(row["low"], row["high"]) for row in written}) > 3
 
 
 def test_a_limit_scores_the_first_items_of_each_language_as_a_limited_run_generated_them(

@@ -16,8 +16,9 @@ from midalign.answers.parse import parse_entities, parse_slots
 from midalign.answers.write import completion
 from midalign.data.prompts import render, task_prompt
 from midalign.data.tasks.read import read_task
-from midalign.metrics.extraction import score_extraction
-from midalign.metrics.slots import score_slots
+from midalign.metrics.extraction import extraction_strata
+from midalign.metrics.scoring import score_strata
+from midalign.metrics.slots import slot_strata
 from midalign.records import Span, TaskExample
 
 SLOTS = TaskExample(
@@ -196,7 +197,7 @@ def test_every_xsid_gold_reads_back_and_scores_one(data_folder: Path, style: str
         examples = real(data_folder / "xsid", split, "slots")
         examples = [e for e in examples if not ambiguous(e)]
         outputs = {e.id: completion(e, style) for e in examples}  # type: ignore[arg-type]
-        scores = score_slots(examples, outputs, style=style, resamples=2)  # type: ignore[arg-type]
+        scores = score_strata(slot_strata(examples, outputs, style), resamples=2)  # type: ignore[arg-type]
         wanted = {"slot_f1": 1.0, "label_f1": 1.0, "value_f1": 1.0, "exact_match": 1.0, "unparsed": 0.0}
         wanted |= {"intent_accuracy": 1.0} if style == "intent_slots" else {}
         assert len({s.language for s in scores if s.language}) == 12
@@ -210,7 +211,7 @@ def test_every_uner_gold_reads_back_and_scores_one(data_folder: Path) -> None:
         examples = real(data_folder / "uner", split, "extraction")
         assert len(examples) == COUNTS[split]
         examples = [e for e in examples if not ambiguous(e)]
-        scores = score_extraction(examples, {e.id: completion(e) for e in examples}, resamples=2)
+        scores = score_strata(extraction_strata(examples, {e.id: completion(e) for e in examples}), resamples=2)
         for score in scores:
             failure = score.metric not in ("entity_f1", "entity_precision", "entity_recall", "parse_rate")
             assert score.value == (0.0 if failure else 1.0), score

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nervaluate import Evaluator
 
-from midalign.metrics.extraction import entity_counts_by_type, score_extraction
+from midalign.metrics.extraction import extraction_strata
+from midalign.metrics.scoring import score_strata
 from midalign.records import Score, Span, TaskExample
 
 WORDS = ["Angela", "Merkel", "visited", "Paris", "and", "Paris", "Hilton"]
@@ -23,6 +24,10 @@ def answer(*items: tuple[str, str]) -> str:
 
 
 RIGHT = (("PER", "Angela Merkel"), ("LOC", "Paris"), ("PER", "Paris Hilton"))
+
+
+def score_extraction(examples: list[TaskExample], outputs: dict[str, str], resamples: int = 2) -> list[Score]:
+    return score_strata(extraction_strata(examples, outputs), resamples=resamples)
 
 
 def values(scores: list[Score], name: str = "eng_Latn") -> dict[str, float]:
@@ -44,7 +49,7 @@ def values(scores: list[Score], name: str = "eng_Latn") -> dict[str, float]:
     ],
 )
 def test_scores_and_failures_of_one_item_as_written_down(output: str, expected: dict[str, float]) -> None:
-    got = values(score_extraction([example()], {"x:0": output}, resamples=2))
+    got = values(score_extraction([example()], {"x:0": output}))
     failures = ("truncated", "not_json", "wrong_schema", "unknown_type", "not_in_text")
     wanted = {**dict.fromkeys(failures, 0.0), **expected}
     assert {name: got[name] for name in wanted} == pytest.approx(wanted)
@@ -52,14 +57,8 @@ def test_scores_and_failures_of_one_item_as_written_down(output: str, expected: 
 
 def test_failures_and_parsed_outputs_add_up_to_all() -> None:
     outputs = {"x:0": answer(), "x:1": "{", "x:2": "no", "x:3": "{}"}
-    got = values(score_extraction([example(i) for i in range(4)], outputs, resamples=2))
+    got = values(score_extraction([example(i) for i in range(4)], outputs))
     assert [got[name] for name in ("parse_rate", "truncated", "not_json", "wrong_schema")] == [0.25] * 4
-
-
-def test_types_given_beside_the_gold_are_known() -> None:
-    outputs = {"x:0": answer(("ORG", "visited"))}
-    assert values(score_extraction([example()], outputs, resamples=2))["unknown_type"] == 1
-    assert values(score_extraction([example()], outputs, types=["ORG"], resamples=2))["unknown_type"] == 0
 
 
 items = st.lists(
@@ -85,7 +84,7 @@ def test_entity_f1_equals_nervaluates_strict_f1(predicted: list[list[tuple[str, 
     )
     strict = evaluator.evaluate()["overall"]["strict"]
     tp, actual, possible = strict.correct, strict.actual + dropped, strict.possible
-    got = values(score_extraction(examples, outputs, resamples=2))
+    got = values(score_extraction(examples, outputs))
     assert got["entity_f1"] == pytest.approx(2 * tp / (actual + possible) if actual + possible else 0)
 
 
@@ -103,12 +102,6 @@ def test_scores_are_shares_and_the_order_of_items_changes_nothing(texts: list[st
 @given(items, st.sampled_from([("LOC", "Rome"), ("FOOD", "visited"), ("PER", "")]))
 def test_adding_a_wrong_entity_never_raises_the_score(found: list[tuple[str, str]], wrong: tuple[str, str]) -> None:
     before, after = (
-        values(score_extraction([example()], {"x:0": answer(*i)}, resamples=2))["entity_f1"]
-        for i in (found, [*found, wrong])
+        values(score_extraction([example()], {"x:0": answer(*i)}))["entity_f1"] for i in (found, [*found, wrong])
     )
     assert after <= before
-
-
-def test_counts_by_type() -> None:
-    outputs = {"x:0": answer(RIGHT[0], ("LOC", "Merkel"), ("LOC", "Paris"))}
-    assert entity_counts_by_type([example()], outputs) == {"LOC": (1, 1, 0), "PER": (1, 0, 1)}

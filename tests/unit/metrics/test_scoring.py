@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
 
 from midalign.errors import DataError
-from midalign.metrics.scoring import align_outputs, natural_key
-from midalign.metrics.slots import score_slots
-from midalign.records import Prediction, Span, TaskExample
+from midalign.metrics.scoring import align_outputs, natural_key, score_strata
+from midalign.metrics.slots import slot_strata
+from midalign.records import Prediction, Score, Span, TaskExample
 
 
 def item(stem: str, index: int, language: str) -> TaskExample:
@@ -17,6 +18,10 @@ def item(stem: str, index: int, language: str) -> TaskExample:
 
 EXAMPLES = [item("de", i, "deu_Latn") for i in range(30)] + [item("en", i, "eng_Latn") for i in range(10)]
 OUTPUTS = {e.id: "x: a" if int(e.id[3:]) % 3 else "x: b" for e in EXAMPLES}
+
+
+def score_slots(examples: list[TaskExample], outputs: dict[str, str], **options: Any) -> list[Score]:
+    return score_strata(slot_strata(examples, outputs), **options)
 
 
 def test_a_group_is_the_mean_over_its_languages_and_not_over_items() -> None:

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
+from seqeval.metrics import f1_score, precision_score, recall_score
 
+from midalign.answers.format import Style
 from midalign.answers.write import completion
 from midalign.errors import DataError
-from midalign.metrics.slots import score_slots, slot_counts_by_label
+from midalign.metrics.scoring import score_strata
+from midalign.metrics.slots import slot_strata
 from midalign.records import Prediction, Score, Span, TaskExample
 
 LABELS = ("time", "place", "reminder/todo")
@@ -19,6 +22,10 @@ def example(
     index: int, words: list[str], spans: list[Span], language: str = "eng_Latn", intent: str = ""
 ) -> TaskExample:
     return TaskExample(f"x:{index}", "slots", language, " ".join(words), tuple(words), tuple(spans), intent)
+
+
+def score_slots(examples: list[TaskExample], outputs: Any, style: Style = "slots", resamples: int = 2) -> list[Score]:
+    return score_strata(slot_strata(examples, outputs, style), resamples=resamples)
 
 
 def random_spans(rng: random.Random, length: int) -> list[Span]:
@@ -63,7 +70,7 @@ def values(scores: list[Score], name: str | None = None) -> dict[str, float]:
 @pytest.mark.parametrize(("n", "seed"), [(200, 1), (200, 2), (1000, 3), (1, 4)])
 def test_span_scores_equal_seqeval_on_the_same_tags(n: int, seed: int) -> None:
     examples, outputs, gold, predicted = random_cases(n, seed)
-    got = values(score_slots(examples, outputs, resamples=2), "eng_Latn")
+    got = values(score_slots(examples, outputs), "eng_Latn")
     assert got["slot_f1"] == pytest.approx(f1_score(gold, predicted, zero_division=0), abs=1e-12)
     assert got["slot_precision"] == pytest.approx(precision_score(gold, predicted, zero_division=0), abs=1e-12)
     assert got["slot_recall"] == pytest.approx(recall_score(gold, predicted, zero_division=0), abs=1e-12)
@@ -76,21 +83,9 @@ def test_each_of_a_thousand_sentences_alone_equals_seqeval() -> None:
     for one, gold_tags, tags in zip(examples, gold, predicted, strict=True):
         if set(gold_tags) | set(tags) == {"O"}:
             continue
-        counts = slot_counts_by_label([one], {one.id: outputs[one.id]})
-        tp, fp, fn = (sum(column) for column in zip(*counts.values(), strict=True))
+        (stratum,) = slot_strata([one], {one.id: outputs[one.id]})
         expected = f1_score([gold_tags], [tags], zero_division=0)
-        assert 2 * tp / (2 * tp + fp + fn) == pytest.approx(expected, abs=1e-12)
-
-
-def test_counts_by_label_equal_seqevals_report() -> None:
-    examples, outputs, gold, predicted = random_cases(300, 6)
-    report = classification_report(gold, predicted, output_dict=True, zero_division=0)
-    counts = slot_counts_by_label(examples, outputs)
-    assert set(counts) == set(LABELS)
-    for label, (tp, fp, fn) in counts.items():
-        assert report[label]["support"] == tp + fn
-        assert report[label]["precision"] == pytest.approx(tp / (tp + fp))
-        assert report[label]["recall"] == pytest.approx(tp / (tp + fn))
+        assert stratum.value("slot_f1") == pytest.approx(expected, abs=1e-12)
 
 
 SENTENCE = ["wake", "me", "at", "nine", "am", "in", "berlin"]
@@ -118,7 +113,7 @@ GOLD = [Span("time", 3, 5), Span("place", 6, 7)]
 def test_scores_of_one_item_as_written_down(
     output: str, slot: float, label: float, value: float, exact: float, unparsed: float
 ) -> None:
-    got = values(score_slots([example(0, SENTENCE, GOLD)], {"x:0": output}, resamples=2), "eng_Latn")
+    got = values(score_slots([example(0, SENTENCE, GOLD)], {"x:0": output}), "eng_Latn")
     names = ("slot_f1", "label_f1", "value_f1", "exact_match", "unparsed")
     assert [got[name] for name in names] == pytest.approx([slot, label, value, exact, unparsed])
 
@@ -126,10 +121,10 @@ def test_scores_of_one_item_as_written_down(
 def test_intent_accuracy_is_there_for_the_intent_style_only() -> None:
     examples = [example(0, ["go"], [], intent="move"), example(1, ["go"], [], intent="move")]
     outputs = {"x:0": "move | None", "x:1": "stay | None"}
-    got = values(score_slots(examples, outputs, style="intent_slots", resamples=2), "eng_Latn")
+    got = values(score_slots(examples, outputs, style="intent_slots"), "eng_Latn")
     assert got["intent_accuracy"] == 0.5
     assert got["exact_match"] == 1.0
-    assert "intent_accuracy" not in values(score_slots(examples, outputs, resamples=2), "eng_Latn")
+    assert "intent_accuracy" not in values(score_slots(examples, outputs), "eng_Latn")
 
 
 def test_prediction_records_and_a_mapping_score_the_same() -> None:
@@ -191,6 +186,8 @@ def test_adding_a_wrong_prediction_never_raises_a_span_score(
     key = data.draw(st.sampled_from(sorted(outputs)))
     text = outputs[key].strip()
     worse = outputs | {key: f"{text}; {wrong}" if text and text.casefold() != "none" else wrong}
-    before, after = (values(score_slots(examples, o, labels=LABELS, resamples=2), "all") for o in (outputs, worse))
+    named = example(99, list(LABELS), [Span(label, i, i + 1) for i, label in enumerate(LABELS)])  # so all are known
+    sides = ({**answers, named.id: completion(named)} for answers in (outputs, worse))
+    before, after = (values(score_slots([*examples, named], answers), "all") for answers in sides)
     for name in ("slot_f1", "slot_precision", "slot_recall", "exact_match"):
         assert after[name] <= before[name] + 1e-12

@@ -13,10 +13,11 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 from sacrebleu.significance import PairedTest
 
-from midalign.functional.statistics import approximate_randomization, randomized_differences
-from midalign.metrics.comparison import compare
-from midalign.metrics.translation import bleu_tokenizer, direction_statistics, score_translation
-from midalign.records import TaskExample
+from midalign.functional.statistics import randomization_p_value, randomized_sums
+from midalign.metrics.comparison import compare_strata
+from midalign.metrics.scoring import score_strata
+from midalign.metrics.translation import bleu_tokenizer, direction_statistics, translation_strata
+from midalign.records import Score, TaskExample
 
 WORDS = "the a old small house river stands near by , . green man saw of it".split()  # noqa: SIM905
 CHINESE = "这是一个小房子在河边,。老人看见了"
@@ -44,6 +45,10 @@ def examples(references: list[str], source: str = "eng_Latn", target: str = "deu
 
 def by_id(outputs: list[str]) -> dict[str, str]:
     return {f"x:{i}": o for i, o in enumerate(outputs)}
+
+
+def score_translation(examples: list[TaskExample], outputs: dict[str, str], resamples: int = 2) -> list[Score]:
+    return score_strata(translation_strata(examples, outputs), resamples=resamples)
 
 
 @pytest.mark.parametrize(
@@ -75,9 +80,8 @@ def test_paired_tests_equal_sacrebleus_on_the_same_seed(test_type: str) -> None:
     references, first, second = corpus(80, 2)
     metrics = {"BLEU": BLEU(), "chrF++": CHRF(word_order=2), "TER": TER()}
     _, theirs = PairedTest([("a", first), ("b", second)], metrics, [references], test_type, n_samples=400)()
-    found = compare(
-        examples(references), by_id(first), by_id(second), "translation", resamples=400, trials=400, seed=12345
-    )
+    sides = (translation_strata(examples(references), by_id(outputs)) for outputs in (first, second))
+    found = compare_strata(*sides, resamples=400, trials=400)
     ours = {c.metric: c for c in found if c.language}
     for name, key in (("bleu", "BLEU"), ("chrf++", "chrF2++"), ("ter", "TER")):
         a, b = theirs[key]
@@ -95,10 +99,11 @@ def test_randomization_of_ter_equals_sacrebleus_but_for_trials_that_tie() -> Non
     ter = measures[-1]
     a, b = stats_a[:, ter.columns], stats_b[:, ter.columns]
     observed = abs(float(ter.formula(a.sum(0))) - float(ter.formula(b.sum(0))))
-    drawn = np.abs(randomized_differences(a, b, ter.formula, 400, 12345))
+    one, other = (ter.formula(sums) for sums in randomized_sums(a, b, 400, 12345))
+    drawn = np.abs(one - other)
     strictly = (np.sum(drawn > observed + 1e-9) + 1) / 401
     assert strictly == pytest.approx(theirs["TER"][1].p_value, abs=1e-12)
-    assert approximate_randomization(a, b, ter.formula, trials=400, seed=12345) > strictly  # whole edits tie often
+    assert randomization_p_value(drawn, observed) > strictly  # whole edits tie often
 
 
 def test_resampled_scores_equal_sacrebleu_on_the_resampled_corpus() -> None:
