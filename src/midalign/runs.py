@@ -14,15 +14,20 @@ import platform
 import shutil
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import midalign
 from midalign.errors import RunError
 from midalign.files import MANIFEST, hash_paths, read_json, write_json
+from midalign.progress import Progress
+
+T = TypeVar("T")
 
 _PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "sacrebleu", "numpy", "scipy")
 
@@ -137,3 +142,54 @@ class Run:
 
     def _write(self) -> None:
         write_json(self.out / MANIFEST, self.manifest)
+
+
+class Job(ABC, Generic[T]):
+    """What one call of a verb does. A subclass is a frozen dataclass whose fields are all that it is given.
+
+    The fields decide the fingerprint of the run, by construction: the same call with any option changed is another run.
+
+        run = job.start(out)       # claims the folder; writes nothing
+        if not run.was_done:
+            job.finish(run)
+
+    Attributes:
+        verb: The verb, as the manifest names it.
+        result: The file or folder in the run folder by which a finished run is known.
+    """
+
+    verb: ClassVar[str]
+    result: ClassVar[str]
+
+    @abstractmethod
+    def paths(self) -> Iterable[str | None]:
+        """Local files and folders that are read, for their hashes; other names and None are skipped."""
+
+    @abstractmethod
+    def finish(self, run: Run, progress: Progress | None = None) -> T:
+        """Do the work, into the run's folder."""
+
+    def start(self, out: str | Path) -> Run:
+        """The run folder of this job.
+
+        Raises:
+            RunError: If it is a file, or holds another run.
+        """
+        return Run(out, self.verb, self.inputs(), [path for path in self.paths() if path])
+
+    def inputs(self) -> dict[str, Any]:
+        """Every field, as plain data."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(cast("Any", self))}
+
+
+def _plain(value: Any) -> Any:
+    """A value as what JSON knows."""
+    if hasattr(value, "as_dict"):  # a recipe
+        return value.as_dict()
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -129,10 +129,8 @@ def test_the_alignment_adapter_and_nothing_else_stops_at_the_aligned_layer(world
 
 def test_the_second_call_does_nothing_again_and_exits_with_zero(here, monkeypatch, world):
     before = snapshot(world / "out")
-    for name in ("probe", "train", "tune_weights", "generate", "merge_adapters"):
-        monkeypatch.setattr(
-            f"midalign.experiment.experiment.{name}", lambda *_, name=name, **__: pytest.fail(f"{name} again")
-        )
+    for name in ("probing.job.probe", "training.job.train", "merging.job.tune_weights", "generation.job.generate"):
+        monkeypatch.setattr(f"midalign.{name}", lambda *_, name=name, **__: pytest.fail(f"{name} again"))
     code, output = invoke("run", "recipe.yaml", "--out", "out")
     assert code == 0, output
     assert "report.html" in output

@@ -19,7 +19,7 @@ COMMON = {
     "records": set(),
     "progress": set(),
     "files": {"errors"},
-    "runs": {"errors", "files"},
+    "runs": {"errors", "files", "progress"},
 }
 ALLOWED = {
     "functional": set(),
@@ -30,7 +30,7 @@ ALLOWED = {
     "recipe": {"answers", "data", "functional"},
     "probing": {"data", "models", "functional"},
     "generation": {"data", "models", "answers"},
-    "evaluation": {"metrics", "answers", "functional"},
+    "evaluation": {"metrics", "answers", "functional", "data"},
     "training": {"data", "models", "functional", "recipe"},
     "merging": {"generation", "evaluation", "metrics", "recipe", "data", "models", "functional"},
     "report": {"functional"},

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from midalign.cli.console import Languages, Out, codes, console, say_scores, say_where
+from midalign.cli.console import console, do, say_scores, say_where
+from midalign.cli.options import Format, Languages, Out, Resamples, Seed, Split, codes
 from midalign.records import RESAMPLES, SEED
 
 app = typer.Typer(no_args_is_help=True, help="COMET, which lives in an environment of its own.")
@@ -35,29 +36,29 @@ def score(
     model: Annotated[str, typer.Option(help="Checkpoint, folder with one, or hub name.")] = "Unbabel/wmt22-comet-da",
     env: Env = None,
     languages: Languages = None,
-    format: Annotated[str, typer.Option(help="Format of the data; told by itself where possible.")] = "auto",  # noqa: A002
-    split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples behind every interval.")] = RESAMPLES,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = SEED,
+    format: Format = "auto",  # noqa: A002
+    split: Split = "test",
+    resamples: Resamples = RESAMPLES,
+    seed: Seed = SEED,
 ) -> None:
     """COMET of translations, per direction and over all, with intervals; segment scores beside them."""
-    from midalign.answers.predictions import read_predictions
-    from midalign.data.examples import read_examples
-    from midalign.evaluation import comet
-    from midalign.evaluation.score import SCORES, write_scores
-    from midalign.runs import Run
+    from midalign.evaluation.job import CometJob
 
-    found, chosen = read_predictions(predictions), codes(languages)
-    examples = read_examples("translation", data, format=format, languages=chosen, split=split)
-    inputs = {"data": data, "split": split, "languages": chosen, "model": model, "resamples": resamples, "seed": seed}
-    run = Run(out, "comet score", inputs, [data, predictions, model])
-    with run.timed("comet"):
-        scores, segments = comet.score_comet(examples, found, model=model, env=env, resamples=resamples, seed=seed)
-    comet.write_segments(segments, found, out / comet.SEGMENTS)
-    write_scores(scores, out / SCORES)
-    run.finish(seeds=[seed])
-    say_scores(scores)
-    say_where(out / SCORES)
+    job = CometJob(
+        data,
+        str(predictions),
+        model=model,
+        env=None if env is None else str(env),
+        format=format,
+        languages=codes(languages),
+        split=split,
+        resamples=resamples,
+        seed=seed,
+    )
+    scores = do(job, out)
+    if scores is not None:
+        say_scores(scores)
+        say_where(out / job.result)
 
 
 @app.command()

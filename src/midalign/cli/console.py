@@ -1,4 +1,4 @@
-"""How the command speaks to people: options of several verbs, tables, progress bars, reading what they typed."""
+"""How the command speaks to people: tables, progress bars, where results are."""
 
 from __future__ import annotations
 
@@ -6,94 +6,26 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich.progress
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from midalign.answers.format import STYLE_HELP
-from midalign.errors import RunError, did_you_mean
-from midalign.languages import canonical
 from midalign.progress import Progress
 from midalign.records import Score
 
 if TYPE_CHECKING:
     from midalign.metrics.comparison import PairedScore
-
-Out = Annotated[Path, typer.Option(help="Folder for the results; made if needed, never overwritten with another run.")]
-CompletionStyle = Annotated[str, typer.Option(help=STYLE_HELP)]
-Languages = Annotated[str | None, typer.Option(help="Comma-separated codes of any kind, such as eng,deu or en,de.")]
+    from midalign.runs import Job
 
 
-class Task(StrEnum):
-    """The downstream tasks."""
-
-    slots = "slots"
-    translation = "translation"
-    extraction = "extraction"
-
+T = TypeVar("T")
 
 # Under a launcher with several processes only the first one speaks.
 console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
-
-
-def choice(name: str, value: str, allowed: tuple[str, ...]) -> Any:
-    """The value of an option that has a few names.
-
-    Raises:
-        RunError: If it is none of them, with the nearest.
-    """
-    if value not in allowed:
-        raise RunError(f"--{name} {value!r} is not one of {', '.join(allowed)}.{did_you_mean(value, allowed)}")
-    return value
-
-
-def codes(text: str | None) -> list[str] | None:
-    """The canonical codes of a comma-separated list.
-
-    Raises:
-        LanguageError: If a code is not known.
-    """
-    if text is None:
-        return None
-    return [canonical(code.strip(), "--languages") for code in text.split(",") if code.strip()]
-
-
-def named(option: str, values: Sequence[str]) -> dict[str, str]:
-    """Values of the form ``name=value``, by name.
-
-    Raises:
-        RunError: If one is not of that form.
-    """
-    found = {}
-    for value in values:
-        name, equals, path = value.partition("=")
-        if not equals or not name or not path:
-            raise RunError(f"--{option} {value!r} is not of the form name=value, such as task=runs/sft/adapter")
-        found[name] = path
-    return found
-
-
-def weights_of(text: str) -> dict[str, float | list[float]]:
-    """Weights of the form ``name=number,name=number``; ``0.2/0.5/0.8`` is one number per band of layers.
-
-    Raises:
-        RunError: If they are not of that form.
-    """
-    try:
-        given = named("weights", text.split(","))
-        bands = {name: [float(number) for number in value.split("/")] for name, value in given.items()}
-    except ValueError:
-        raise RunError(
-            f"--weights {text!r}: a weight is a number, or one per band of layers from the lowest to the highest, such "
-            "as task=1.0,alignment=0.5 or task=1.0,alignment=0.2/0.5/0.8"
-        ) from None
-    return {name: values[0] if len(values) == 1 else values for name, values in bands.items()}
 
 
 def say_probe(result: dict[str, Any]) -> None:
@@ -197,3 +129,19 @@ def quiet_libraries() -> None:
     disable_progress_bar()
     transformers_logging.disable_progress_bar()
     enable_progress_bars()
+
+
+def do(job: Job[T], out: Path) -> T | None:
+    """Run a job into its folder, with progress; None where an earlier call with the same inputs has finished it.
+
+    Raises:
+        UserError: From the job.
+    """
+    quiet_libraries()
+    run = job.start(out)
+    if run.was_done and (out / job.result).exists():
+        console.print("done by an earlier call with the same inputs; delete the folder to do it anew")
+        say_where(out / job.result)
+        return None
+    with progress_bars() as progress:
+        return job.finish(run, progress)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from midalign.cli.console import choice, console, quiet_libraries, say_where
+from midalign.cli.console import console, quiet_libraries, say_where
+from midalign.cli.options import choice
 from midalign.errors import RunError
 
 

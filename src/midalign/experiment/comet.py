@@ -14,7 +14,7 @@ from midalign.answers.predictions import PREDICTIONS, read_predictions
 from midalign.errors import RunError
 from midalign.evaluation.comet import DEFAULT_MODEL, METRIC, SEGMENTS, read_segments, score_comet, write_segments
 from midalign.evaluation.score import SCORES
-from midalign.experiment.experiment import BASELINE, SUMMARY
+from midalign.experiment.summary import BASELINE, SUMMARY
 from midalign.files import MANIFEST, read_json, write_json
 from midalign.metrics.comparison import compare_strata
 from midalign.metrics.scoring import score_strata

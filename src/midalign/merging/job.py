@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from midalign.errors import RunError
 from midalign.files import check_target, write_json
@@ -25,11 +25,12 @@ from midalign.functional.lora import Weight
 from midalign.merging.export import MERGE_FILE as RECORD
 from midalign.merging.export import export_merged_base, merge_adapters
 from midalign.merging.tune import tune_weights
-from midalign.models.loading import load_model, load_tokenizer
+from midalign.models.source import ModelSource
 from midalign.progress import Progress
 from midalign.recipe.data import data_paths, read_task_data
 from midalign.recipe.sections import Recipe
-from midalign.runs import Run
+from midalign.records import TaskExample
+from midalign.runs import Job, Run
 
 logger = logging.getLogger(__name__)
 
@@ -38,35 +39,32 @@ ADAPTER, MODEL = "adapter", "model"
 
 
 @dataclass(frozen=True)
-class MergeJob:
-    """What one `midalign merge` is to do.
+class MergeJob(Job[Mapping[str, Weight]]):
+    """Two adapters or more become one.
 
     Attributes:
-        base: Hub name or folder of the base model.
+        base: The base model of all of them.
         adapters: Folder of each adapter, by name.
         weights: Weight of each adapter, a number or one per band of layers; None where they are tuned.
         recipe: The recipe whose dev data they are tuned on; None where they are given.
         method: A key of `midalign.functional.lora.METHODS`.
         rank: Rank to truncate to; None for the method's own.
-        dtype: What the base is loaded in, and a merged base is written in.
         export: ``adapter``, or ``base`` for the base weights with the adapter merged into them as well.
-        trust_remote_code: Let code from the model's repository run here.
-        gguf_file: Name of a GGUF file in the base's folder.
 
     Raises:
         RunError: Not exactly one of weights and recipe is given, or tuning has other adapters than its two.
     """
 
-    base: str
-    adapters: dict[str, str]
+    verb: ClassVar[str] = "merge"
+    result: ClassVar[str] = MERGE_FILE
+
+    base: ModelSource
+    adapters: Mapping[str, str]
     weights: Mapping[str, Weight] | None = None
     recipe: Recipe | None = None
     method: str = "sum"
     rank: int | None = None
-    dtype: str = "auto"
     export: str = "adapter"
-    trust_remote_code: bool = False
-    gguf_file: str | None = None
 
     def __post_init__(self) -> None:
         if (self.weights is None) == (self.recipe is None):
@@ -78,25 +76,22 @@ class MergeJob:
                 f"--tune needs the adapters task=PATH and alignment=PATH; got {', '.join(self.adapters) or 'none'}"
             )
 
-    def start(self, out: Path) -> Run:
-        """The run folder, told apart by everything that decides the result.
+    def paths(self) -> list[str]:
+        """What the job reads."""
+        return [*self.adapters.values(), *(data_paths(self.recipe) if self.recipe is not None else [])]
 
-        Raises:
-            RunError: It holds another run.
-        """
-        inputs = {name: getattr(self, name) for name in ("base", "adapters", "weights", "method", "dtype", "export")}
-        data: list[str | Path] = [*self.adapters.values()]
-        if self.rank is not None:
-            inputs["rank"] = self.rank
-        if self.gguf_file is not None:
-            inputs["gguf_file"] = self.gguf_file
-        if self.recipe is not None:
-            inputs["tune"] = self.recipe.as_dict()
-            data += data_paths(self.recipe)
-        return Run(out, "merge", inputs, data)
+    def finish(
+        self, run: Run, progress: Progress | None = None, *, dev: Sequence[TaskExample] | None = None
+    ) -> Mapping[str, Weight]:
+        """Tune, merge and export into the run's folder.
 
-    def finish(self, run: Run, progress: Progress | None = None) -> Mapping[str, Weight]:
-        """Tune, merge and export into the run's folder; returns the weights.
+        Args:
+            run: The run.
+            progress: Where progress is told.
+            dev: The dev items of the recipe, where they are read already.
+
+        Returns:
+            The weights.
 
         Raises:
             UserError: Something the user named does not exist, does not fit, or cannot be written.
@@ -108,15 +103,14 @@ class MergeJob:
                 shutil.rmtree(run.out / name, ignore_errors=True)
         for name in results:  # anything else there is the user's
             check_target(run.out / name)
-        dev = read_task_data(self.recipe).dev if self.recipe is not None else []
-        source: dict[str, Any] = {"trust_remote_code": self.trust_remote_code, "gguf_file": self.gguf_file}
-        tokenizer = load_tokenizer(self.base, **source)
-        model = load_model(self.base, dtype=self.dtype, **source)
+        if self.recipe is not None and dev is None:
+            dev = read_task_data(self.recipe).dev
+        tokenizer, model = self.base.tokenizer(), self.base.load()
         paths = {name: Path(path) for name, path in self.adapters.items()}
         tuned: dict[str, Any] = {}
         if self.recipe is not None:
             with run.timed("tune"):
-                tuned = tune_weights(model, tokenizer, paths, self.recipe, dev, progress=progress)
+                tuned = tune_weights(model, tokenizer, paths, self.recipe, dev or [], progress=progress)
         chosen: Mapping[str, Weight] = tuned["chosen"] if tuned else self.weights or {}
         with run.timed("merge"):
             done = merge_adapters(paths, chosen, self.method, out=run.out / ADAPTER, base_model=model, **options)

@@ -15,6 +15,7 @@ from midalign.files import read_json, write_atomically, write_json
 from midalign.functional.statistics import FloatArray
 from midalign.probing.statistics import HitArray
 
+PROBE_FILE = "probe.json"
 HITS_FILE = "hits.safetensors"
 
 
@@ -77,7 +78,7 @@ class ProbeResult:
         """
         if self.hits is not None:
             write_atomically(folder / HITS_FILE, save({"hits": self.hits}, metadata={"data": self.content["data"]}))
-        write_json(folder / "probe.json", self.content)
+        write_json(folder / PROBE_FILE, self.content)
 
     @classmethod
     def from_file(cls, path: str | Path) -> ProbeResult:
@@ -86,7 +87,7 @@ class ProbeResult:
         Raises:
             RunError: If it is missing, damaged, or no probe.
         """
-        file = Path(path) / "probe.json" if Path(path).is_dir() else Path(path)
+        file = Path(path) / PROBE_FILE if Path(path).is_dir() else Path(path)
         content = read_json(file)
         if not isinstance(content, dict) or not {"languages", "layers", "best_layer"} <= content.keys():
             raise RunError(f"{str(file)!r} is not the result of a probe; give the probe.json of `midalign probe`")

@@ -47,17 +47,6 @@ class ModelSection(Section):
     quantization: Literal["4bit"] | None = Field(None, description="'4bit' trains on NF4 weights (QLoRA).")
     trust_remote_code: bool = Field(False, description="Let code from the model's repository run here.")
 
-    @property
-    def loading(self) -> dict[str, Any]:
-        """The section as arguments of `midalign.models.loading.load_model`, which has no recipes."""
-        return {"name" if name == "path" else name: value for name, value in self}
-
-    @property
-    def source(self) -> dict[str, Any]:
-        """Which model it is, as arguments of `load_tokenizer` and `load_config` there."""
-        names = ("name", "revision", "trust_remote_code", "gguf_file")
-        return {name: value for name, value in self.loading.items() if name in names}
-
     @model_validator(mode="after")
     def _four_bits_of_what(self) -> ModelSection:
         if self.quantization is not None and self.gguf_file is not None:

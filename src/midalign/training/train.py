@@ -35,7 +35,8 @@ from midalign.data.prompt_tokens import InTaskPrompt, training_rows
 from midalign.errors import ModelError, RecipeError, RunError, UserError
 from midalign.files import disk_is_full, write_json
 from midalign.models.hidden import find_decoder
-from midalign.models.loading import default_device, load_model, load_tokenizer
+from midalign.models.loading import default_device
+from midalign.models.source import ModelSource
 from midalign.progress import Progress
 from midalign.recipe.arguments import LORA_DEFAULTS, TRAINING_DEFAULTS
 from midalign.recipe.data import (
@@ -54,7 +55,8 @@ from midalign.training.trainer import AlignmentTrainer
 
 logger = logging.getLogger(__name__)
 
-Objective = Literal["joint", "task", "align"]
+RunObjective = Literal["joint", "task", "align"]
+"""What a whole training is on; `midalign.recipe.schedule.Objective` is what one update is on."""
 TRAINING_FILE = "training.json"
 ADAPTER = "adapter"
 _CHECKPOINTS = "checkpoints"
@@ -64,7 +66,7 @@ def train(
     recipe: Recipe,
     out: Path,
     *,
-    objective: Objective = "joint",
+    objective: RunObjective = "joint",
     task_data: TaskData | None = None,
     pair_data: PairData | None = None,
     progress: Progress | None = None,
@@ -93,7 +95,7 @@ def train(
     if pair_data is None:
         never = evaluation_texts(task_data, read_probe_corpus(recipe))
         pair_data = PairData([], []) if objective == "task" else read_pair_data(recipe, never)
-    tokenizer = load_tokenizer(**recipe.model.source)
+    tokenizer = ModelSource.of(recipe.model).tokenizer()
     model = _load(recipe)
     existed = out.exists()
     try:
@@ -126,7 +128,7 @@ def train(
 def build_trainer(
     recipe: Recipe,
     out: Path,
-    objective: Objective,
+    objective: RunObjective,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     task_data: TaskData,
@@ -186,7 +188,7 @@ def build_trainer(
 
 
 def _summary(
-    trainer: AlignmentTrainer, objective: Objective, task_data: TaskData, pair_data: PairData, checkpoint: str | None
+    trainer: AlignmentTrainer, objective: RunObjective, task_data: TaskData, pair_data: PairData, checkpoint: str | None
 ) -> dict[str, Any]:
     """What ``training.json`` holds."""
     # The Trainer makes its callbacks anew on resume.
@@ -330,7 +332,7 @@ def linear_names(model: nn.Module) -> list[str]:
 def _load(recipe: Recipe) -> PreTrainedModel:
     quantized = recipe.model.quantization is not None
     # The trainer moves it to where it belongs; with FSDP that is nowhere in one piece.
-    model = load_model(**recipe.model.loading, device=None if quantized else "cpu")
+    model = ModelSource.of(recipe.model).load(device=None if quantized else "cpu")
     if not quantized:
         return model
     # Whether to checkpoint gradients is said by training.gradient_checkpointing, as for any other model.

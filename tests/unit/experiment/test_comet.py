@@ -11,7 +11,7 @@ from midalign.errors import RunError
 from midalign.evaluation import comet
 from midalign.evaluation.score import compare_runs, score, write_scores
 from midalign.experiment.comet import add_comet
-from midalign.experiment.experiment import SYSTEMS
+from midalign.experiment.summary import SYSTEMS
 from midalign.files import write_json
 from midalign.recipe.data import read_task_data
 from midalign.recipe.file import build_recipe

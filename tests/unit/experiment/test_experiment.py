@@ -5,10 +5,14 @@ import sys
 import pytest
 
 from midalign.errors import DataError, MissingExtraError, ModelError
-from midalign.experiment import experiment
-from midalign.experiment.experiment import Experiment, changed_examples
+from midalign.experiment.experiment import Experiment
+from midalign.experiment.summary import SYSTEMS, TRAINED, changed_examples
+from midalign.generation import job as generation
+from midalign.merging import job as merging
+from midalign.probing import job as probing
 from midalign.recipe.file import build_recipe
 from midalign.records import Prediction, Span, TaskExample
+from midalign.training import job as training
 from tests.tiny_world import recipe_content, write_world
 
 
@@ -44,6 +48,9 @@ def test_a_missing_extra_of_the_answers_is_found_before_anything_is_trained(worl
     assert not (tmp_path / "out").exists()
 
 
+WORK = ((probing, "probe"), (training, "train"), (merging, "tune_weights"), (generation, "generate"))
+
+
 class KilledError(Exception):
     pass
 
@@ -64,8 +71,8 @@ def test_each_stage_is_done_once_however_often_the_run_is_killed(world, tmp_path
 
         return work
 
-    for name in ("probe", "train", "tune_weights", "generate"):
-        monkeypatch.setattr(experiment, name, counted(name, getattr(experiment, name)))
+    for job, name in WORK:
+        monkeypatch.setattr(job, name, counted(name, getattr(job, name)))
     made = recipe(world, "training.max_steps=1")
     kills = 0
     while True:
@@ -75,16 +82,16 @@ def test_each_stage_is_done_once_however_often_the_run_is_killed(world, tmp_path
         except KilledError:
             kills += 1
             budget = 1
-    systems = len(experiment.SYSTEMS)
-    assert counts["train"] == len(experiment.TRAINED) == 3
+    systems = len(SYSTEMS)
+    assert counts["train"] == len(TRAINED) == 3
     assert counts["tune_weights"] == 1
     assert counts["generate"] == systems
-    assert counts["probe"] == len({"base", *experiment.TRAINED, *experiment.SYSTEMS})
+    assert counts["probe"] == len({"base", *TRAINED, *SYSTEMS})
     assert kills == sum(counts.values()) - 1
     assert not list((tmp_path / "out").rglob("*.partial")), "no partial file is left"
     assert not list((tmp_path / "out").rglob("checkpoint-*"))
 
-    assert summary["systems"] == list(experiment.SYSTEMS)
+    assert summary["systems"] == list(SYSTEMS)
     assert summary["aligned_layer"] == 2
     assert {language["code"]: language["role"] for language in summary["languages"]} == {
         "eng_Latn": "supervised", "deu_Latn": "aligned", "rus_Cyrl": "unseen",
@@ -92,7 +99,7 @@ def test_each_stage_is_done_once_however_often_the_run_is_killed(world, tmp_path
     assert {language["code"] for language in summary["languages"] if language["resource"] == "low"} == {"rus_Cyrl"}
     assert {(c["baseline"], c["system"]) for c in summary["comparisons"]} == {("sft", "joint"), ("sft", "merged")}
     assert summary["merge"]["chosen"]["alignment"] in (0.0, 0.5)
-    assert set(summary["training"]) == set(experiment.TRAINED)
+    assert set(summary["training"]) == set(TRAINED)
 
 
 def answers(examples, texts):

@@ -19,7 +19,6 @@ from midalign.data.prompt_tokens import training_rows
 from midalign.errors import DataError, RecipeError, RunError
 from midalign.evaluation.score import score
 from midalign.generation.generate import generate
-from midalign.merging import job as job_module
 from midalign.merging import tune
 from midalign.merging.export import merge_adapters
 from midalign.merging.folding import Folded
@@ -28,6 +27,7 @@ from midalign.merging.live_adapters import LiveAdapters
 from midalign.merging.search import Memo, Outcome, choose, clearly_worse, coordinate, golden, golden_evaluations, grid
 from midalign.merging.tune import tune_weights
 from midalign.models.adapters import attach_adapter
+from midalign.models.source import ModelSource
 from midalign.recipe.data import read_task_data
 from midalign.recipe.file import build_recipe
 from tests.conftest import build_model, build_tokenizer
@@ -359,7 +359,7 @@ def test_the_exported_base_answers_as_the_adapter_in_plain_peft_does(tmp_path, a
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     paths = {name: str(path) for name, path in adapters.items()}
-    job = MergeJob(str(base_folder), paths, {"task": 1.0, "alignment": 0.7}, export="base")
+    job = MergeJob(ModelSource(str(base_folder)), paths, {"task": 1.0, "alignment": 0.7}, export="base")
     out = tmp_path / "out"
     assert job.finish(job.start(out)) == {"task": 1.0, "alignment": 0.7}
     whole = AutoModelForCausalLM.from_pretrained(out / "model").eval()
@@ -373,7 +373,7 @@ def test_the_exported_base_answers_as_the_adapter_in_plain_peft_does(tmp_path, a
     assert answers[0] == answers[1]
     assert job.start(out).was_done
     with pytest.raises(RunError, match="other inputs"):
-        MergeJob(str(base_folder), paths, {"task": 1.0, "alignment": 0.7}).start(out)
+        MergeJob(ModelSource(str(base_folder)), paths, {"task": 1.0, "alignment": 0.7}).start(out)
 
 
 def test_a_weight_per_band_can_be_given_and_moves_its_layers_only(tmp_path, adapters, base_folder, monkeypatch):
@@ -404,11 +404,11 @@ def test_a_weight_per_band_can_be_given_and_moves_its_layers_only(tmp_path, adap
 def test_25_settings_load_the_base_once_and_the_merge_command_exports_the_best(
     tmp_path, adapters, base_folder, recipe, monkeypatch
 ):
-    loads, load = [], job_module.load_model
-    monkeypatch.setattr(job_module, "load_model", lambda *args, **kwargs: loads.append(args) or load(*args, **kwargs))
+    loads, load = [], ModelSource.load
+    monkeypatch.setattr(ModelSource, "load", lambda *args, **kwargs: loads.append(args) or load(*args, **kwargs))
     values = {"task_weights": (0.2, 0.4, 0.6, 0.8, 1.0), "alignment_weights": (0.0, 0.2, 0.4, 0.6, 0.8)}
     section = recipe.merge.model_copy(update=values | {"objective": "loss"})
-    job = MergeJob(str(base_folder), adapters, recipe=recipe.model_copy(update={"merge": section}))
+    job = MergeJob(ModelSource(str(base_folder)), adapters, recipe=recipe.model_copy(update={"merge": section}))
     out = tmp_path / "out"
     chosen = job.finish(job.start(out))
     written = json.loads((out / "merge.json").read_text(encoding="utf-8"))
@@ -421,7 +421,7 @@ def test_25_settings_load_the_base_once_and_the_merge_command_exports_the_best(
 
 
 def test_what_a_killed_call_left_is_done_anew_and_what_is_the_users_is_kept(tmp_path, adapters, base_folder):
-    job = MergeJob(str(base_folder), adapters, {"task": 1.0, "alignment": 0.5}, export="base")
+    job = MergeJob(ModelSource(str(base_folder)), adapters, {"task": 1.0, "alignment": 0.5}, export="base")
     out = tmp_path / "out"
     (out / "model").mkdir(parents=True)
     (out / "model" / "mine.txt").write_text("mine", encoding="utf-8")

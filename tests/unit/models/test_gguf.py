@@ -105,11 +105,11 @@ def test_four_bits_of_a_gguf_are_refused(folder):
 
 def test_a_recipe_names_the_file(tmp_path):
     from midalign.errors import RecipeError
+    from midalign.models.source import ModelSource
     from midalign.recipe.sections import ModelSection
 
     section = ModelSection(path="p", gguf_file=FILE)
-    assert section.source == {"name": "p", "revision": None, "trust_remote_code": False, "gguf_file": FILE}
-    assert section.loading == section.source | {"dtype": "auto", "quantization": None}
+    assert ModelSource.of(section) == ModelSource("p", gguf_file=FILE)
     from midalign.recipe.file import build_recipe
     from tests.tiny_world import recipe_content
 

@@ -1,0 +1,77 @@
+"""``midalign generate``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from midalign.answers.format import CONSTRAINED_HELP, CONSTRAINED_TASK, STYLES, AnswerFormat
+from midalign.cli.console import console, do, say_where
+from midalign.cli.options import (
+    AdapterPath,
+    CompletionStyle,
+    Dtype,
+    Format,
+    GgufFile,
+    Languages,
+    Limit,
+    ModelName,
+    Out,
+    Revision,
+    Split,
+    Task,
+    TrustRemoteCode,
+    choice,
+    codes,
+    model_of,
+)
+from midalign.errors import listed
+from midalign.records import BACKENDS
+
+
+def generate(
+    model: ModelName,
+    data: Annotated[str, typer.Option(help="Folder or file with the task data.")],
+    out: Out,
+    task: Annotated[Task, typer.Option(help="What to answer.")] = Task.slots,
+    adapter: AdapterPath = None,
+    gguf_file: GgufFile = None,
+    revision: Revision = None,
+    languages: Languages = None,
+    format: Format = "auto",  # noqa: A002
+    split: Split = "test",
+    limit: Limit = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Padded tokens in a batch.")] = 8192,
+    system: Annotated[str | None, typer.Option(help="System text instead of midalign's own.")] = None,
+    completion_style: CompletionStyle = "slots",
+    constrained: Annotated[str, typer.Option(help=f"none, or what answers are held to: {CONSTRAINED_HELP}")] = "none",
+    backend: Annotated[str, typer.Option(help=f"{listed(BACKENDS)}, which is an extra.")] = "transformers",
+    dtype: Dtype = "auto",
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Greedy answers to a task's prompts, into predictions.jsonl; an interrupted run goes on where it stopped."""
+    style = choice("completion-style", completion_style, STYLES)
+    held = choice("constrained", constrained, ("none", *CONSTRAINED_TASK))
+    choice("backend", backend, BACKENDS)
+    from midalign.generation.job import GenerateJob
+
+    job = GenerateJob(
+        model_of(model, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code, gguf_file=gguf_file),
+        task.value,
+        data,
+        adapter=None if adapter is None else str(adapter),
+        format=format,
+        languages=codes(languages),
+        split=split,
+        limit=limit,
+        answer_format=AnswerFormat(style, system, None if held == "none" else held),
+        max_new_tokens=max_new_tokens,
+        batch_tokens=batch_tokens,
+        backend=backend,
+    )
+    predictions = do(job, out)
+    if predictions is not None:
+        console.print(f"{len(predictions)} answers")
+        say_where(out / job.result)

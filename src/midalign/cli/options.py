@@ -1,0 +1,134 @@
+"""Options that several verbs share, and reading what was typed there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from midalign.answers.format import STYLE_HELP
+from midalign.errors import RunError, did_you_mean, listed
+from midalign.languages import canonical
+from midalign.records import DTYPES
+
+if TYPE_CHECKING:
+    from midalign.models.source import ModelSource
+    from midalign.recipe.sections import Recipe
+
+Out = Annotated[Path, typer.Option(help="Folder for the results; made if needed, never overwritten with another run.")]
+RecipeFile = Annotated[Path, typer.Argument(help="The YAML recipe; see docs/recipe.md.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value, such as alignment.layer=8.")]
+ModelName = Annotated[
+    str, typer.Option(help="Hub name or local folder of the model; testbed and smollm2 come with midalign.")
+]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the hub.")]
+GgufFile = Annotated[str | None, typer.Option(help="Name of a GGUF file in that folder (extra 'gguf').")]
+Dtype = Annotated[str, typer.Option(help=f"Number format of the weights: {listed(DTYPES)}.")]
+TrustRemoteCode = Annotated[bool, typer.Option(help="Let code from the model's repository run here.")]
+AdapterPath = Annotated[Path | None, typer.Option(help="PEFT adapter to put on the model.")]
+Languages = Annotated[str | None, typer.Option(help="Comma-separated codes of any kind, such as eng,deu or en,de.")]
+Format = Annotated[str, typer.Option(help="Format of the data; told by itself where possible.")]
+Split = Annotated[str, typer.Option(help="train, dev or test.")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Only the first so many items of each language, as task.limit_test.")
+]
+CompletionStyle = Annotated[str, typer.Option(help=STYLE_HELP)]
+Resamples = Annotated[int, typer.Option(help="Bootstrap resamples behind every interval.")]
+Seed = Annotated[int, typer.Option(help="Seed of the bootstrap.")]
+
+
+class Task(StrEnum):
+    """The downstream tasks."""
+
+    slots = "slots"
+    translation = "translation"
+    extraction = "extraction"
+
+
+def choice(name: str, value: str, allowed: tuple[str, ...]) -> Any:
+    """The value of an option that has a few names.
+
+    Raises:
+        RunError: If it is none of them, with the nearest.
+    """
+    if value not in allowed:
+        raise RunError(f"--{name} {value!r} is not one of {', '.join(allowed)}.{did_you_mean(value, allowed)}")
+    return value
+
+
+def codes(text: str | None) -> tuple[str, ...] | None:
+    """The canonical codes of a comma-separated list, each once.
+
+    Raises:
+        LanguageError: If a code is not known.
+    """
+    if text is None:
+        return None
+    return tuple(dict.fromkeys(canonical(code.strip(), "--languages") for code in text.split(",") if code.strip()))
+
+
+def named(option: str, values: Sequence[str]) -> dict[str, str]:
+    """Values of the form ``name=value``, by name.
+
+    Raises:
+        RunError: If one is not of that form.
+    """
+    found = {}
+    for value in values:
+        name, equals, path = value.partition("=")
+        if not equals or not name or not path:
+            raise RunError(f"--{option} {value!r} is not of the form name=value, such as task=runs/sft/adapter")
+        found[name] = path
+    return found
+
+
+def weights_of(text: str) -> dict[str, float | list[float]]:
+    """Weights of the form ``name=number,name=number``; ``0.2/0.5/0.8`` is one number per band of layers.
+
+    Raises:
+        RunError: If they are not of that form.
+    """
+    try:
+        given = named("weights", text.split(","))
+        bands = {name: [float(number) for number in value.split("/")] for name, value in given.items()}
+    except ValueError:
+        raise RunError(
+            f"--weights {text!r}: a weight is a number, or one per band of layers from the lowest to the highest, such "
+            "as task=1.0,alignment=0.5 or task=1.0,alignment=0.2/0.5/0.8"
+        ) from None
+    return {name: values[0] if len(values) == 1 else values for name, values in bands.items()}
+
+
+def model_of(
+    name: str, *, revision: str | None, dtype: str, trust_remote_code: bool, gguf_file: str | None
+) -> ModelSource:
+    """The model that the options name; one that comes with midalign is made ready.
+
+    Raises:
+        RunError: If `dtype` is none.
+        ModelError: If a model that comes with midalign cannot be had.
+    """
+    from midalign.experiment.named import model_folder
+    from midalign.models.source import ModelSource
+
+    choice("dtype", dtype, DTYPES)
+    return ModelSource(
+        model_folder(name), revision=revision, dtype=dtype, trust_remote_code=trust_remote_code, gguf_file=gguf_file
+    )
+
+
+def recipe_of(path: Path, overrides: list[str] | None = None) -> Recipe:
+    """The checked recipe of a file.
+
+    Raises:
+        RecipeError: With all its faults.
+    """
+    from midalign.recipe.arguments import check_arguments
+    from midalign.recipe.file import load_recipe
+
+    recipe = load_recipe(path, overrides or [])
+    check_arguments(recipe, str(path))
+    return recipe

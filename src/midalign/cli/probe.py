@@ -1,0 +1,81 @@
+"""``midalign probe``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from midalign.cli.console import do, say_probe, say_where
+from midalign.cli.options import (
+    AdapterPath,
+    Dtype,
+    Format,
+    GgufFile,
+    Languages,
+    ModelName,
+    Out,
+    Revision,
+    TrustRemoteCode,
+    codes,
+    model_of,
+)
+from midalign.errors import listed
+from midalign.functional.names import CANDIDATES
+
+
+def probe(
+    model: ModelName,
+    data: Annotated[
+        str, typer.Option(help="Corpus that is parallel across all languages: FLORES, NTREX, folder, TSV.")
+    ],
+    out: Out,
+    languages: Languages = None,
+    format: Format = "auto",  # noqa: A002
+    split: Annotated[str | None, typer.Option(help="Split, where the corpus has several.")] = None,
+    adapter: AdapterPath = None,
+    gguf_file: GgufFile = None,
+    revision: Revision = None,
+    pooling: Annotated[
+        str, typer.Option(help="mean, mean_no_special, mean_no_first, mean_unit, last or weighted.")
+    ] = "mean",
+    margin: Annotated[str, typer.Option(help="ratio, distance, absolute or cosine.")] = "ratio",
+    k: Annotated[int, typer.Option(help="Neighbours in the margin.")] = 4,
+    candidates: Annotated[str, typer.Option(help=f"{listed(CANDIDATES)}, which is what LASER's xsim does.")] = "all",
+    limit: Annotated[int | None, typer.Option(help="Only the first so many sentences.")] = None,
+    dtype: Dtype = "auto",
+    compare: Annotated[
+        Path | None, typer.Option(help="probe.json of another model, on the same data: what changed from it to this.")
+    ] = None,
+    transfer: Annotated[
+        Path | None, typer.Option(help="scores.json by language: does retrieval predict the score?")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Keep sentence vectors here, so that the next probe costs only the retrieval.")
+    ] = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Translation retrieval at every layer, in all directions: where and how well a model aligns languages."""
+    from midalign.probing.job import ProbeJob
+
+    job = ProbeJob(
+        model_of(model, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code, gguf_file=gguf_file),
+        data,
+        adapter=None if adapter is None else str(adapter),
+        format=format,
+        languages=codes(languages),
+        split=split,
+        limit=limit,
+        pooling=pooling,
+        margin=margin,
+        k=k,
+        candidates=candidates,
+        compare=None if compare is None else str(compare),
+        transfer=None if transfer is None else str(transfer),
+        cache=None if cache is None else str(cache),
+    )
+    result = do(job, out)
+    if result is not None:
+        say_probe(result.as_dict())
+        say_where(out / job.result)

@@ -1,0 +1,22 @@
+"""``midalign report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from midalign.cli.console import say_where
+from midalign.cli.options import Out
+
+
+def report(runs: Annotated[list[Path], typer.Argument(help="Run folders.")], out: Out) -> None:
+    """One page that shows per language what was gained, and why."""
+    from midalign.report.page import write_report
+    from midalign.runs import Run
+
+    run = Run(out, "report", {"runs": [str(path) for path in runs]})
+    page = write_report(runs, out)
+    run.finish()
+    say_where(page)

@@ -1,0 +1,192 @@
+"""The job of ``midalign evaluate``: read gold and predictions, score and compare them, write ``scores.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from midalign.answers.format import AnswerFormat
+from midalign.answers.predictions import read_predictions
+from midalign.data.examples import limited, read_examples
+from midalign.errors import RunError
+from midalign.evaluation.comet import DEFAULT_MODEL, SEGMENTS, read_segments, score_comet, write_segments
+from midalign.evaluation.score import COMPARISONS, SCORES, compare_runs, score, score_over_seeds, write_scores
+from midalign.files import write_json
+from midalign.metrics.comparison import PairedScore
+from midalign.progress import Progress
+from midalign.records import RESAMPLES, SEED, Score, TaskName
+from midalign.runs import Job, Run
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation found."""
+
+    scores: Sequence[Score]
+    comparisons: Sequence[PairedScore]
+
+
+@dataclass(frozen=True)
+class EvaluateJob(Job[Evaluation]):
+    """Scores of the predictions of one system, for one split of a task.
+
+    Attributes:
+        task: What was answered.
+        data: Folder or file with the gold data.
+        predictions: Files of predictions; several are seeds of one system.
+        format: Format of the data.
+        languages: Canonical codes; None for all.
+        split: ``train``, ``dev`` or ``test``.
+        limit: Only the first so many items of each language.
+        answer_format: What was asked for.
+        groups: Languages of each group to report.
+        baseline: Predictions of another system for the same items, for paired tests.
+        comet: Segment scores of COMET, one file for each of `predictions`.
+        baseline_comet: Those of the baseline.
+        resamples: Bootstrap resamples behind every interval.
+        seed: Seed of the bootstrap.
+
+    Raises:
+        RunError: If the files of predictions, segment scores and baseline do not go together.
+    """
+
+    verb: ClassVar[str] = "evaluate"
+    result: ClassVar[str] = SCORES
+
+    task: TaskName
+    data: str
+    predictions: tuple[str, ...]
+    format: str = "auto"
+    languages: tuple[str, ...] | None = None
+    split: str = "test"
+    limit: int | None = None
+    answer_format: AnswerFormat = AnswerFormat()
+    groups: Mapping[str, tuple[str, ...]] | None = None
+    baseline: str | None = None
+    comet: tuple[str, ...] = ()
+    baseline_comet: str | None = None
+    resamples: int = RESAMPLES
+    seed: int = SEED
+
+    def __post_init__(self) -> None:
+        if len(set(self.predictions)) < len(self.predictions):
+            raise RunError("--predictions names a file twice; each file is another seed of the same system")
+        if self.comet and len(self.comet) != len(self.predictions):
+            raise RunError(
+                f"--comet was given {len(self.comet)} times and --predictions {len(self.predictions)} times; give one "
+                "segments.jsonl for each, in the same order"
+            )
+        if self.baseline is not None and len(self.predictions) > 1:
+            raise RunError(
+                "--baseline tests two runs on the same items, and which of several seeds should count is not clear; "
+                "give one --predictions, or score each system's seeds by themselves"
+            )
+        if (self.baseline_comet is not None) != bool(self.baseline is not None and self.comet):
+            raise RunError("to compare COMET, give --baseline, --comet and --baseline-comet together")
+
+    def paths(self) -> list[str | None]:
+        """What the job reads."""
+        return [self.data, *self.predictions, *self.comet, self.baseline, self.baseline_comet]
+
+    def finish(self, run: Run, progress: Progress | None = None) -> Evaluation:  # noqa: ARG002 - it takes seconds
+        """Score into the run's folder.
+
+        Raises:
+            UserError: If gold and predictions do not fit.
+        """
+        found = self.write(run.out)
+        run.finish(seeds=[self.seed])
+        return found
+
+    def write(self, out: Path) -> Evaluation:
+        """Score into a folder that has a manifest already, such as that of the answers.
+
+        Raises:
+            UserError: As `finish`.
+        """
+        found = [read_predictions(path) for path in self.predictions]
+        examples = limited(
+            read_examples(self.task, self.data, format=self.format, languages=self.languages, split=self.split),
+            self.limit,
+        )
+        segments = [read_segments(Path(path), of) for path, of in zip(self.comet, found, strict=False)]
+        options: dict[str, Any] = {"groups": self.groups, "resamples": self.resamples, "seed": self.seed}
+        if len(found) > 1:
+            scores: Sequence[Score] = score_over_seeds(
+                examples, found, self.answer_format, segments=segments, **options
+            )
+        else:
+            first = segments[0] if segments else None
+            scores = score(examples, found[0], self.answer_format, segments=first, **options)
+        comparisons: Sequence[PairedScore] = ()
+        if self.baseline is not None:
+            before = read_predictions(self.baseline)
+            both = None
+            if self.baseline_comet is not None:
+                both = (read_segments(Path(self.baseline_comet), before), segments[0])
+            comparisons = compare_runs(examples, before, found[0], self.answer_format, segments=both, **options)
+        write_scores(scores, out / SCORES)
+        if comparisons:
+            write_json(out / COMPARISONS, {"comparisons": [comparison.as_dict() for comparison in comparisons]})
+        return Evaluation(scores, comparisons)
+
+
+def answered_languages(task: TaskName, file: str) -> tuple[str, ...] | None:
+    """The languages that a file of predictions says it answers; None where it does not say, or for translation."""
+    found = dict.fromkeys(prediction.language for prediction in read_predictions(file) if prediction.language)
+    return tuple(found) if found and task != "translation" else None
+
+
+@dataclass(frozen=True)
+class CometJob(Job[Sequence[Score]]):
+    """COMET of the translations of one system, with segment scores beside its scores.
+
+    Attributes:
+        data: Folder or file with the parallel corpus.
+        predictions: File of predictions.
+        model: Checkpoint, folder with one, or hub name.
+        env: Folder of COMET's environment; None for midalign's own.
+        format: Format of the data.
+        languages: Canonical codes; None for all.
+        split: ``train``, ``dev`` or ``test``.
+        resamples: Bootstrap resamples behind every interval.
+        seed: Seed of the bootstrap.
+    """
+
+    verb: ClassVar[str] = "comet score"
+    result: ClassVar[str] = SCORES
+
+    data: str
+    predictions: str
+    model: str = DEFAULT_MODEL
+    env: str | None = None
+    format: str = "auto"
+    languages: tuple[str, ...] | None = None
+    split: str = "test"
+    resamples: int = RESAMPLES
+    seed: int = SEED
+
+    def paths(self) -> list[str]:
+        """What the job reads."""
+        return [self.data, self.predictions, self.model]
+
+    def finish(self, run: Run, progress: Progress | None = None) -> Sequence[Score]:  # noqa: ARG002 - COMET has its own
+        """Score into the run's folder.
+
+        Raises:
+            UserError: As of `midalign.evaluation.comet.score_comet`.
+        """
+        found = read_predictions(self.predictions)
+        examples = read_examples(
+            "translation", self.data, format=self.format, languages=self.languages, split=self.split
+        )
+        env = None if self.env is None else Path(self.env)
+        with run.timed("comet"):
+            scores, segments = score_comet(
+                examples, found, model=self.model, env=env, resamples=self.resamples, seed=self.seed
+            )
+        write_segments(segments, found, run.out / SEGMENTS)
+        write_scores(scores, run.out / SCORES)
+        run.finish(seeds=[self.seed])
+        return scores

@@ -1,0 +1,106 @@
+"""The summary of a run: every system compared with the SFT baseline, and what else the report shows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from midalign.answers.format import AnswerFormat
+from midalign.answers.predictions import PREDICTIONS, read_predictions
+from midalign.answers.write import completion
+from midalign.evaluation.comet import SEGMENTS, read_segments
+from midalign.evaluation.score import MAIN_METRIC, compare_runs
+from midalign.files import read_json
+from midalign.languages import Language
+from midalign.merging.job import MERGE_FILE
+from midalign.recipe.sections import Recipe
+from midalign.records import TaskExample
+from midalign.training.train import TRAINING_FILE, RunObjective
+
+SUMMARY = "summary.json"
+TRAINED: dict[str, RunObjective] = {"sft": "task", "joint": "joint", "alignment": "align"}
+BASELINE = "sft"
+SYSTEMS = ("sft", "joint", "merged")
+
+
+def summarise(recipe: Recipe, out: Path, items: Sequence[TaskExample], timings: Mapping[str, float]) -> dict[str, Any]:
+    """What ``summary.json`` holds: who was compared, how, and with which result.
+
+    Args:
+        recipe: The recipe.
+        out: Run folder, in which every system is trained, answered and scored.
+        items: The test items.
+        timings: Seconds of each stage.
+    """
+    main = MAIN_METRIC[recipe.task.name]
+    outputs = {s: read_predictions(out / "evaluation" / s / PREDICTIONS) for s in SYSTEMS}
+    folders = {system: out / "evaluation" / system / SEGMENTS for system in SYSTEMS}
+    # Of an earlier `midalign comet add`.
+    segments = {s: read_segments(path, outputs[s]) for s, path in folders.items() if path.exists()}
+    comparisons = [
+        {"baseline": BASELINE, "system": system} | asdict(found)
+        for system in SYSTEMS
+        if system != BASELINE
+        for found in compare_runs(
+            items,
+            outputs[BASELINE],
+            outputs[system],
+            recipe.answer_format,
+            groups=recipe.languages.groups(),
+            segments=(segments[BASELINE], segments[system]) if {BASELINE, system} <= set(segments) else None,
+            resamples=recipe.evaluation.resamples,
+        )
+    ]
+    trained = {s: read_json(out / "train" / s / TRAINING_FILE) for s in TRAINED}
+    return {
+        "name": recipe.name,
+        "task": recipe.task.name,
+        "main_metric": main,
+        "languages": [_describe(recipe, code) for code in recipe.languages.all],
+        "systems": list(SYSTEMS),
+        "seeds": [recipe.seed],
+        "aligned_layer": trained["joint"]["layer"],
+        "comparisons": comparisons,
+        "training": {s: {"seconds": t["seconds"], "updates": t["updates"]} for s, t in trained.items()},
+        "merge": read_json(out / "merge" / MERGE_FILE),
+        "examples": changed_examples(items, outputs[BASELINE], outputs["joint"], recipe.answer_format),
+        "timings": dict(timings),
+    }
+
+
+def _describe(recipe: Recipe, code: str) -> dict[str, str]:
+    language, roles = Language.parse(code), recipe.languages
+    role = "supervised" if code in roles.supervised else "aligned" if code in roles.aligned else "unseen"
+    resource = "low" if code in roles.low_resource else "high"
+    return {"code": code, "name": language.name, "script": language.script, "role": role, "resource": resource}
+
+
+def changed_examples(
+    examples: Sequence[TaskExample],
+    baseline: Sequence[Any],
+    system: Sequence[Any],
+    answer_format: AnswerFormat = AnswerFormat(),
+    limit: int = 3,
+) -> list[dict[str, Any]]:
+    """Items that only one of two systems got exactly right: the first few that were helped, and that were hurt."""
+    found: dict[str, list[dict[str, Any]]] = {"helped": [], "hurt": []}
+    for example, before, after in zip(examples, baseline, system, strict=True):
+        gold = completion(example, answer_format.style)
+        if (before.prediction == gold) == (after.prediction == gold):
+            continue
+        kind = "helped" if after.prediction == gold else "hurt"
+        if len(found[kind]) < limit:
+            found[kind].append(
+                {
+                    "kind": kind,
+                    "id": example.id,
+                    "language": example.language,
+                    "text": example.text,
+                    "gold": gold,
+                    "baseline": before.prediction,
+                    "system": after.prediction,
+                }
+            )
+    return found["helped"] + found["hurt"]

@@ -1,0 +1,128 @@
+"""The job of ``midalign generate``: read the items, load the model, answer, write ``predictions.jsonl``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from midalign.answers.format import AnswerFormat
+from midalign.answers.predictions import PREDICTIONS, write_predictions
+from midalign.data.examples import limited, read_examples
+from midalign.errors import RunError
+from midalign.generation.generate import check_constraint, generate
+from midalign.models.source import ModelSource
+from midalign.progress import Progress
+from midalign.records import BACKENDS, Prediction, TaskExample, TaskName
+from midalign.runs import Job, Run
+
+
+@dataclass(frozen=True)
+class GenerateJob(Job[list[Prediction]]):
+    """Greedy answers of one model to one split of a task.
+
+    Attributes:
+        model: The model.
+        task: What is answered.
+        data: Folder or file with the task data.
+        adapter: PEFT folder to answer with; None for the model as it is.
+        format: Format of the data.
+        languages: Canonical codes; None for all.
+        split: ``train``, ``dev`` or ``test``.
+        limit: Only the first so many items of each language.
+        answer_format: What is asked for, and what the answers are held to.
+        max_new_tokens: Longest answer, in tokens.
+        batch_tokens: Padded prompt and answer tokens in a batch.
+        backend: One of `midalign.records.BACKENDS`.
+
+    Raises:
+        DataError: If `answer_format` is for another task.
+        RunError: If the backend is unknown, or cannot hold answers to a form.
+    """
+
+    verb: ClassVar[str] = "generate"
+    result: ClassVar[str] = PREDICTIONS
+
+    model: ModelSource
+    task: TaskName
+    data: str
+    adapter: str | None = None
+    format: str = "auto"
+    languages: tuple[str, ...] | None = None
+    split: str = "test"
+    limit: int | None = None
+    answer_format: AnswerFormat = AnswerFormat()
+    max_new_tokens: int = 128
+    batch_tokens: int = 8192
+    backend: str = "transformers"
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise RunError(f"backend {self.backend!r} is not one of {', '.join(BACKENDS)}")
+        self.answer_format.check_task(self.task)
+        if self.answer_format.constrained is not None and self.backend == "vllm":
+            raise RunError(
+                f"constrained: {self.answer_format.constrained} is for the backend transformers; leave it out with vllm"
+            )
+        if self.model.gguf_file is not None and self.backend == "vllm":
+            raise RunError(f"the GGUF {self.model.gguf_file!r} is for the backend transformers; leave one of them out")
+
+    def paths(self) -> list[str | None]:
+        """What the job reads."""
+        return [self.model.path, self.data, self.adapter]
+
+    def examples(self) -> list[TaskExample]:
+        """The items to answer."""
+        found = read_examples(self.task, self.data, format=self.format, languages=self.languages, split=self.split)
+        return limited(found, self.limit)
+
+    def engine(self, tokenizer: Any, adapters: Sequence[str | Path]) -> Any:
+        """What answers: the model itself, or a vLLM engine that may be given these adapters."""
+        if self.backend == "transformers":
+            return self.model.load()
+        from midalign.generation.vllm import VllmEngine
+
+        return VllmEngine(
+            self.model.path,
+            tokenizer,
+            adapters=[Path(adapter) for adapter in adapters],
+            dtype=self.model.dtype,
+            revision=self.model.revision,
+            trust_remote_code=self.model.trust_remote_code,
+        )
+
+    def finish(self, run: Run, progress: Progress | None = None, *, engine: Any = None) -> list[Prediction]:
+        """Answer into the run's folder; an interrupted run goes on after its last finished batch.
+
+        Args:
+            run: The run.
+            progress: Where progress is told.
+            engine: What answers, where it is there already; see `engine`.
+
+        Raises:
+            UserError: If data, model and options do not fit.
+        """
+        examples = self.examples()
+        tokenizer = self.model.tokenizer()
+        check_constraint(tokenizer, examples, self.answer_format)
+        if engine is None:
+            engine = self.engine(tokenizer, [self.adapter] if self.adapter else [])
+        run.begin()
+        partial = run.out / f".{PREDICTIONS}.partial"
+        with run.timed("generate"):
+            predictions = generate(
+                engine,
+                tokenizer,
+                examples,
+                self.answer_format,
+                adapter=Path(self.adapter) if self.adapter is not None else None,
+                max_new_tokens=self.max_new_tokens,
+                batch_tokens=self.batch_tokens,
+                partial=partial,
+                progress=progress,
+            )
+        write_predictions(predictions, run.out / PREDICTIONS)
+        partial.unlink(missing_ok=True)
+        run.finish()
+        return predictions

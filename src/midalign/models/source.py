@@ -1,0 +1,52 @@
+"""Which model to load, and how: what every verb that needs a model is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from midalign.models.loading import load_config, load_model, load_tokenizer
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A base model by name, with everything that decides what is loaded.
+
+    Attributes:
+        path: Hub name or local folder.
+        revision: Hub branch, tag or commit; None for the default.
+        dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``; see `midalign.models.loading.load_model`.
+        quantization: ``4bit``, or None.
+        trust_remote_code: Let code from the model's repository run here.
+        gguf_file: Name of a GGUF file in the folder or repository, which is dequantised; None for safetensors.
+    """
+
+    path: str
+    revision: str | None = None
+    dtype: str = "auto"
+    quantization: str | None = None
+    trust_remote_code: bool = False
+    gguf_file: str | None = None
+
+    @classmethod
+    def of(cls, section: Iterable[tuple[str, Any]]) -> ModelSource:
+        """The source that the ``model:`` section of a recipe names; its fields have the names of ours."""
+        return cls(**dict(section))
+
+    def load(self, **options: Any) -> Any:
+        """The model; errors and further options as of `midalign.models.loading.load_model`."""
+        chosen = {name: value for name, value in asdict(self).items() if name != "path"}
+        return load_model(self.path, **chosen, **options)
+
+    def config(self) -> Any:
+        """The model's configuration, without its weights; errors as of `midalign.models.loading.load_config`."""
+        return load_config(self.path, **self._which())
+
+    def tokenizer(self) -> Any:
+        """The model's tokenizer; errors as of `midalign.models.loading.load_tokenizer`."""
+        return load_tokenizer(self.path, **self._which())
+
+    def _which(self) -> dict[str, Any]:
+        names = ("revision", "trust_remote_code", "gguf_file")
+        return {name: getattr(self, name) for name in names}

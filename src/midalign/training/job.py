@@ -1,0 +1,64 @@
+"""The job of ``midalign train``: one LoRA adapter, trained as a recipe says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from midalign.progress import Progress
+from midalign.recipe.data import PairData, TaskData, data_paths
+from midalign.recipe.sections import Recipe
+from midalign.runs import Job, Run
+from midalign.training.train import ADAPTER, RunObjective, train
+
+
+@dataclass(frozen=True)
+class TrainJob(Job[dict[str, Any]]):
+    """One training.
+
+    Attributes:
+        recipe: The recipe.
+        objective: ``joint``, ``task`` (SFT alone) or ``align`` (an adapter for merging).
+    """
+
+    verb: ClassVar[str] = "train"
+    result: ClassVar[str] = ADAPTER
+
+    recipe: Recipe
+    objective: RunObjective = "joint"
+
+    def paths(self) -> list[str]:
+        """What the job reads."""
+        return data_paths(self.recipe)
+
+    def finish(
+        self,
+        run: Run,
+        progress: Progress | None = None,
+        *,
+        task_data: TaskData | None = None,
+        pair_data: PairData | None = None,
+    ) -> dict[str, Any]:
+        """Train into the run's folder; an interrupted training goes on from its newest whole checkpoint.
+
+        Args:
+            run: The run.
+            progress: Where progress is told.
+            task_data: The task data, where it is read already.
+            pair_data: The pairs, where they are read already.
+
+        Raises:
+            UserError: If data, model and recipe do not fit.
+        """
+        with run.timed("train"):
+            summary = train(
+                self.recipe,
+                run.out,
+                objective=self.objective,
+                task_data=task_data,
+                pair_data=pair_data,
+                progress=progress,
+                begin=run.begin,
+            )
+        run.finish(seeds=[self.recipe.seed])
+        return summary
