@@ -19,7 +19,7 @@ from midalign.records import Prediction
 def evaluate(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     quick = functools.partial(compare_runs, trials=50)  # sacreBLEU's formulas are in plain Python
-    monkeypatch.setattr("midalign.evaluation.score.compare_runs", quick)
+    monkeypatch.setattr("midalign.evaluation.job.compare_runs", quick)
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["midalign", "evaluate", "--resamples", "100", *arguments])
