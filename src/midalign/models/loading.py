@@ -30,6 +30,7 @@ from midalign.errors import MissingExtraError, MissingFileError, ModelError
 from midalign.files import local_path
 from midalign.models.gguf import check_gguf, cut_as_trained, dequantized
 from midalign.models.hidden import find_decoder
+from midalign.models.load_report import check_fills, fills, renamings
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +139,7 @@ def load_model(
     trust_remote_code: bool = False,
     quantization: str | None = None,
     gguf_file: str | None = None,
+    unwrap: bool = False,
     **options: Any,
 ) -> PreTrainedModel:
     """Load a causal language model in evaluation mode.
@@ -151,12 +153,14 @@ def load_model(
         trust_remote_code: Whether code from the model's repository may run here.
         quantization: ``"4bit"`` loads the weights in NF4 for QLoRA (needs the extra ``qlora``).
         gguf_file: Name of a GGUF file in the folder or repository, to be dequantised (needs the extra ``gguf``).
+        unwrap: Take the names of wrappers out of those of tensors, where all the weights fit then
+            (`midalign.models.load_report`), rather than refuse them.
         options: Passed on to ``from_pretrained``.
 
     Raises:
         MissingFileError: If a local folder does not exist.
-        ModelError: If the weights cannot be loaded (truncated, not safetensors, unknown architecture, ...), or are to
-            be quantised and no layer can be.
+        ModelError: If the weights cannot be loaded (truncated, not safetensors, unknown architecture, ...), are not all
+            that the model has (`midalign.models.load_report`), or are to be quantised and no layer can be.
     """
     found = check_model_path(name, gguf_file)
     target = torch.device(device) if device is not None else default_device()
@@ -168,21 +172,53 @@ def load_model(
         options |= {"quantization_config": _quantization_config(quantization), "device_map": {"": target}}
     if gguf_file is not None:
         options |= {"gguf_file": gguf_file} | dequantized()
-    reads = " (midalign reads safetensors weights of causal language models that transformers knows)"
-    with _refused(f"cannot load the model {name!r}", reads):
-        model = AutoModelForCausalLM.from_pretrained(
-            found,
-            dtype="float32" if dtype == "auto" and default_device().type == "cpu" else dtype,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-            **options,
-        )
+    options |= {
+        "dtype": "float32" if dtype == "auto" and default_device().type == "cpu" else dtype,
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+        "use_safetensors": True,
+    }
+    model = _load_whole(found, name, options, unwrap)
     if quantization is None:
         return model.to(target).eval()
     _check_quantized(model, name)
     _keep_trainable(model)
     return model.eval()
+
+
+def _load_whole(found: str, name: str, options: dict[str, Any], unwrap: bool) -> PreTrainedModel:
+    """A model every tensor of which was in the checkpoint, and that has a place for every one of them.
+
+    Raises:
+        ModelError: If it cannot be loaded, or only in part.
+    """
+    reads = " (midalign reads safetensors weights of causal language models that transformers knows)"
+
+    def load(**more: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+        with _refused(f"cannot load the model {name!r}", reads):
+            model, report = AutoModelForCausalLM.from_pretrained(
+                found, output_loading_info=True, ignore_mismatched_sizes=True, **options, **more
+            )
+        return model, report
+
+    model, report = load()
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ModelError(
+            f"{name!r} holds an adapter (adapter_config.json), which transformers puts on its base model unasked. Give "
+            "a folder or hub name with the base model alone, and the adapter with --adapter."
+        )
+    for mapping in renamings(report) if unwrap else []:
+        del model  # two would take the memory twice
+        model, renamed = load(key_mapping=mapping)
+        if fills(renamed):
+            model._weight_conversions = None  # else save_pretrained() would put the wrapper back in
+            logger.warning(
+                "%r was saved with a wrapper around it, whose name is left out of those of its tensors (%s, ...)",
+                name, min(report["unexpected_keys"]),
+            )  # fmt: skip
+            return model
+    check_fills(report, name)
+    return model
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from midalign.errors import MissingFileError, ModelError
 from midalign.files import check_target, local_path, whole
-from midalign.models.loading import load_model, load_tokenizer
+from midalign.models.plain import write_plain
 from midalign.runs import Run, cache_folder
 
 NAME = "smollm2"
@@ -63,19 +63,14 @@ def build_smollm2(out: str | Path, *, wheel: str | Path | None = None, hub: bool
     with whole(target) as folder:
         folder.mkdir()
         if hub:
-            _save(HUB, None, folder)
+            write_plain(HUB, folder, dtype="bfloat16")
         else:
             with _found_gguf(wheel) as gguf:
                 _check(gguf)
-                _save(str(gguf.parent), gguf.name, folder)
+                write_plain(str(gguf.parent), folder, gguf_file=gguf.name)
         (folder / "README.md").write_text(_card(hub), encoding="utf-8")
         Run(folder, "model", inputs).finish()
     return target
-
-
-def _save(name: str, gguf_file: str | None, folder: Path) -> None:
-    load_model(name, gguf_file=gguf_file, dtype="bfloat16", device="cpu").save_pretrained(folder)
-    load_tokenizer(name, gguf_file=gguf_file).save_pretrained(folder)
 
 
 @contextmanager

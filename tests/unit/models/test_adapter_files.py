@@ -13,7 +13,6 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
 from midalign.errors import MissingFileError, ModelError
-from midalign.files import whole_folder
 from midalign.functional.lora import LoraFactors
 from midalign.models.adapter_files import (
     CONFIG_FILE,
@@ -306,14 +305,3 @@ def test_what_is_written_is_read_back_with_a_rank_for_every_module(tmp_path):
     assert all(torch.equal(f.a, factors[n].a) and torch.equal(f.b, factors[n].b) for n, f in back.factors.items())
     assert back.base_model == "org/model"
     assert len(back.config.rank_pattern) == 3
-
-
-def test_a_folder_appears_whole_or_not_at_all(tmp_path):
-    with whole_folder(tmp_path / "deep" / "out") as folder:
-        (folder / "file").write_text("x")
-        assert not (tmp_path / "deep" / "out").exists()
-    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["out"]
-    assert (tmp_path / "deep" / "out" / "file").read_text() == "x"
-    with pytest.raises(ZeroDivisionError), whole_folder(tmp_path / "deep" / "other"):
-        raise ZeroDivisionError
-    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["out"]

