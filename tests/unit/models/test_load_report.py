@@ -46,7 +46,7 @@ WRAPPERS = {
 }
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral", "gemma3"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral"])
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_a_wrapper_in_the_names_is_taken_out(save, caplog, wrapper, family):
     model = load_model(save(renamed(WRAPPERS[wrapper]), family), unwrap=True)
