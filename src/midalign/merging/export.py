@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 from midalign.errors import ModelError, did_you_mean
 from midalign.files import check_target, whole
 from midalign.functional import lora as merging
-from midalign.functional.lora import LoraFactors, Merged, MergeOptions, Weight
+from midalign.functional.lora import LoraFactors, Merged, Weight
+from midalign.functional.names import MergeOptions
 from midalign.models.adapter_files import (
     check_fits,
     read_adapters,
