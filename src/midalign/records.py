@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
-TaskName = Literal["slots", "translation", "extraction"]
+TaskName = Literal["slots", "translation", "extraction", "chat"]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
 Backend = Literal["transformers", "vllm"]
 """The library that generates answers."""
@@ -16,6 +16,8 @@ BACKENDS: tuple[Backend, ...] = get_args(Backend)
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 """The number format that the weights of a model are loaded in (`midalign.models.loading`)."""
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+Message = dict[str, str]
+"""One turn of a conversation: its ``role`` and its ``content``."""
 RESAMPLES = 1000
 """Bootstrap resamples behind every interval of a score (sacreBLEU's default)."""
 TRIALS = 10000
@@ -65,8 +67,10 @@ class TaskExample:
             Japanese. Empty for translation.
         spans: Gold spans in order of their start (slot filling, extraction).
         intent: Gold intent of a command, where the data has one.
-        reference: Gold translation (translation only).
+        reference: Gold translation, or gold answer (translation and chat).
         target_language: Canonical code of the language to translate into (translation only).
+        messages: The turns before the answer (chat); empty where `text` is the whole prompt as it is.
+        tools: The functions that the chat template is given (chat).
     """
 
     id: str
@@ -78,6 +82,8 @@ class TaskExample:
     intent: str = ""
     reference: str = ""
     target_language: str = ""
+    messages: tuple[Message, ...] = ()
+    tools: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,10 @@ CONSTRAINED_HELP = (
 )
 
 
+METRICS = ("exact_match", "token_f1", "chrf", "bleu", "rougeL", "json_match", "accuracy", "macro_f1")
+METRIC_HELP = f"What answers of chat are scored by: {', '.join(METRICS)}, or module:function for your own."
+
+
 @dataclass(frozen=True, slots=True)
 class AnswerFormat:
     """How the answers of a run look; the same in training, generation and evaluation.
@@ -32,11 +36,14 @@ class AnswerFormat:
         system: System text of the prompt, such as that of a model trained elsewhere; None for midalign's own, the
             empty string for none.
         constrained: What generation is held to, a key of `CONSTRAINED_TASK`; None leaves the model free.
+        metrics: What answers of the task chat are scored by (`midalign.metrics.chat`); settings are
+            chosen by the first.
     """
 
     style: Style = "slots"
     system: str | None = None
     constrained: Constrained | None = None
+    metrics: tuple[str, ...] = ("exact_match",)
 
     def check_task(self, task: TaskName) -> None:
         """Check that the constraint is one for this task.

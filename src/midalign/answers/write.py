@@ -14,9 +14,9 @@ def completion(example: TaskExample, style: Style = "slots") -> str:
     """The gold answer as text: what a model is taught, and what `midalign.metrics` reads back.
 
     Slots: ``label: phrase; label: phrase`` or ``None``; with ``"intent_slots"``, ``intent | `` before it. Extraction:
-    JSON on one line. Translation: the reference.
+    JSON on one line. Translation and chat: the reference.
     """
-    if example.task == "translation":
+    if example.task in ("translation", "chat"):
         return example.reference
     phrases = span_phrases(example)
     if example.task == "extraction":

@@ -14,6 +14,7 @@ from midalign.cli.options import (
     Format,
     Languages,
     Limit,
+    Metric,
     Out,
     Resamples,
     Seed,
@@ -47,6 +48,7 @@ def evaluate(
     ] = None,
     baseline_comet: Annotated[Path | None, typer.Option(help="segments.jsonl of the baseline.")] = None,
     completion_style: CompletionStyle = "slots",
+    metric: Metric = None,
     resamples: Resamples = RESAMPLES,
     seed: Seed = SEED,
 ) -> None:
@@ -66,7 +68,9 @@ def evaluate(
         languages=chosen,
         split=split,
         limit=limit,
-        answer_format=AnswerFormat(choice("completion-style", completion_style, STYLES)),
+        answer_format=AnswerFormat(
+            choice("completion-style", completion_style, STYLES), metrics=tuple(metric or ("exact_match",))
+        ),
         baseline=None if baseline is None else str(baseline),
         comet=tuple(str(path) for path in comet or []),
         baseline_comet=None if baseline_comet is None else str(baseline_comet),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from midalign.answers.format import STYLE_HELP
+from midalign.answers.format import METRIC_HELP, STYLE_HELP
 from midalign.errors import RunError, did_you_mean, listed
 from midalign.languages import canonical
 from midalign.records import DTYPES
@@ -36,6 +36,10 @@ Limit = Annotated[
     int | None, typer.Option(min=1, help="Only the first so many items of each language, as task.limit_test.")
 ]
 CompletionStyle = Annotated[str, typer.Option(help=STYLE_HELP)]
+Metric = Annotated[
+    list[str] | None,
+    typer.Option(help=f"{METRIC_HELP} Give it several times for several."),
+]
 Resamples = Annotated[int, typer.Option(help="Bootstrap resamples behind every interval.")]
 Seed = Annotated[int, typer.Option(help="Seed of the bootstrap.")]
 
@@ -46,6 +50,7 @@ class Task(StrEnum):
     slots = "slots"
     translation = "translation"
     extraction = "extraction"
+    chat = "chat"
 
 
 def choice(name: str, value: str, allowed: tuple[str, ...]) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from midalign.data.parallel.corpus import ENGLISH, ParallelFormat, read_parallel
+from midalign.data.tasks.chat import read_chat
 from midalign.data.tasks.read import SPLITS, TaskFormat, read_task, translation_examples
 from midalign.records import TaskExample, TaskName
 
@@ -36,6 +37,8 @@ def read_examples(
     Raises:
         UserError: From the reader.
     """
+    if task == "chat":
+        return read_chat(data, languages=languages, split=split)
     if task != "translation":
         chosen = None if languages is None else list(dict.fromkeys(languages))
         return read_task(data, task=task, format=cast("TaskFormat", format), languages=chosen, split=split)

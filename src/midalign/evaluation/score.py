@@ -13,6 +13,7 @@ from pathlib import Path
 from midalign.answers.format import AnswerFormat
 from midalign.errors import DataError
 from midalign.files import write_json
+from midalign.metrics.chat import chat_strata
 from midalign.metrics.comparison import PairedScore, compare_strata
 from midalign.metrics.extraction import extraction_strata
 from midalign.metrics.scoring import Groups, Predictions, Stratum, score_strata
@@ -23,7 +24,12 @@ from midalign.records import RESAMPLES, SEED, TRIALS, Score, TaskExample, TaskNa
 
 SCORES = "scores.json"
 COMPARISONS = "comparisons.json"
-MAIN_METRIC: dict[TaskName, str] = {"slots": "slot_f1", "translation": "chrf", "extraction": "entity_f1"}
+_MAIN_METRIC: dict[TaskName, str] = {"slots": "slot_f1", "translation": "chrf", "extraction": "entity_f1"}
+
+
+def main_metric(task: TaskName, answer_format: AnswerFormat = AnswerFormat()) -> str:
+    """The metric that a task's settings are chosen by, and that a report shows first."""
+    return answer_format.metrics[0] if task == "chat" else _MAIN_METRIC[task]
 
 
 def strata_of(
@@ -45,6 +51,8 @@ def strata_of(
         return translation_strata(examples, predictions)
     if examples and examples[0].task == "extraction":
         return extraction_strata(examples, predictions)
+    if examples and examples[0].task == "chat":
+        return chat_strata(examples, predictions, answer_format.metrics)
     return slot_strata(examples, predictions, style=answer_format.style)
 
 

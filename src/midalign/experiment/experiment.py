@@ -22,7 +22,7 @@ from midalign.data.prompt_tokens import prompt_ids
 from midalign.data.prompts import render
 from midalign.errors import DataError
 from midalign.evaluation.job import EvaluateJob
-from midalign.evaluation.score import MAIN_METRIC, SCORES
+from midalign.evaluation.score import SCORES, main_metric
 from midalign.experiment.probe_comparison import compare_probes, correlate_transfer
 from midalign.experiment.summary import BASELINE, SUMMARY, SYSTEMS, TRAINED, summarise
 from midalign.files import write_json
@@ -110,7 +110,7 @@ class Experiment:
             compare_probes(self.out, {"sft": "base", "alignment": "base", "joint": BASELINE, "merged": BASELINE})
             correlate_transfer(
                 self.out,
-                MAIN_METRIC[self.recipe.task.name],
+                main_metric(self.recipe.task.name, self.recipe.answer_format),
                 [code for code in self.recipe.languages.all if code not in self.recipe.languages.supervised],
                 baseline=BASELINE,
                 systems=[system for system in SYSTEMS if system != BASELINE],

@@ -11,7 +11,7 @@ from midalign.answers.format import AnswerFormat
 from midalign.answers.predictions import PREDICTIONS, read_predictions
 from midalign.answers.write import completion
 from midalign.evaluation.comet import SEGMENTS, read_segments
-from midalign.evaluation.score import MAIN_METRIC, compare_runs
+from midalign.evaluation.score import compare_runs, main_metric
 from midalign.files import read_json
 from midalign.languages import Language
 from midalign.merging.job import MERGE_FILE
@@ -34,7 +34,7 @@ def summarise(recipe: Recipe, out: Path, items: Sequence[TaskExample], timings: 
         items: The test items.
         timings: Seconds of each stage.
     """
-    main = MAIN_METRIC[recipe.task.name]
+    main = main_metric(recipe.task.name, recipe.answer_format)
     outputs = {s: read_predictions(out / "evaluation" / s / PREDICTIONS) for s in SYSTEMS}
     folders = {system: out / "evaluation" / system / SEGMENTS for system in SYSTEMS}
     # Of an earlier `midalign comet add`.

@@ -13,7 +13,7 @@ import torch
 
 from midalign.data.prompt_tokens import IGNORED, training_rows
 from midalign.errors import DataError
-from midalign.evaluation.score import MAIN_METRIC, strata_of
+from midalign.evaluation.score import main_metric, strata_of
 from midalign.functional.statistics import FloatArray, paired_result, percentiles, resample_sums
 from midalign.generation.generate import generate
 from midalign.merging.folding import Folded
@@ -75,7 +75,7 @@ def tune_weights(
         raise DataError("there are no dev items to tune merge weights on; check task.dev_split and task.limit_dev")
     sign = -1.0 if recipe.merge.objective == "loss" else 1.0
     measure = _loss_of if recipe.merge.objective == "loss" else _score_of
-    metric = LOSS if recipe.merge.objective == "loss" else MAIN_METRIC[recipe.task.name]
+    metric = LOSS if recipe.merge.objective == "loss" else main_metric(recipe.task.name, recipe.answer_format)
     expected = _expected(recipe.merge)
     with LiveAdapters(model, adapters) as live, Folded(live.model) as folded:
         outcome_of = measure(live.model, tokenizer, dev, recipe)
@@ -199,7 +199,7 @@ def _score_of(
             batch_tokens=recipe.generation.batch_tokens,
         )
         strata = strata_of(dev, predictions, recipe.answer_format)
-        name = MAIN_METRIC[recipe.task.name]
+        name = main_metric(recipe.task.name, recipe.answer_format)
         sums = [resample_sums(stratum.stats, recipe.evaluation.resamples) for stratum in strata]
         draws = [stratum.measure(name).of_sums(drawn) for stratum, drawn in zip(strata, sums, strict=True)]
         return float(np.mean([s.value(name) for s in strata])), mean_over(strata, draws)

@@ -124,6 +124,7 @@ def evaluation_texts(task: TaskData, probe: ParallelCorpus | None = None) -> set
     """Every text of the dev and test items, their reference translations, and of the probe corpus."""
     items = [*task.dev, *task.test]
     texts = {text for item in items for text in (item.text, item.reference) if text}
+    texts |= {turn["content"] for item in items for turn in item.messages if turn["role"] != "system"}
     return texts | {text for row in (probe.rows if probe else ()) for text in row.texts.values()}
 
 

@@ -10,11 +10,11 @@ Relative paths are relative to the folder that the command is run in, as in a sh
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from midalign.answers.format import CONSTRAINED_HELP, STYLE_HELP, AnswerFormat, Constrained, Style
+from midalign.answers.format import CONSTRAINED_HELP, METRIC_HELP, STYLE_HELP, AnswerFormat, Constrained, Style
 from midalign.data.parallel.corpus import Directions, ParallelFormat
 from midalign.data.tasks.read import TaskFormat
 from midalign.functional.names import Candidates, MergeMethod
@@ -30,6 +30,9 @@ from midalign.recipe.fields import (
     source,
 )
 from midalign.records import RESAMPLES, Backend, Dtype, TaskName
+
+Metrics = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
+"""Names of metrics; one alone may be written without a list."""
 
 
 class ModelSection(Section):
@@ -108,6 +111,10 @@ class TaskSection(Section):
     name: TaskName = Field("slots", description="What is asked of the model.")
     data: str = Field(description="Folder or file with the task data.")
     format: Literal[TaskFormat, ParallelFormat] = Field("auto", description="Format of the data; see docs/data.md.")
+    metric: Metrics = Field(
+        ("exact_match",),
+        description=f"{METRIC_HELP} Several as a list: settings are chosen by the first.",
+    )
     train_split: str = Field("train", description="Split to train on, in the supervised languages.")
     dev_split: str = Field("dev", description="Split to choose settings on (early stopping, merge weights).")
     test_split: str = Field("test", description="Split to report scores on.")
@@ -274,7 +281,9 @@ class Recipe(Section):
     @property
     def answer_format(self) -> AnswerFormat:
         """How answers look, in training, generation and evaluation alike."""
-        return AnswerFormat(self.evaluation.completion_style, self.task.system, self.generation.constrained)
+        return AnswerFormat(
+            self.evaluation.completion_style, self.task.system, self.generation.constrained, self.task.metric
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The resolved recipe as plain data, ready for JSON or YAML."""

@@ -1,0 +1,309 @@
+"""Rows of any fine-tuning data, in trl's dataset formats: one answer of an assistant each.
+
+===================  ==========================================================================================
+columns              what the row asks, and what it answers
+===================  ==========================================================================================
+prompt, completion   two strings: plain text, which no chat template touches (trl: standard)
+prompt, completion   two lists of messages (trl: conversational)
+messages             one list of messages; the last turn, the assistant's, is the answer, the others are context
+system               optional: a system turn before the others, where there is none
+tools                optional: the functions that the chat template is given
+language             optional: code of the row's language, where a file holds several
+===================  ==========================================================================================
+
+From JSONL, JSON (a list), CSV or Parquet, or a dataset of the hub. The language is told by the column, by the file's
+name (``<language>.<split>.jsonl``), by the hub's configuration, or is the one language that is asked for. In CSV a list
+is written as JSON.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from midalign.data.tasks.read import SPLITS
+from midalign.errors import DataError, LanguageError
+from midalign.files import missing_file, parse_json, read_json_lines, read_lines
+from midalign.languages import canonical
+from midalign.records import Message, TaskExample
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+_FORM = 'a row such as {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}'
+_ROLES = ("system", "user", "assistant", "tool", "developer")
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One file, or one table of the hub: its rows with their place, and its language where the name tells it."""
+
+    name: str
+    language: str | None
+    rows: Iterator[tuple[str, Mapping[str, Any]]]
+
+
+def read_chat(data: str | Path, *, languages: Sequence[str] | None = None, split: str = "test") -> list[TaskExample]:
+    """Examples of one split, in the order of the files and of their rows.
+
+    Args:
+        data: A folder with a file per language, one file, or the name of a dataset on the hub.
+        languages: Codes to keep; None keeps all. For rows that do not tell their language, the one that they are in.
+        split: ``train``, ``dev`` or ``test``.
+
+    Returns:
+        Examples whose `reference` is the answer and whose `messages` (or, for plain text, `text`) are the prompt.
+
+    Raises:
+        DataError: Nothing to read, or a row that is none of the above; with file and row.
+        LanguageError: A code that is not known, or rows whose language nothing tells.
+        MissingFileError: ``data`` looks like a path and does not exist.
+    """
+    wanted = None if languages is None else [canonical(code) for code in languages]
+    found: list[TaskExample] = []
+    present: set[str] = set()
+    for table in _tables(data, split):
+        for number, (place, row) in enumerate(table.rows):
+            language = _language(row, table, wanted, place)
+            present.add(language)
+            if wanted is None or language in wanted:
+                found.append(_example(row, f"{table.name}:{number}", language, place))
+    if missing := [code for code in wanted or [] if code not in present]:
+        raise LanguageError(
+            f"{data}: no {split} rows in {', '.join(missing)}; there are rows in {', '.join(sorted(present)) or 'none'}"
+        )
+    if not found:
+        raise DataError(f"{data}: no rows in split {split!r}; check the files and the split's name")
+    return found
+
+
+def _tables(data: str | Path, split: str) -> Iterator[_Table]:
+    path = Path(data).expanduser()
+    if path.is_file():
+        yield _file(path)
+    elif path.is_dir():
+        for file in _files_of_split(path, split):
+            yield _file(file)
+    elif str(data).startswith((".", "/", "~")) or str(data).count("/") != 1:
+        raise missing_file(path)
+    else:
+        yield from _hub_tables(str(data), split)
+
+
+def _files_of_split(folder: Path, split: str) -> list[Path]:
+    """The files of a folder whose name names the split; those in a folder of that name; or all, where none is named."""
+    names = {split, *SPLITS.get(split, ())}
+    every = {alias for aliases in SPLITS.values() for alias in aliases}
+    for name in sorted(names):
+        if (folder / name).is_dir():
+            folder = folder / name
+            break
+    files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.suffix in SUFFIXES]
+    of_split = [file for file in files if set(_words(file)) & names]
+    if not of_split and not any(set(_words(file)) & every for file in files):
+        of_split = files
+    if not of_split:
+        shown = ", ".join(file.name for file in files[:5]) or f"no {', '.join(SUFFIXES)} file"
+        raise DataError(
+            f"{folder}: no file for the split {split!r} (found: {shown}). Name files <language>.<split>.jsonl, such as "
+            f"deu.{split}.jsonl"
+        )
+    return of_split
+
+
+def _words(file: Path) -> list[str]:
+    return re.split(r"[._-]", file.stem.casefold())
+
+
+def _file(path: Path) -> _Table:
+    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
+    if path.suffix not in readers:
+        raise DataError(f"{path}: rows are read from {', '.join(readers)}; convert it, or give another file")
+    return _Table(path.stem, _language_of_name(path), readers[path.suffix](path))
+
+
+def _language_of_name(path: Path) -> str | None:
+    """The language that a file's name begins with; None where it begins with something else."""
+    splits = {alias for aliases in SPLITS.values() for alias in aliases}
+    code = re.split(r"[.]", path.stem)[0]
+    if code.casefold() in splits:
+        return None
+    try:
+        return canonical(code)
+    except LanguageError:
+        return None
+
+
+def _jsonl(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    return ((f"{path}:{line}", row) for line, row in read_json_lines(path, _FORM))
+
+
+def _json(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    rows = parse_json("\n".join(read_lines(path)), path, f"a list of rows, each {_FORM}")
+    if not isinstance(rows, list):
+        raise DataError(f"{path}: {type(rows).__name__} where a list of rows was expected. Write each as {_FORM}.")
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise DataError(f"{path}: row {number} is {row!r}, not an object. Write {_FORM}.")
+        yield f"{path}: row {number}", row
+
+
+def _csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    reader = csv.DictReader([line + "\n" for line in read_lines(path)], strict=True)
+    try:
+        for row in reader:
+            place = f"{path}:{reader.line_num}"
+            if None in row or None in row.values():
+                raise DataError(f"{place}: the row has not as many cells as the header; quote cells that hold commas")
+            lists = ("messages", "tools")
+            yield (
+                place,
+                {
+                    name: parse_json(cell, place)
+                    if (name in lists or cell.lstrip()[:2] in ("[{", "[]")) and cell
+                    else cell
+                    for name, cell in row.items()
+                },
+            )
+    except csv.Error as fault:
+        raise DataError(f"{path}:{reader.line_num}: not CSV ({fault}); quote cells with quotes or commas") from fault
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError) as fault:
+        raise DataError(f"{path}: not Parquet that can be read ({fault}); write it again") from fault
+    return ((f"{path}: row {number}", row) for number, row in enumerate(rows, start=1))
+
+
+def _hub_tables(name: str, split: str) -> Iterator[_Table]:
+    """One table for each configuration that is named after a language, or the only one."""
+    import datasets
+
+    try:
+        configurations = datasets.get_dataset_config_names(name)
+        for configuration in configurations:
+            language = _language_of_name(Path(f"{configuration}.{split}"))
+            if language is None and len(configurations) > 1:
+                continue
+            of_split = datasets.get_dataset_split_names(name, configuration)
+            chosen = next((each for each in (split, *SPLITS.get(split, ())) if each in of_split), None)
+            if chosen is None:
+                raise DataError(f"{name}: no split {split!r}; there are {', '.join(of_split)}")
+            table = datasets.load_dataset(name, configuration, split=chosen)
+            rows = ((f"{name}, {configuration}, {chosen}, row {i}", row) for i, row in enumerate(table, start=1))
+            yield _Table(f"{configuration}.{split}", language, rows)
+    except (OSError, ValueError) as fault:
+        if isinstance(fault, DataError):
+            raise
+        raise DataError(
+            f"the dataset {name!r} cannot be loaded: {fault}. Check the name and, for a gated one, that you are logged "
+            "in (hf auth login); or name a local folder."
+        ) from fault
+
+
+def _language(row: Mapping[str, Any], table: _Table, wanted: Sequence[str] | None, place: str) -> str:
+    code = row.get("language")
+    if isinstance(code, str) and code.strip():
+        return canonical(code, place)
+    if table.language is not None:
+        return table.language
+    if wanted is not None and len(wanted) == 1:
+        return wanted[0]
+    raise LanguageError(
+        f"{place}: nothing tells the language of this row, which decides whether it is trained on. Name the file "
+        "<language>.<split>.jsonl, add a column 'language', or ask for exactly one language"
+    )
+
+
+def _example(row: Mapping[str, Any], name: str, language: str, place: str) -> TaskExample:
+    system, tools = row.get("system"), row.get("tools")
+    if tools is not None and (not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools)):
+        raise DataError(f"{place}: 'tools' is {_shown(tools)}, not a list of objects, one for each function")
+    if system is not None and not isinstance(system, str):
+        raise DataError(f"{place}: 'system' is {_shown(system)}, not a string")
+    prompt, answer = _prompt_and_answer(row, place)
+    if isinstance(prompt, str):
+        if system or tools:
+            raise DataError(
+                f"{place}: a prompt of plain text has no turns, so 'system' and 'tools' would have no effect; write "
+                "'prompt' as a list of messages, or put the text into the prompt"
+            )
+        return TaskExample(id=name, task="chat", language=language, text=prompt, reference=answer)
+    if system and prompt[0]["role"] != "system":
+        prompt = [{"role": "system", "content": system}, *prompt]
+    return TaskExample(
+        id=name,
+        task="chat",
+        language=language,
+        text="\n".join(turn["content"] for turn in prompt if turn["role"] != "system"),
+        reference=answer,
+        messages=tuple(prompt),
+        tools=tuple(tools or ()),
+    )
+
+
+def _prompt_and_answer(row: Mapping[str, Any], place: str) -> tuple[str | list[Message], str]:
+    if row.get("messages") is not None:
+        turns = _turns(row["messages"], "messages", place)
+        return _split_off_the_answer(turns, place)
+    if row.get("prompt") is None or row.get("completion") is None:
+        raise DataError(
+            f"{place}: the row has the columns {', '.join(map(str, row)) or 'none'}. It needs 'messages', or 'prompt' "
+            f"and 'completion'. Write {_FORM}."
+        )
+    prompt, completion = row["prompt"], row["completion"]
+    if isinstance(prompt, str) and isinstance(completion, str):
+        if not prompt.strip() or not completion.strip():
+            raise DataError(f"{place}: the {'completion' if prompt.strip() else 'prompt'} is empty; remove the row")
+        return prompt, completion
+    if isinstance(prompt, str) or isinstance(completion, str):
+        raise DataError(f"{place}: 'prompt' and 'completion' must both be text or both be lists of messages")
+    return _split_off_the_answer([*_turns(prompt, "prompt", place), *_turns(completion, "completion", place)], place)
+
+
+def _split_off_the_answer(turns: list[Message], place: str) -> tuple[list[Message], str]:
+    *prompt, answer = turns
+    if answer["role"] != "assistant" or not prompt:
+        raise DataError(
+            f"{place}: the last turn is that of {answer['role']!r}, after {len(prompt)} others; the answer that is "
+            "trained and scored is a last turn of the assistant after at least one other"
+        )
+    if not answer["content"].strip():
+        raise DataError(f"{place}: the assistant's last turn is empty; remove the row, or write the answer as text")
+    return prompt, answer["content"]
+
+
+def _turns(value: Any, column: str, place: str) -> list[Message]:
+    if not isinstance(value, list) or not value:
+        raise DataError(f"{place}: {column!r} is {_shown(value)}, not a list of messages. Write {_FORM}.")
+    turns: list[Message] = []
+    for number, turn in enumerate(value, start=1):
+        if not isinstance(turn, Mapping) or turn.get("role") not in _ROLES:
+            raise DataError(
+                f"{place}: message {number} of {column!r} is {_shown(turn)}. A message is an object with 'role' (one "
+                f"of {', '.join(_ROLES)}) and 'content'."
+            )
+        turns.append({"role": str(turn["role"]), "content": _content(turn.get("content"), number, place)})
+    return turns
+
+
+def _content(content: Any, number: int, place: str) -> str:
+    """The text of a message, which may be written as parts of type ``text``."""
+    if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
+        content = "".join(str(part.get("text", "")) for part in content)
+    if not isinstance(content, str):
+        raise DataError(f"{place}: the content of message {number} is {_shown(content)}, not text")
+    return content
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."

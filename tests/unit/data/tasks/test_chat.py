@@ -1,0 +1,194 @@
+"""Rows of trl's dataset formats, in every layout in which people keep them."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from midalign.data.tasks.chat import read_chat
+from midalign.errors import DataError, LanguageError, MissingFileError
+
+QUESTION = {"role": "user", "content": "Is this good?"}
+ANSWER = {"role": "assistant", "content": "yes"}
+TOOLS = [{"type": "function", "function": {"name": "clock", "parameters": {"type": "object"}}}]
+SHAPES = {
+    "text": {"prompt": "Is this good?\n", "completion": "yes"},
+    "turns": {"prompt": [QUESTION], "completion": [ANSWER]},
+    "messages": {"messages": [QUESTION, ANSWER]},
+    "tools": {"messages": [QUESTION, ANSWER], "tools": TOOLS, "system": "Be brief."},
+}
+MESSAGES = {
+    "text": (),
+    "turns": (QUESTION,),
+    "messages": (QUESTION,),
+    "tools": ({"role": "system", "content": "Be brief."}, QUESTION),
+}
+
+
+def write(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    elif path.suffix == ".parquet":
+        Dataset.from_list(rows).to_parquet(path)
+    else:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: v if isinstance(v, str) else json.dumps(v) for k, v in row.items()})
+        path.write_text(text.getvalue(), encoding="utf-8")
+
+
+LAYOUTS = ("file per language", "language column", "fixed language")
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "parquet"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_is_read_from_every_layout(tmp_path, shape, layout, suffix):
+    rows = [SHAPES[shape]] * 2
+    languages = None
+    if layout == "file per language":
+        for code in ("en", "deu"):
+            write(tmp_path / f"{code}.test.{suffix}", rows)
+            write(tmp_path / f"{code}.train.{suffix}", rows[:1])
+    elif layout == "language column":
+        write(tmp_path / f"test.{suffix}", [{**row, "language": code} for code in ("en", "deu") for row in rows])
+    else:
+        write(tmp_path / f"test.{suffix}", rows)
+        languages = ["deu"]
+    found = read_chat(tmp_path, languages=languages)
+    assert [example.language for example in found] == (
+        ["deu_Latn"] * 2 if languages else sorted(["eng_Latn", "deu_Latn"] * 2, reverse=layout == "language column")
+    )
+    assert {example.reference for example in found} == {"yes"}
+    assert {example.messages for example in map(_hashable, found)} == {_hashable_messages(MESSAGES[shape])}
+    assert {example.text for example in found} == {"Is this good?\n" if shape == "text" else "Is this good?"}
+    assert all(list(example.tools) == (TOOLS if shape == "tools" else []) for example in found)
+    assert len({example.id for example in found}) == len(found)
+
+
+def _hashable_messages(messages):
+    return tuple(tuple(sorted(turn.items())) for turn in messages)
+
+
+def _hashable(example):
+    from types import SimpleNamespace
+
+    return SimpleNamespace(messages=_hashable_messages(example.messages))
+
+
+def test_the_last_turn_is_the_answer_and_the_others_are_its_context(tmp_path):
+    turns = [QUESTION, ANSWER, {"role": "user", "content": "Sure?"}, {"role": "assistant", "content": "quite"}]
+    write(tmp_path / "eng.test.jsonl", [{"messages": turns}])
+    (found,) = read_chat(tmp_path / "eng.test.jsonl")
+    assert found.messages == tuple(turns[:3])
+    assert (found.reference, found.text) == ("quite", "Is this good?\nyes\nSure?")
+
+
+def test_parts_of_text_are_joined(tmp_path):
+    parts = [{"type": "text", "text": "Is this "}, {"type": "text", "text": "good?"}]
+    write(tmp_path / "eng.test.jsonl", [{"messages": [{"role": "user", "content": parts}, ANSWER]}])
+    assert read_chat(tmp_path)[0].text == "Is this good?"
+
+
+def test_a_folder_for_each_split_and_names_without_any(tmp_path):
+    write(tmp_path / "a" / "train" / "deu.jsonl", [SHAPES["text"]])
+    write(tmp_path / "a" / "validation" / "deu.jsonl", [SHAPES["text"]] * 3)
+    write(tmp_path / "b" / "deu.jsonl", [SHAPES["text"]])
+    assert len(read_chat(tmp_path / "a", split="dev")) == 3
+    assert len(read_chat(tmp_path / "b", split="dev")) == 1
+
+
+def test_a_hub_dataset_by_configuration_or_by_column(monkeypatch):
+    import datasets
+
+    tables = {"de": [SHAPES["messages"]], "en": [SHAPES["messages"]] * 2, "all": [SHAPES["messages"]] * 9}
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda name: list(tables))
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name, configuration: ["train", "validation"])
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, configuration, split: tables[configuration])
+    assert [example.language for example in read_chat("me/mine", split="dev")] == ["deu_Latn", "eng_Latn", "eng_Latn"]
+    with pytest.raises(DataError, match="no split 'test'"):
+        read_chat("me/mine")
+    tables = {"default": [{**SHAPES["text"], "language": "fr"}]}
+    assert read_chat("me/mine", split="train")[0].language == "fra_Latn"
+
+
+BAD = {
+    "no answer": ({"messages": [QUESTION]}, "last turn is that of 'user'"),
+    "no question": ({"messages": [ANSWER]}, "after at least one other"),
+    "other columns": ({"text": "hello"}, "the row has the columns text"),
+    "mixed": ({"prompt": "x", "completion": [ANSWER]}, "must both be"),
+    "empty": ({"prompt": "x", "completion": " "}, "the completion is empty"),
+    "no role": ({"messages": [{"content": "x"}, ANSWER]}, "message 1"),
+    "a role that no template knows": ({"messages": [{"role": "boss", "content": "x"}, ANSWER]}, "'boss'|\"boss\""),
+    "no list": ({"messages": {"role": "user"}}, "not a list of messages"),
+    "an image": (
+        {"messages": [{"role": "user", "content": [{"type": "image"}]}, ANSWER]},
+        "content of message 1",
+    ),
+    "tools of text": ({"prompt": "x", "completion": "y", "tools": TOOLS}, "would have no effect"),
+    "odd tools": ({"messages": [QUESTION, ANSWER], "tools": "clock"}, "'tools'"),
+    "odd system": ({"messages": [QUESTION, ANSWER], "system": 3}, "'system' is 3"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_row_names_file_and_line(tmp_path, name):
+    row, words = BAD[name]
+    write(tmp_path / "eng.test.jsonl", [SHAPES["messages"], row])
+    with pytest.raises(DataError, match=words) as raised:
+        read_chat(tmp_path)
+    assert "eng.test.jsonl:2" in str(raised.value)
+
+
+def test_rows_whose_language_nothing_tells_are_refused_by_line(tmp_path):
+    write(tmp_path / "test.jsonl", [SHAPES["text"]])
+    with pytest.raises(LanguageError, match=r"test\.jsonl:1: nothing tells the language"):
+        read_chat(tmp_path)
+    with pytest.raises(LanguageError, match=r"test\.jsonl:1: nothing tells the language"):
+        read_chat(tmp_path, languages=["eng", "deu"])
+
+
+def test_what_is_missing_is_named(tmp_path):
+    write(tmp_path / "eng.train.jsonl", [SHAPES["text"]])
+    with pytest.raises(DataError, match="no file for the split 'test'"):
+        read_chat(tmp_path)
+    with pytest.raises(LanguageError, match="no train rows in deu_Latn"):
+        read_chat(tmp_path, languages=["eng", "deu"], split="train")
+    with pytest.raises(MissingFileError):
+        read_chat(tmp_path / "nowhere")
+    (tmp_path / "eng.test.csv").write_text('prompt,completion\n"a,b\n', encoding="utf-8")
+    with pytest.raises(DataError, match=re.escape("eng.test.csv")):
+        read_chat(tmp_path / "eng.test.csv")
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=4) | st.sampled_from(["user", "assistant"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "type", "text", "x"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.dictionaries(st.sampled_from(["prompt", "completion", "messages", "tools", "system", "language"]), values))
+def test_any_row_is_an_example_or_a_message(tmp_path_factory, row):
+    path = tmp_path_factory.mktemp("rows") / "eng.test.jsonl"
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    said = ""
+    try:
+        (found,) = read_chat(path)
+    except (DataError, LanguageError) as fault:
+        said = str(fault)
+    assert "eng.test.jsonl" in said if said else found.reference.strip()
