@@ -66,7 +66,7 @@ CALLS = {
         {
             "data": "probe", "predictions": "b.jsonl", "task": "extraction", "languages": "eng", "format": "bio",
             "split": "dev", "limit": "3", "baseline": "b.jsonl", "comet": "c.jsonl", "baseline_comet": None,
-            "completion_style": "intent_slots", "resamples": "100", "seed": "4",
+            "completion_style": "intent_slots", "metric": "accuracy", "resamples": "100", "seed": "4",
         },
     ),
     "comet score": (
