@@ -6,7 +6,7 @@ Languages are canonical codes such as ``"deu_Latn"`` (see `midalign.languages`).
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 TaskName = Literal["slots", "translation", "extraction", "chat"]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
