@@ -120,6 +120,6 @@ class Score:
     language: str | None = None
     group: str | None = None
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         """The score as a JSON object, without the keys that are None."""
         return {key: value for key, value in asdict(self).items() if value is not None}

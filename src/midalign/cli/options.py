@@ -131,9 +131,10 @@ def recipe_of(path: Path, overrides: list[str] | None = None) -> Recipe:
     Raises:
         RecipeError: With all its faults.
     """
-    from midalign.recipe.arguments import check_arguments
     from midalign.recipe.file import load_recipe
 
     recipe = load_recipe(path, overrides or [])
+    from midalign.training.arguments import check_arguments  # trl and peft take seconds to load
+
     check_arguments(recipe, str(path))
     return recipe

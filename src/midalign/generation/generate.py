@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from midalign.answers.format import AnswerFormat
@@ -33,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 def generate(
-    model: nn.Module | Engine,
+    model: Any,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[TaskExample],
     answer_format: AnswerFormat = AnswerFormat(),

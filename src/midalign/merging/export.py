@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -19,7 +19,6 @@ from midalign.errors import ModelError, did_you_mean
 from midalign.files import check_target, whole
 from midalign.functional import lora as merging
 from midalign.functional.lora import LoraFactors, Merged, Weight
-from midalign.functional.names import MergeOptions
 from midalign.models.adapter_files import (
     check_fits,
     read_adapters,
@@ -50,7 +49,7 @@ class MergeSummary:
     """
 
     method: str
-    options: MergeOptions
+    options: dict[str, Any]
     weights: dict[str, Weight]
     adapters: dict[str, dict[str, str]]
     base_model: str
@@ -68,7 +67,7 @@ def merge_adapters(
     *,
     out: str | Path,
     base_model: PreTrainedModel | None = None,
-    **options: Unpack[MergeOptions],
+    **options: Any,
 ) -> MergeSummary:
     """Merge adapters into one plain PEFT adapter.
 
@@ -90,7 +89,7 @@ def merge_adapters(
             cannot be used.
         RunError: If `out` is in the way.
     """
-    merging.check_method(method, list(options))
+    merging.check_method(method, options)
     target = check_target(out)
     adapters = read_adapters(paths)
     _check_weights(weights, adapters)
@@ -112,7 +111,7 @@ def merge_adapters(
         errors.add(result, merging.merge_sum(factors, scalars).factors)
     summary = MergeSummary(
         method=method,
-        options=options,
+        options=dict(options),
         weights=dict(weights),
         adapters={name: {"path": str(a.path), "sha256": a.sha256} for name, a in adapters.items()},
         base_model=next((a.base_model for a in adapters.values() if a.base_model), _name(base_model)),

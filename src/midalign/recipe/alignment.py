@@ -9,7 +9,18 @@ from pydantic import AfterValidator, Field, model_validator
 
 from midalign.errors import ModelError
 from midalign.functional.names import Direction
-from midalign.recipe.fields import PAPER, REFERENCE, Pooling, Section, refuse_conflicts, source
+from midalign.recipe.fields import (
+    LARGEST,
+    LARGEST_BATCH,
+    PAPER,
+    REFERENCE,
+    BatchSize,
+    Count,
+    Pooling,
+    Section,
+    refuse_conflicts,
+    source,
+)
 from midalign.recipe.schedule import Schedule
 
 Layer = int | float | str | dict[int, float]
@@ -83,14 +94,13 @@ class AlignmentConfig(Section):
     temperature: float = Field(
         0.1,
         gt=0,
-        allow_inf_nan=False,
         description="Divides the cosines in the contrastive loss.",
         json_schema_extra=source("the paper, arXiv 2502.14830, for Llama 3"),
     )
     learn_temperature: tuple[float, float] | None = Field(
         None, description="Learn the temperature between these two bounds, such as [0.02, 0.5], from 'temperature' on."
     )
-    weight: float = Field(1.0, gt=0, allow_inf_nan=False, description="Multiplies the alignment loss.")
+    weight: float = Field(1.0, gt=0, description="Multiplies the alignment loss.")
 
     # When alignment is trained
     schedule: Annotated[str, AfterValidator(_checked_schedule)] = Field(
@@ -100,24 +110,24 @@ class AlignmentConfig(Section):
         "'task:3,align:1'.",
         json_schema_extra=PAPER,
     )
-    warmup: int = Field(0, ge=0, description="Number of task updates before the first alignment update.")
-    max_updates: int | None = Field(
-        None, gt=0, description="Largest number of alignment updates; all updates after them train the task."
+    warmup: int = Field(0, ge=0, le=LARGEST, description="Number of task updates before the first alignment update.")
+    max_updates: Count | None = Field(
+        None, description="Largest number of alignment updates; all updates after them train the task."
     )
-    patience: int | None = Field(
-        None, gt=0, description="Stop aligning after this many evaluations without a better eval_retrieval."
+    patience: Count | None = Field(
+        None, description="Stop aligning after this many evaluations without a better eval_retrieval."
     )
 
     # Batches and memory
     batch_size: int = Field(
         32,
         ge=2,
+        le=LARGEST_BATCH,
         description="Pairs in a contrastive batch of one process; the other pairs of the batch are the negatives.",
         json_schema_extra=PAPER,
     )
-    mini_batch_size: int | None = Field(
+    mini_batch_size: BatchSize | None = Field(
         None,
-        gt=0,
         description="Encode this many pairs at a time and cache gradients: a large batch at the memory of a small one.",
     )
     gather_negatives: bool = Field(False, description="Use the pairs of all processes as negatives.")
@@ -130,7 +140,6 @@ class AlignmentConfig(Section):
     language_exponent: float = Field(
         0.0,
         ge=0,
-        allow_inf_nan=False,
         description="Languages with n pairs are drawn with probability n**exponent; 0 is uniform over languages.",
         json_schema_extra=PAPER,
     )
@@ -154,11 +163,10 @@ class AlignmentConfig(Section):
     preserve: float = Field(
         0.0,
         ge=0,
-        allow_inf_nan=False,
         description="Weight of a second loss in alignment updates, KL self-distillation: the model repeats the "
         "non-English sentences as the base model would, so that copied values keep their language. 0 is off.",
     )
-    preserve_rows: int = Field(8, ge=1, description="Sentences of a batch that 'preserve' uses.")
+    preserve_rows: BatchSize = Field(8, description="Sentences of a batch that 'preserve' uses.")
 
     @model_validator(mode="after")
     def _values_fit_together(self) -> AlignmentConfig:

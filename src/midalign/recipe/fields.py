@@ -1,27 +1,65 @@
-"""What the sections of a recipe are made of: their base class, and the types that several of them share."""
+"""What the sections of a recipe are made of: base classes, shared types, and where defaults come from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar
+import os
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    WithJsonSchema,
+    create_model,
+    field_validator,
+    model_serializer,
+)
 
 from midalign.languages import canonical
+
+# Larger numbers do not fit where they are used (seeds, sizes of tensors) or are slips of the keyboard.
+LARGEST_SEED = 2**32 - 1
+LARGEST = 1_000_000_000
+LARGEST_BATCH = 1_000_000
 
 Pooling = Literal["mean", "mean_no_special", "mean_no_first", "mean_unit", "last", "weighted"]
 Margin = Literal["ratio", "distance", "absolute", "cosine"]
 LanguageCode = Annotated[str, AfterValidator(lambda code: canonical(code, "recipe"))]
 LanguageCodes = Annotated[tuple[LanguageCode, ...], AfterValidator(lambda codes: tuple(dict.fromkeys(codes)))]
-
+Count = Annotated[int, Field(gt=0, le=LARGEST)]
+BatchSize = Annotated[int, Field(gt=0, le=LARGEST_BATCH)]
+PathText = Annotated[str, AfterValidator(os.path.expanduser)]
+"""A path, or the name of something on the hub; ``~`` at its beginning is the home folder."""
 
 SectionType = TypeVar("SectionType", bound="Section")
 
 
 class Section(BaseModel):
-    """A part of a recipe: frozen, and closed to keys that do not exist."""
+    """A part of a recipe: frozen, closed to keys that do not exist, with finite numbers only."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_neither_a_number_nor_a_word(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[info.field_name or ""]
+        if _holds_bool(value) and not _takes_bool(field.annotation):
+            raise ValueError("true and false are neither words nor numbers; put the word in quotes")
+        return value
+
+
+def _holds_bool(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return any(map(_holds_bool, value))
+    return isinstance(value, bool)
+
+
+def _takes_bool(annotation: Any) -> bool:
+    return annotation in (bool, Any, object) or any(map(_takes_bool, get_args(annotation)))
 
 
 def refuse_conflicts(section: SectionType, conflicts: Sequence[str]) -> SectionType:
@@ -33,6 +71,61 @@ def refuse_conflicts(section: SectionType, conflicts: Sequence[str]) -> SectionT
     if conflicts:
         raise ValueError("\n".join(conflicts))
     return section
+
+
+class Arguments(Section):
+    """Arguments of another library's configuration: those that take effect here. What is not given stays its own."""
+
+    model_config = ConfigDict(validate_default=False)
+
+    def given(self) -> dict[str, Any]:
+        """The arguments that the recipe gives."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_given(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialize(self).items() if name in self.model_fields_set}
+
+    @classmethod
+    def refusing(cls, name: str, refused: Mapping[str, Refused]) -> type[Self]:
+        """This class under another name, with further keys that are refused each with its reason."""
+        fields: dict[str, Any] = {}
+        for key, why in refused.items():
+            allowed = WithJsonSchema({"enum": list(why.accepted)})
+            fields[key] = (Annotated[Any, AfterValidator(why.check), allowed], argument(why.text))
+        return create_model(name, __base__=cls, __doc__=cls.__doc__, **fields)
+
+
+class Refused(NamedTuple):
+    """Why an argument of another library is refused.
+
+    Attributes:
+        reason: What to write instead, or why it would have no effect.
+        accepted: Values that say what is done anyway.
+    """
+
+    reason: str
+    accepted: tuple[Any, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The description of the key."""
+        return f"Refused: {self.reason}."
+
+    def check(self, value: Any) -> Any:
+        """The value, if it says what is done anyway.
+
+        Raises:
+            ValueError: With the reason, if it does not.
+        """
+        if any(value is one or (value == one and type(value) is type(one)) for one in self.accepted):
+            return value
+        raise ValueError(self.reason)
+
+
+def argument(description: str, **constraints: Any) -> Any:
+    """A field of `Arguments`: without a default of ours, and with the bounds of `pydantic.Field`."""
+    return Field(default=None, description=description, **constraints)
 
 
 def source(text: str) -> dict[str, Any]:

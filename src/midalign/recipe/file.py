@@ -1,8 +1,8 @@
 """Reading a recipe: YAML to typed sections, with every fault reported at once.
 
-1. the YAML is read strictly (a key given twice is an error);
-2. ``${VARIABLE}`` and ``${VARIABLE:-default}`` are expanded from the environment;
-3. ``section.key=value`` overrides are applied;
+1. the YAML is read beside the recipe's schema, which says where a bare word is text (`midalign.recipe.text`);
+2. ``section.key=value`` overrides are applied, their values read in the same way;
+3. ``${VARIABLE}`` and ``${VARIABLE:-default}`` are expanded from the environment;
 4. `midalign.recipe.sections.Recipe` checks it, and what it finds is rewritten as place, value, and what to write
    instead.
 """
@@ -12,40 +12,23 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from midalign.errors import MissingFileError, RecipeError, did_you_mean
 from midalign.recipe.sections import Recipe
+from midalign.recipe.text import Schema, at_key, expects_text, read_yaml, shown
+
+_MOST_BYTES = 1_000_000
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML without two traps: of a key given twice plain YAML keeps the last, and it reads 5e-4 as a string."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`; the keys it brings may be overridden
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str | int | float | None):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is not a word or a number", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+@cache
+def recipe_schema() -> Schema:
+    """The JSON schema of a recipe."""
+    return Recipe.model_json_schema()
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -59,49 +42,86 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         MissingFileError: If there is no such file.
         RecipeError: With every fault of the recipe: its place, the value, and what to write instead.
     """
-    path = Path(path)
-    if not path.is_file():
-        beside = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        raise MissingFileError(f"recipe {str(path)!r} does not exist.{did_you_mean(str(path), beside)}")
-    return build_recipe(_read_yaml(path), overrides, str(path))
+    text = _text_of(Path(path))
+    try:
+        content, faults = read_yaml(text, recipe_schema(), recipe_schema())
+    except RecipeError as fault:
+        raise RecipeError(f"{path}:{fault}") from None
+    if not isinstance(content, dict):
+        raise RecipeError(
+            f"{path}: a recipe is a mapping of sections (model:, languages:, task:, ...), not {shown(content)}"
+        )
+    return build_recipe(content, overrides, str(path), [f"line {fault}" for fault in faults])
 
 
-def build_recipe(content: dict[str, Any], overrides: Sequence[str] = (), where: str = "recipe") -> Recipe:
-    """Check a recipe given as plain data; see `load_recipe`."""
-    content = _expand(content)
+def build_recipe(
+    content: dict[str, Any], overrides: Sequence[str] = (), where: str = "recipe", faults: Sequence[str] = ()
+) -> Recipe:
+    """Check a recipe given as plain data; see `load_recipe`.
+
+    Args:
+        content: The recipe; it is not changed.
+        overrides: ``section.key=value`` strings.
+        where: What messages call the recipe.
+        faults: What is known to be wrong already, and reported with the rest.
+
+    Raises:
+        RecipeError: With every fault.
+    """
+    found = list(faults)
+    content = _copied(content)
     for override in overrides:
-        _override(content, override)
+        try:
+            _override(content, override)
+        except RecipeError as fault:
+            found.append(str(fault))
+    content = _expand(content, found)
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as fault:
-        lines = [_explain(error) for error in fault.errors()]
-        raise RecipeError(all_faults(where, lines)) from None
+        found += _explain(fault.errors(), content)
+    if found:
+        raise RecipeError(all_faults(where, found))
     return recipe
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _text_of(path: Path) -> str:
+    """The text of a recipe's file.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        RecipeError: If it is no text, or far too long.
+    """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+        if path.is_dir():
+            raise RecipeError(f"{str(path)!r} is a folder; give the YAML file of a recipe")
+        if not path.is_file():
+            beside = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+            raise MissingFileError(f"recipe {str(path)!r} does not exist.{did_you_mean(str(path), beside)}")
+        if path.stat().st_size > _MOST_BYTES:
+            raise RecipeError(f"{path}: {path.stat().st_size} bytes, so this is no recipe; give its YAML file")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as fault:
         raise RecipeError(f"{path}: not UTF-8 (byte {fault.start}); save the recipe as UTF-8") from None
-    except yaml.MarkedYAMLError as fault:
-        line = fault.problem_mark.line + 1 if fault.problem_mark else 0
-        raise RecipeError(f"{path}:{line}: not valid YAML: {fault.problem or fault}") from None
-    except (yaml.YAMLError, ValueError) as fault:  # the second from a date that does not exist
-        raise RecipeError(f"{path}: not valid YAML: {fault}") from None
-    if not isinstance(content, dict):
-        raise RecipeError(
-            f"{path}: a recipe is a mapping of sections (model:, languages:, task:, ...), not {content!r}"
-        )
-    return content
+    except (OSError, ValueError) as fault:
+        if isinstance(fault, MissingFileError | RecipeError):
+            raise
+        raise RecipeError(f"the recipe {shown(str(path))} cannot be read: {fault}") from None
 
 
-def _expand(value: Any) -> Any:
+def _copied(value: Any) -> Any:
+    """A copy of plain data, however deep its sections are shared."""
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
+
+
+def _expand(value: Any, faults: list[str]) -> Any:
     """Replace ``${NAME}`` and ``${NAME:-default}`` in every string, recursively; a copy."""
     if isinstance(value, dict):
-        return {key: _expand(item) for key, item in value.items()}
+        return {key: _expand(item, faults) for key, item in value.items()}
     if isinstance(value, list):
-        return [_expand(item) for item in value]
+        return [_expand(item, faults) for item in value]
     if not isinstance(value, str):
         return value
 
@@ -109,64 +129,90 @@ def _expand(value: Any) -> Any:
         name, default = match["name"], match["default"]
         found = os.environ.get(name, default)
         if found is None:
-            raise RecipeError(
+            faults.append(
                 f"the recipe uses ${{{name}}}, but the environment variable {name} is not set; "
                 f"set it, or write ${{{name}:-default}}"
             )
-        return found
+        return found or ""
 
-    return re.sub(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}", replace, value)
+    text = re.sub(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}", replace, value)
+    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        faults.append(f"{shown(text)} holds a character that is no text (NUL, or half of a surrogate pair)")
+    return text
 
 
 def _override(content: dict[str, Any], override: str) -> None:
     """Set ``section.key=value`` in place."""
     name, equals, text = override.partition("=")
-    if not equals or not name:
-        raise RecipeError(f"override {override!r} is not of the form section.key=value, such as alignment.layer=8")
+    if not equals or not all(name.split(".")):
+        raise RecipeError(f"override {shown(override)} is not of the form section.key=value, such as alignment.layer=8")
     *parents, last = name.split(".")
+    schema = root = recipe_schema()
     for parent in parents:
         if content.get(parent) is None:
             content[parent] = {}
-        content = content[parent]
+        content, schema = content[parent], at_key(schema, parent, root)
         if not isinstance(content, dict):
-            raise RecipeError(f"override {override!r}: {parent!r} is a value, not a section")
+            raise RecipeError(f"override {shown(override)}: {parent!r} is a value, not a section")
+    schema = at_key(schema, last, root)
+    if not text and not expects_text(schema, root):
+        raise RecipeError(f"override {shown(override)} has no value; write {name}=null to take a value away")
     try:
-        content[last] = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError):
-        raise RecipeError(f"override {override!r}: {text!r} is not valid YAML; put strings in quotes") from None
+        content[last], faults = read_yaml(text, schema, root) if text else ("", [])
+    except RecipeError:
+        raise RecipeError(
+            f"override {shown(override)}: {shown(text)} is not valid YAML; put strings in quotes"
+        ) from None
+    if faults:
+        raise RecipeError(f"override {shown(override)}: {faults[0].partition(': ')[2]}")
 
 
-# Pydantic puts into an error's place the validators and the member of a union that failed.
-_NOT_A_PLACE = re.compile(r"int|float|str|[a-z-]+\[.*", re.DOTALL)
+def _explain(errors: Iterable[Any], content: Any) -> list[str]:
+    """Pydantic's faults as ``place = value: what is wrong``; of a value that may be several things, one line."""
+    by_place: dict[tuple[Any, ...], list[Any]] = {}
+    for error in errors:
+        by_place.setdefault(_place(error, content), []).append(error)
+    return [line for place, found in by_place.items() for line in _explain_place(place, found)]
 
 
-def _explain(error: Any) -> str:
-    """One fault of pydantic's as ``place = value: what is wrong``."""
-    *parents, last = error["loc"]
-    parts = [part for part in parents if not _NOT_A_PLACE.fullmatch(str(part))]
-    if error["type"] == "extra_forbidden" or not _NOT_A_PLACE.fullmatch(str(last)):
-        parts.append(last)
-    place = ".".join(map(str, parts))
-    if error["type"] == "extra_forbidden":
-        known = _known_keys(error["loc"][:-1])
-        hint = did_you_mean(str(error["loc"][-1]), known) or f" Known keys: {', '.join(known)}."
-        return f"{place}: no such key.{hint}"
+def _place(error: Any, content: Any) -> tuple[Any, ...]:
+    """Where in the recipe a fault is: pydantic's location without the members of unions that it tried."""
+    place: list[Any] = []
+    for part in error["loc"]:
+        inside = content if isinstance(content, dict) else dict(enumerate(content if isinstance(content, list) else ()))
+        if part in inside:
+            place.append(part)
+            content = inside[part]
+    return (*place, error["loc"][-1]) if error["type"] == "missing" else tuple(place)
+
+
+def _explain_place(place: tuple[Any, ...], errors: list[Any]) -> list[str]:
+    name, error = ".".join(map(str, place)), errors[0]
+    given = error["input"]
+    value = name if isinstance(given, dict) else f"{name} = {shown(given)}"
     if error["type"] == "missing":
-        return f"{place}: missing; {_description(error['loc'])}"
+        return [f"{name}: missing; {_description(place)}"]
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(place[:-1])
+        hint = did_you_mean(str(place[-1]), known) or f" Known keys: {', '.join(known)}."
+        return [f"{name}: no such key.{hint}"]
+    if error["type"] == "model_type":
+        return [f"{value}: must be a section of `key: value` lines; leave it out where the defaults will do"]
+    if len(errors) > 1:
+        reasons = " or ".join(dict.fromkeys(map(_reason, errors)))
+        return [f"{value}: cannot be read ({reasons}). {_description(place)}"]
+    return [f"{value}: {line}" for line in _reason(error).splitlines()]
+
+
+def _reason(error: Any) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "literal_error":
-        expected, given = str(error["ctx"]["expected"]), error["input"]
-        allowed = re.findall("'([^']*)'", expected)
-        return f"{place} = {given!r}: must be {expected}.{did_you_mean(str(given), allowed)}"
-    given = error["input"]
-    value = "" if isinstance(given, dict) else f" = {given!r}"
-    if error["type"] == "string_type" and isinstance(given, bool):
-        return f"{place}{value}: YAML reads no, off, yes and on as false and true; put the word in quotes"
-    if error["type"] == "model_type":
-        return f"{place}{value}: must be a section of `key: value` lines; leave it out where the defaults will do"
-    if str(last) in ("int", "float", "str") or str(last).startswith("dict["):  # one line for all members of the union
-        return f"{place}{value}: cannot be read. {_description(parts)}"
-    return f"{place}{value}: {message[:1].lower() + message[1:]}"
+        expected = str(error["ctx"]["expected"])
+        hint = did_you_mean(str(error["input"]), re.findall("'([^']*)'", expected))
+        return f"must be {expected}.{hint}"
+    if error["type"] == "string_type" and error["input"] is None:
+        return "null is no text; leave the key out, or put it in quotes (for the home folder write ~/)"
+    return message[:1].lower() + message[1:]
 
 
 def _section_of(location: Iterable[Any]) -> type[BaseModel] | None:

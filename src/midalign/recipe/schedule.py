@@ -46,11 +46,11 @@ class Schedule:
             return cls(NAMED_SCHEDULES[text], text == "micro_batch", warmup, max_updates)
         pattern: list[Objective] = []
         for part in text.split(","):
-            match = re.fullmatch(r"\s*(task|align)\s*:\s*([1-9]\d*)\s*", part)
+            match = re.fullmatch(r"\s*(task|align)\s*:\s*([1-9]\d{0,3})\s*", part)
             if match is None:
                 raise ValueError(
                     f"unknown schedule {text!r}; write one of {', '.join(NAMED_SCHEDULES)}, or a pattern of "
-                    "objectives and counts such as 'task:3,align:1'"
+                    "objectives and counts below 10000 such as 'task:3,align:1'"
                 )
             pattern += [cast("Objective", match[1])] * int(match[2])
         return cls(tuple(pattern), False, warmup, max_updates)

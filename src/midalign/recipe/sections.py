@@ -1,8 +1,8 @@
 """The YAML recipe as typed sections: one recipe describes one run, from probing to the report.
 
 Sections are frozen and closed: an unknown key is an error. ``training:`` and ``lora:`` go into trl's ``SFTConfig`` and
-peft's ``LoraConfig``: their names stay theirs (`midalign.recipe.arguments`). `midalign.recipe.file` reads the YAML, and
-docs/recipe.md is made from the descriptions here (`midalign.recipe.reference`).
+peft's ``LoraConfig``: their names stay theirs. `midalign.recipe.file` reads the YAML, and docs/recipe.md is made from
+the descriptions here (`midalign.recipe.reference`).
 
 Relative paths are relative to the folder that the command is run in, as in a shell.
 """
@@ -20,15 +20,22 @@ from midalign.data.tasks.read import TaskFormat
 from midalign.functional.names import Candidates, MergeMethod
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.recipe.fields import (
+    LARGEST,
+    LARGEST_SEED,
     MARGIN_PAPER,
     PAPER,
+    BatchSize,
+    Count,
     LanguageCodes,
     Margin,
+    PathText,
     Pooling,
     Section,
     refuse_conflicts,
     source,
 )
+from midalign.recipe.lora import LoraSection
+from midalign.recipe.training import TrainingSection
 from midalign.records import RESAMPLES, Backend, Dtype, TaskName
 
 Metrics = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
@@ -38,7 +45,7 @@ Metrics = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if i
 class ModelSection(Section):
     """The model to start from."""
 
-    path: str = Field(
+    path: PathText = Field(
         description="Hub name or local folder of the base model; 'testbed' is the small embedded one, 'smollm2' the "
         "real one of `midalign model`."
     )
@@ -109,7 +116,7 @@ class TaskSection(Section):
     """The downstream task."""
 
     name: TaskName = Field("slots", description="What is asked of the model.")
-    data: str = Field(description="Folder or file with the task data.")
+    data: PathText = Field(description="Folder or file with the task data.")
     format: Literal[TaskFormat, ParallelFormat] = Field("auto", description="Format of the data; see docs/data.md.")
     metric: Metrics = Field(
         ("exact_match",),
@@ -126,15 +133,15 @@ class TaskSection(Section):
         description="Whose dev items early stopping and merge weights are chosen on.",
     )
     system: str | None = Field(None, description="System text of the prompt; midalign's own by default, '' for none.")
-    limit_train: int | None = Field(None, gt=0, description="Largest number of training items per language.")
-    limit_test: int | None = Field(None, gt=0, description="Largest number of test items per language.")
-    limit_dev: int | None = Field(100, gt=0, description="Largest number of dev items per language.")
+    limit_train: Count | None = Field(None, description="Largest number of training items per language.")
+    limit_test: Count | None = Field(None, description="Largest number of test items per language.")
+    limit_dev: Count | None = Field(100, description="Largest number of dev items per language.")
 
 
 class ParallelSection(Section):
     """Parallel sentences to align on."""
 
-    data: str = Field(description="Folder, file or hub dataset with parallel sentences.")
+    data: PathText = Field(description="Folder, file or hub dataset with parallel sentences.")
     format: ParallelFormat = Field("auto", description="Format of the corpus; see docs/data.md.")
     split: str | None = Field(None, description="Split to read, where the corpus has several.")
     directions: Directions = Field(
@@ -142,10 +149,13 @@ class ParallelSection(Section):
         description="'english' pairs every language with English, 'all' every language with every other.",
         json_schema_extra=PAPER,
     )
-    limit_per_language: int | None = Field(None, gt=1, description="Largest number of pairs per pair of languages.")
+    limit_per_language: int | None = Field(
+        None, gt=1, le=LARGEST, description="Largest number of pairs per pair of languages."
+    )
     held_out: int = Field(
         64,
         ge=0,
+        le=LARGEST,
         description="Pairs per pair of languages that are never trained on, for the alignment metrics; at most a fifth "
         "of them.",
     )
@@ -159,16 +169,16 @@ class ParallelSection(Section):
 class ProbeSection(Section):
     """Translation retrieval at every layer."""
 
-    data: str = Field(description="Corpus that is parallel across all probed languages.")
+    data: PathText = Field(description="Corpus that is parallel across all probed languages.")
     format: ParallelFormat = Field("auto", description="Format of the corpus; see docs/data.md.")
     split: str | None = Field(None, description="Split to read, where the corpus has several (FLORES: devtest).")
     languages: LanguageCodes | None = Field(None, description="Languages to probe; all by default.")
-    limit: int | None = Field(None, gt=1, description="Read only this many sentences, the first ones.")
+    limit: int | None = Field(None, gt=1, le=LARGEST, description="Read only this many sentences, the first ones.")
     pooling: Pooling = Field(
         "mean", description="How the token states of a sentence become one vector.", json_schema_extra=PAPER
     )
     margin: Margin = Field("ratio", description="Score of a candidate translation.", json_schema_extra=MARGIN_PAPER)
-    k: int = Field(4, ge=1, description="Number of neighbours in the margin.", json_schema_extra=MARGIN_PAPER)
+    k: BatchSize = Field(4, description="Number of neighbours in the margin.", json_schema_extra=MARGIN_PAPER)
     candidates: Candidates = Field(
         "all", description="Retrieve among 'all' sentences or, as LASER's xsim does, among the k 'nearest'."
     )
@@ -192,8 +202,8 @@ class MergeSection(Section):
     objective: Literal["score", "loss"] = Field(
         "score", description="Choose by the 'score' of generated dev answers, or by the 'loss' of gold ones (cheap)."
     )
-    bands: int = Field(
-        1, ge=1, description="Number of bands of layers, each with an alignment weight; needs search: coordinate."
+    bands: Count = Field(
+        1, description="Number of bands of layers, each with an alignment weight; needs search: coordinate."
     )
     tolerance: float = Field(
         0.05, ge=1e-4, description="Golden section stops when the alignment weight is known to this precision."
@@ -219,8 +229,8 @@ class GenerationSection(Section):
     """Greedy generation of answers."""
 
     backend: Backend = Field("transformers", description="Library that generates; 'vllm' needs the extra of that name.")
-    max_new_tokens: int = Field(128, gt=0, description="Longest answer, in tokens.")
-    batch_tokens: int = Field(8192, gt=0, description="Tokens of a batch, padding and answers included.")
+    max_new_tokens: Count = Field(128, description="Longest answer, in tokens.")
+    batch_tokens: Count = Field(8192, description="Tokens of a batch, padding and answers included.")
     constrained: Constrained | None = Field(None, description=f"What answers are held to: {CONSTRAINED_HELP}")
 
     @model_validator(mode="after")
@@ -233,7 +243,7 @@ class GenerationSection(Section):
 class EvaluationSection(Section):
     """Scores and their intervals."""
 
-    resamples: int = Field(RESAMPLES, ge=100, description="Bootstrap resamples behind every interval.")
+    resamples: int = Field(RESAMPLES, ge=100, le=1_000_000, description="Bootstrap resamples behind every interval.")
     completion_style: Style = Field("slots", description=f"What answers hold: {STYLE_HELP}")
 
 
@@ -241,21 +251,33 @@ class Recipe(Section):
     """One run of midalign."""
 
     name: str = Field(description="Name of the run.")
-    seed: int = Field(0, ge=0, description="Seed of everything random but the bootstrap.")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of everything random but the bootstrap.")
     model: ModelSection
     languages: LanguagesSection
     task: TaskSection
     parallel: ParallelSection
     probe: ProbeSection
     alignment: AlignmentConfig = AlignmentConfig()
-    lora: dict[str, Any] = Field(default_factory=dict, description="Arguments of peft.LoraConfig.")
-    training: dict[str, Any] = Field(default_factory=dict, description="Arguments of trl.SFTConfig.")
-    early_stopping_patience: int | None = Field(
-        None, gt=0, description="Stop after this many evaluations without a better training.metric_for_best_model."
+    lora: LoraSection = LoraSection()
+    training: TrainingSection = TrainingSection()
+    early_stopping_patience: Count | None = Field(
+        None, description="Stop after this many evaluations without a better training.metric_for_best_model."
     )
     merge: MergeSection = MergeSection()
     generation: GenerationSection = GenerationSection()
     evaluation: EvaluationSection = EvaluationSection()
+
+    @field_validator("early_stopping_patience")
+    @classmethod
+    def _evaluations_to_count(cls, patience: int | None, found: ValidationInfo) -> int | None:
+        training = found.data.get("training")
+        needed = {"eval_strategy", "metric_for_best_model"}
+        if patience is not None and training is not None and not needed <= training.model_fields_set:
+            raise ValueError(
+                "it counts evaluations that bring no gain, so it needs training.eval_strategy (such as steps) and "
+                "training.metric_for_best_model (such as eval_loss)"
+            )
+        return patience
 
     @field_validator("alignment")
     @classmethod

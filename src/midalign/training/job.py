@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from midalign.progress import Progress
 from midalign.recipe.data import PairData, TaskData, data_paths
 from midalign.recipe.sections import Recipe
 from midalign.runs import Job, Run
-from midalign.training.train import ADAPTER, RunObjective, TrainingSummary, train
+from midalign.training.train import ADAPTER, RunObjective, train
 
 
 @dataclass(frozen=True)
-class TrainJob(Job[TrainingSummary]):
+class TrainJob(Job[dict[str, Any]]):
     """One training.
 
     Attributes:
@@ -38,7 +38,7 @@ class TrainJob(Job[TrainingSummary]):
         *,
         task_data: TaskData | None = None,
         pair_data: PairData | None = None,
-    ) -> TrainingSummary:
+    ) -> dict[str, Any]:
         """Train into the run's folder; an interrupted training goes on from its newest whole checkpoint.
 
         Args:

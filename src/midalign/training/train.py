@@ -12,13 +12,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from datasets import Dataset
-from peft import LoraConfig, prepare_model_for_kbit_training
-from torch import nn
+from peft import prepare_model_for_kbit_training
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
@@ -27,8 +26,6 @@ from transformers import (
     ProgressCallback,
     TrainerCallback,
 )
-from transformers.pytorch_utils import Conv1D
-from trl import SFTConfig
 from trl.trainer import utils as trl_utils
 
 from midalign.data.prompt_tokens import InTaskPrompt, training_rows
@@ -38,7 +35,6 @@ from midalign.models.hidden import find_decoder
 from midalign.models.loading import default_device
 from midalign.models.source import ModelSource
 from midalign.progress import Progress
-from midalign.recipe.arguments import LORA_DEFAULTS, TRAINING_DEFAULTS
 from midalign.recipe.data import (
     PairData,
     TaskData,
@@ -48,6 +44,7 @@ from midalign.recipe.data import (
     read_task_data,
 )
 from midalign.recipe.sections import Recipe
+from midalign.training.arguments import lora_config, training_arguments
 from midalign.training.checkpoints import Stopwatch, last_whole_checkpoint, stopped_early_at
 from midalign.training.layer_choice import choose_layer
 from midalign.training.model_card import model_card
@@ -62,32 +59,6 @@ ADAPTER = "adapter"
 _CHECKPOINTS = "checkpoints"
 
 
-class TrainingSummary(TypedDict):
-    """What ``training.json`` holds.
-
-    Attributes:
-        objective: What was trained.
-        layer: The highest aligned layer; None for the task alone.
-        stopped_aligning_at: The update after which only the task was trained; None where alignment went on.
-        updates: All of them, alignment included.
-        task_examples: Number of training examples of the task.
-        pairs: Number of pairs that were aligned.
-        seconds: Wall time of training, over all calls of a run that was interrupted.
-        resumed_from: The checkpoint that the last call went on from.
-        log_history: What the Trainer logged.
-    """
-
-    objective: RunObjective
-    layer: int | None
-    stopped_aligning_at: int | None
-    updates: int
-    task_examples: int
-    pairs: int
-    seconds: float
-    resumed_from: str | None
-    log_history: list[dict[str, float]]
-
-
 def train(
     recipe: Recipe,
     out: Path,
@@ -97,7 +68,7 @@ def train(
     pair_data: PairData | None = None,
     progress: Progress | None = None,
     begin: Callable[[], None] | None = None,
-) -> TrainingSummary:
+) -> dict[str, Any]:
     """Train one adapter into ``out/adapter``; a run that was interrupted goes on where its last checkpoint is.
 
     Args:
@@ -112,7 +83,7 @@ def train(
         begin: Called when data, model and recipe are found to fit, before the first update.
 
     Returns:
-        What ``training.json`` holds.
+        What ``training.json`` holds: updates, seconds, the aligned layer, and the log.
 
     Raises:
         UserError: If data, model and recipe do not fit.
@@ -173,7 +144,7 @@ def build_trainer(
     if alignment.layer == "auto" and objective != "task":
         best, _ = choose_layer(model, tokenizer, pair_data.held_out or pair_data.train, alignment)
         alignment = alignment.model_copy(update={"layer": best})
-    arguments = training_arguments(recipe, out / _CHECKPOINTS)
+    arguments = training_arguments(recipe, out / _CHECKPOINTS, aligns=objective != "task")
     if window := getattr(model.config.get_text_config(), "max_position_embeddings", None):
         arguments.max_length = min(arguments.max_length or window, window)
     rows, dev_rows = (
@@ -215,7 +186,7 @@ def build_trainer(
 
 def _summary(
     trainer: AlignmentTrainer, objective: RunObjective, task_data: TaskData, pair_data: PairData, checkpoint: str | None
-) -> TrainingSummary:
+) -> dict[str, Any]:
     """What ``training.json`` holds."""
     # The Trainer makes its callbacks anew on resume.
     stopwatch = next(each for each in trainer.callback_handler.callbacks if isinstance(each, Stopwatch))
@@ -294,65 +265,6 @@ class _Report(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         losses = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in self.losses.items())
         self.progress(f"training ({losses})" if losses else "training", state.global_step, state.max_steps)
-
-
-def training_arguments(recipe: Recipe, checkpoints: Path) -> SFTConfig:
-    """Arguments of trl's trainer: the paper's, then the recipe's.
-
-    Raises:
-        RecipeError: If trl refuses a value.
-    """
-    on_cpu = default_device().type == "cpu" or bool(recipe.training.get("use_cpu"))
-    ours = {
-        "output_dir": str(checkpoints),
-        "seed": recipe.seed,
-        "report_to": "none",
-        "bf16": not on_cpu,
-        "use_cpu": on_cpu,
-        "save_total_limit": 2,
-        "restore_callback_states_from_checkpoint": True,  # a resumed run stops early when the uninterrupted one does
-        # Alignment updates leave the upper blocks without gradient, which DDP must expect.
-        "ddp_find_unused_parameters": True,
-    }
-    if on_cpu:
-        ours["gradient_checkpointing"] = False
-    try:
-        return SFTConfig(**{**ours, **TRAINING_DEFAULTS, **recipe.training})
-    except (ValueError, TypeError) as fault:
-        raise RecipeError(f"training: trl's SFTConfig refuses these arguments: {fault}") from None
-
-
-def lora_config(recipe: Recipe, model: nn.Module, layers: int | None = None) -> LoraConfig:
-    """Configuration of the adapter for peft: the paper's values, then the recipe's.
-
-    Args:
-        recipe: The recipe.
-        model: The model, whose linear layers stand for ``all-linear``.
-        layers: Put adapters on this many blocks only, the lowest.
-
-    Raises:
-        RecipeError: If peft refuses a value.
-    """
-    options = {**LORA_DEFAULTS, **recipe.lora, "task_type": "CAUSAL_LM"}
-    if options["target_modules"] == "all-linear":
-        options["target_modules"] = linear_names(model)
-    if layers is not None:
-        options["layers_to_transform"] = list(range(layers))
-    try:
-        return LoraConfig(**options)
-    except (ValueError, TypeError) as fault:
-        raise RecipeError(f"lora: peft's LoraConfig refuses these arguments: {fault}") from None
-
-
-def linear_names(model: nn.Module) -> list[str]:
-    """Names of the linear layers within a block; on Llama the paper's q, k, v, o, gate, up and down projections."""
-    names = {
-        name.rpartition(".")[2]
-        for block in find_decoder(model).blocks
-        for name, module in block.named_modules()
-        if isinstance(module, nn.Linear | Conv1D)
-    }
-    return sorted(names)
 
 
 def _load(recipe: Recipe) -> PreTrainedModel:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midalign.errors import MissingFileError, RecipeError
-from midalign.recipe.arguments import check_arguments
 from midalign.recipe.file import build_recipe, load_recipe
+from midalign.training.arguments import check_arguments
 from tests.tiny_world import recipe_content
 
 
@@ -41,8 +41,8 @@ def test_floats_without_a_dot_are_floats(write):
     recipe = load_recipe(
         write(), ["training.learning_rate=5e-4", "training.weight_decay=1E3", "alignment.temperature=2e-1"]
     )
-    assert recipe.training["learning_rate"] == 5e-4
-    assert recipe.training["weight_decay"] == 1000.0
+    assert recipe.training.learning_rate == 5e-4
+    assert recipe.training.weight_decay == 1000.0
     assert recipe.alignment.temperature == 0.2
 
 
@@ -51,7 +51,7 @@ def test_floats_without_a_dot_are_floats(write):
 def test_every_way_to_write_a_float_with_an_exponent_reads_as_that_float(whole, part, exponent, letter):
     for text in {f"{whole}{letter}{exponent}", f"{whole}.{part}{letter}{exponent:+d}"}:
         recipe = build_recipe(recipe_content_anywhere(), [f"training.weight_decay={text}"])
-        assert math.isclose(recipe.training["weight_decay"], float(text))
+        assert math.isclose(recipe.training.weight_decay, float(text))
 
 
 def recipe_content_anywhere():
@@ -61,13 +61,13 @@ def recipe_content_anywhere():
 
 
 def test_words_with_an_e_stay_words(content):
-    assert build_recipe(content, ["name=e5", "training.run_name=1e"]).training["run_name"] == "1e"
+    assert build_recipe(content, ["name=e5", "training.optim_args=1e"]).training.optim_args == "1e"
 
 
 def test_a_key_given_twice_is_refused_at_its_line(write):
     path = write("alignment: {layer: 3}\n")
     line = path.read_text().splitlines().index("alignment: {layer: 3}") + 1
-    with pytest.raises(RecipeError, match=rf"recipe\.yaml:{line}: .*'alignment' is given twice"):
+    with pytest.raises(RecipeError, match=rf"line {line}: the key 'alignment' is given twice"):
         load_recipe(path)
 
 
@@ -76,8 +76,8 @@ def test_a_key_given_twice_is_refused_at_its_line(write):
     [
         ("[a]: 1\n", "not a word or a number"),
         ("{a: 1}: 2\n", "not a word or a number"),
-        ("a: 2024-13-45\n", "not valid YAML"),
-        ("a: !!python/object:os.system x\n", "not valid YAML"),
+        ("a: !!python/object:os.system x\n", "line 1: the tag .* has no meaning"),
+        ("a: !!int x\n", "not valid YAML"),
         ("a: 'x\n", "not valid YAML"),
         ("", "a mapping of sections"),
         ("- 1\n", "a mapping of sections"),
@@ -144,16 +144,16 @@ def test_overrides_reach_old_new_and_nested_keys_and_the_last_wins(content):
     )  # fmt: skip
     assert recipe.seed == 7
     assert recipe.alignment.layer == 0.5
-    assert recipe.lora["target_modules"] == ["q_proj", "v_proj"]
-    assert recipe.lora["r"] == 2, "the rest of the section stays"
+    assert recipe.lora.target_modules == ["q_proj", "v_proj"]
+    assert recipe.lora.r == 2, "the rest of the section stays"
     assert recipe.languages.supervised == ("eng_Latn", "rus_Cyrl")
     assert recipe.merge.alignment_weights == (0.25,)
     assert recipe.name == "a=b"
-    assert recipe.training["max_steps"] == 6
+    assert recipe.training.max_steps == 6
     assert recipe.task.limit_dev is None
 
 
-@pytest.mark.parametrize("override", ["alignment.layer", "=3", "name.x=1", "alignment.layer=[1", "seed=2024-13-45"])
+@pytest.mark.parametrize("override", ["alignment.layer", "=3", "name.x=1", "alignment.layer=[1", "seed=", "a..b=1"])
 def test_an_override_that_cannot_be_read_is_refused_with_its_text(content, override):
     assert repr(override) in faults(content, override)
 
@@ -200,20 +200,14 @@ def test_a_layer_of_the_wrong_kind_is_one_fault(content):
 
 
 def test_arguments_that_peft_and_trl_do_not_know_are_all_named(content):
-    recipe = build_recipe(
-        content, ["lora.rank=4", "training.learning_rat=1", "training.output_dir=x", "training.seed=1"]
-    )
-    with pytest.raises(RecipeError) as caught:
-        check_arguments(recipe, "r.yaml")
-    message = str(caught.value)
-    assert "r.yaml has 4 faults" in message
-    assert "lora.rank = 4: LoraConfig has no such argument. Did you mean 'rank_pattern'" in message
+    message = faults(content, "lora.rank=4", "training.learning_rat=1", "training.output_dir=x", "training.seed=1")
+    assert "recipe has 4 faults" in message
+    assert "lora.rank: no such key. Did you mean 'rank_pattern'" in message
     assert "Did you mean 'learning_rate'" in message
-    assert "training.output_dir: midalign sets it itself" in message
+    assert "training.output_dir = 'x': midalign sets it itself" in message
 
 
 def test_early_stopping_needs_evaluations_and_a_metric(content):
-    with pytest.raises(RecipeError, match="needs training"):
-        check_arguments(build_recipe(content, ["early_stopping_patience=2"]))
+    assert "needs training" in faults(content, "early_stopping_patience=2")
     good = ["early_stopping_patience=2", "training.eval_strategy=steps", "training.metric_for_best_model=eval_loss"]
     check_arguments(build_recipe(content, good))

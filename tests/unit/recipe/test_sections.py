@@ -1,16 +1,14 @@
 """The sections of a recipe: roles of languages, layers, and every shipped recipe against peft and trl."""
 
-import inspect
-
 import pytest
 from pydantic import ValidationError
 
 from midalign.errors import ModelError, RecipeError
-from midalign.models.loading import load_model
+from midalign.models.source import ModelSource
 from midalign.recipe.alignment import AlignmentConfig
-from midalign.recipe.arguments import check_arguments
 from midalign.recipe.file import build_recipe, load_recipe
 from midalign.recipe.sections import LanguagesSection, ModelSection, Recipe
+from midalign.training.arguments import check_arguments
 from tests.conftest import ROOT
 from tests.tiny_world import recipe_content
 
@@ -116,13 +114,10 @@ def test_recipes_are_there_to_be_tested():
 
 
 def test_the_model_section_is_what_loading_takes():
-    """Every setting reaches `load_model`, under the name that it has there."""
+    """Every setting reaches the source that models are loaded from, under the name that it has there."""
     section = ModelSection(path="here", revision="v1", dtype="bfloat16", quantization="4bit", trust_remote_code=True)
-    bound = inspect.signature(load_model).bind(**section.loading)
-    assert bound.arguments == {
-        "name": "here", "revision": "v1", "dtype": "bfloat16", "quantization": "4bit", "trust_remote_code": True,
-            "gguf_file": None,
-    }  # fmt: skip
+    assert ModelSource.of(section) == ModelSource("here", "v1", "bfloat16", "4bit", True)
+    assert ModelSource.of(ModelSection(path="here", gguf_file="a.gguf")) == ModelSource("here", gguf_file="a.gguf")
 
 
 def test_what_a_model_has_no_room_for_is_found_before_a_training():

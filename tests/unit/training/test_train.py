@@ -29,8 +29,9 @@ from midalign.recipe.alignment import AlignmentConfig
 from midalign.recipe.data import TaskData, read_pair_data, read_task_data
 from midalign.recipe.file import build_recipe, load_recipe
 from midalign.records import TaskExample
+from midalign.training.arguments import linear_names, lora_config, training_arguments
 from midalign.training.checkpoints import last_whole_checkpoint
-from midalign.training.train import _save_adapter, build_trainer, linear_names, lora_config, train, training_arguments
+from midalign.training.train import _save_adapter, build_trainer, train
 from midalign.training.trainer import AlignmentTrainer
 from tests.conftest import ROOT, build_model, build_tokenizer
 from tests.tiny_world import recipe_content, write_lines, write_slots, write_world
@@ -336,7 +337,7 @@ def test_a_training_that_had_stopped_early_and_was_killed_before_its_adapter_was
         *STOPPED[name],
     )  # fmt: skip
     whole = train(made, tmp_path / "whole", progress=quiet)
-    assert whole["updates"] < 2 * made.training["max_steps"], "it stops early here"
+    assert whole["updates"] < 2 * made.training.max_steps, "it stops early here"
     monkeypatch.setattr("midalign.training.train._save_adapter", lambda *_: (_ for _ in ()).throw(KilledError))
     with pytest.raises(KilledError):
         train(made, tmp_path / "cut", progress=quiet)
@@ -555,7 +556,7 @@ def test_every_shipped_recipe_builds_a_trainer_with_a_tiny_model(path, world, tm
     tokenizer, model = load_tokenizer(made.model.path), load_model(made.model.path)
     data = (read_task_data(made), read_pair_data(made))
     trainer = build_trainer(made, tmp_path, "joint", model, tokenizer, *data)
-    assert trainer.args.learning_rate == shipped.training["learning_rate"]
+    assert trainer.args.learning_rate == shipped.training.learning_rate
     assert trainer.alignment.temperature == shipped.alignment.temperature
     assert any(p.requires_grad for p in trainer.model.parameters())
 

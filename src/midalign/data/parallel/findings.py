@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from midalign.data.parallel.line_files import RawRow
 
@@ -44,10 +45,10 @@ class CorpusReport:
     identical: Mapping[LanguagePair, Finding]
     duplicates: Mapping[LanguagePair, Finding]
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         """The report as a JSON object, pairs written ``"eng_Latn deu_Latn"``."""
 
-        def plain(finding: Finding) -> dict[str, object]:
+        def plain(finding: Finding) -> dict[str, Any]:
             return {"count": finding.count, "places": list(finding.places)}
 
         return {

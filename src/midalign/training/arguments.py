@@ -1,0 +1,230 @@
+"""The recipe's ``training:`` and ``lora:`` as trl's and peft's own configurations.
+
+Which of their arguments take effect, and why others are refused, stands in `midalign.recipe.training` and
+`midalign.recipe.lora`. `check_arguments` adds what only the libraries themselves know.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils.other import get_pattern_key
+from torch import nn
+from transformers import PreTrainedModel, Trainer
+from transformers.optimization import get_scheduler
+from transformers.pytorch_utils import Conv1D
+from trl import SFTConfig
+
+from midalign.errors import RecipeError, did_you_mean
+from midalign.models.adapter_files import linear_shape
+from midalign.models.hidden import find_decoder
+from midalign.models.loading import default_device
+from midalign.recipe.file import all_faults
+from midalign.recipe.lora import LORA_DEFAULTS
+from midalign.recipe.sections import Recipe
+from midalign.recipe.training import TRAINING_DEFAULTS
+
+logger = logging.getLogger(__name__)
+
+# Arguments that some optimizers do not take.
+_OF_THE_OPTIMIZER = ("optim_args", "adam_beta1", "adam_beta2", "adam_epsilon")
+
+
+def training_arguments(recipe: Recipe, checkpoints: Path, *, aligns: bool = True) -> SFTConfig:
+    """Arguments of trl's trainer: the paper's, then the recipe's.
+
+    Args:
+        recipe: The recipe.
+        checkpoints: Folder for the checkpoints.
+        aligns: Whether the objective has alignment; without, evaluations measure no pairs, and a
+            ``metric_for_best_model`` of pairs becomes the loss.
+
+    Raises:
+        RecipeError: If trl refuses a value.
+    """
+    given = recipe.training.given()
+    on_cpu = default_device().type == "cpu" or bool(given.get("use_cpu"))
+    ours = {
+        "output_dir": str(checkpoints),
+        "seed": recipe.seed,
+        "report_to": "none",
+        "bf16": not on_cpu and not given.get("fp16"),
+        "use_cpu": on_cpu,
+        "save_total_limit": 2,
+        "restore_callback_states_from_checkpoint": True,  # a resumed run stops early when the uninterrupted one does
+        # Alignment updates leave the upper blocks without gradient, which DDP must expect.
+        "ddp_find_unused_parameters": True,
+    }
+    if on_cpu:
+        ours["gradient_checkpointing"] = False
+    given.pop("chat_template_path", None)  # it is the tokenizer's; trl would also add tokens to the model
+    metric = str(given.get("metric_for_best_model") or "loss")
+    if not aligns and metric.removeprefix("eval_") != "loss":
+        logger.warning("training.metric_for_best_model is %s, which SFT alone does not measure: eval_loss here", metric)
+        given |= {"metric_for_best_model": "eval_loss", "greater_is_better": False}
+    try:
+        return SFTConfig(**{**ours, **TRAINING_DEFAULTS, **given})
+    except (ValueError, TypeError, ImportError) as fault:
+        raise RecipeError(f"training: trl's SFTConfig refuses these arguments: {fault}") from None
+
+
+def lora_config(recipe: Recipe, model: PreTrainedModel, layers: int | None = None) -> LoraConfig:
+    """Configuration of the adapter for peft: the paper's values, then the recipe's.
+
+    Args:
+        recipe: The recipe.
+        model: The model, whose linear layers stand for ``all-linear``.
+        layers: Put adapters on this many blocks only, the lowest.
+
+    Raises:
+        RecipeError: If peft refuses a value, or a name or pattern is that of no linear layer of the model.
+    """
+    options = _lora_options(recipe)
+    if options["target_modules"] == "all-linear":
+        options["target_modules"] = linear_names(model)
+    config = _lora_config(options)
+    targets = _targets(config, model)
+    if layers is None:
+        return config
+    if isinstance(config.target_modules, str) or config.layers_to_transform is not None:
+        # peft takes one way only to say which blocks.
+        low = {id(module) for block in find_decoder(model).blocks[:layers] for module in block.modules()}
+        options["target_modules"] = [name for name in targets if id(model.get_submodule(name)) in low]
+        options["layers_to_transform"] = options["layers_pattern"] = None
+    else:
+        options["layers_to_transform"] = list(range(layers))
+    config = _lora_config(options)
+    if not any(check_target_module_exists(config, name) for name in targets):
+        raise RecipeError(
+            f"lora: no module that gets an adapter is in blocks 1 to {layers}, which is where an alignment adapter is "
+            "trained. Align a higher layer, or name modules of lower blocks."
+        )
+    return config
+
+
+def linear_names(model: nn.Module) -> list[str]:
+    """Names of the linear layers within a block; on Llama the paper's q, k, v, o, gate, up and down projections."""
+    names = {
+        name.rpartition(".")[2]
+        for block in find_decoder(model).blocks
+        for name, module in block.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+    }
+    return sorted(names)
+
+
+def check_arguments(recipe: Recipe, where: str = "recipe") -> None:
+    """Check ``training:`` and ``lora:`` by the libraries that they are for, without data and model.
+
+    Raises:
+        RecipeError: With what trl, transformers and peft refuse.
+    """
+    faults = []
+    try:
+        arguments = training_arguments(recipe, Path("checkpoints"))
+    except RecipeError as fault:
+        faults.append(str(fault))
+    else:
+        faults += [
+            f"training: {fault}" for fault in (*_optimizer_faults(recipe, arguments), *_scheduler_faults(arguments))
+        ]
+    try:
+        _lora_config(_lora_options(recipe))
+    except RecipeError as fault:
+        faults.append(str(fault))
+    if faults:
+        raise RecipeError(all_faults(where, faults))
+
+
+def _optimizer_faults(recipe: Recipe, arguments: SFTConfig) -> Iterator[str]:
+    """Optimizers that cannot be made here, and arguments that this one does not take."""
+    try:
+        made = Trainer.get_optimizer_cls_and_kwargs(arguments)
+    except (ValueError, TypeError, ImportError, AttributeError, NotImplementedError) as fault:
+        yield f"optim = {arguments.optim.value!r} cannot be used here: {fault}"
+        return
+    given, defaults = recipe.training.given(), {field.name: field.default for field in dataclasses.fields(SFTConfig)}
+    for name in _OF_THE_OPTIMIZER:
+        if given.get(name, defaults[name]) == defaults[name]:
+            continue
+        without = copy.copy(arguments)
+        setattr(without, name, defaults[name])
+        if Trainer.get_optimizer_cls_and_kwargs(without) == made:
+            yield f"{name} = {given[name]!r} has no effect on optim: {arguments.optim.value}; leave it out"
+
+
+def _scheduler_faults(arguments: SFTConfig) -> Iterator[str]:
+    """Arguments that the scheduler of the learning rate does not take."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=arguments.learning_rate)
+    options = arguments.lr_scheduler_kwargs
+    try:
+        get_scheduler(arguments.lr_scheduler_type, optimizer, 1, 100, options)
+    except (ValueError, TypeError) as fault:
+        yield f"lr_scheduler_kwargs = {options!r} does not fit {arguments.lr_scheduler_type.value}: {fault}"
+
+
+def _lora_options(recipe: Recipe) -> dict[str, Any]:
+    return {**LORA_DEFAULTS, **recipe.lora.given(), "task_type": "CAUSAL_LM"}
+
+
+def _lora_config(options: dict[str, Any]) -> LoraConfig:
+    try:
+        return LoraConfig(**options)
+    except (ValueError, TypeError, ImportError) as fault:
+        raise RecipeError(f"lora: peft's LoraConfig refuses these arguments: {fault}") from None
+
+
+def _targets(config: LoraConfig, model: PreTrainedModel) -> list[str]:
+    """Names of the modules that get an adapter.
+
+    Raises:
+        RecipeError: If there are none, one is no linear layer, or something in the configuration names no module.
+    """
+    names = [name for name, _ in model.named_modules() if name]
+    try:
+        found = [name for name in names if check_target_module_exists(config, name)]
+        faults = [] if found else ["target_modules and exclude_modules leave no module"]
+        faults += list(_without_effect(config, names, found))
+    except re.error as fault:
+        raise RecipeError(f"lora: {fault.pattern!r} is no regular expression: {fault}") from None
+    odd = [name for name in found if linear_shape(model.get_submodule(name)) is None]
+    if odd:
+        kind = type(model.get_submodule(odd[0])).__name__
+        faults.append(f"target_modules names {odd[0]!r}, which is a {kind}; only linear layers can get an adapter")
+    head = model.get_output_embeddings()
+    if head is not None and any(model.get_submodule(name) is head for name in found):
+        faults.append("target_modules names the LM head, whose adapter trl would not train; name layers of the blocks")
+    if faults:
+        known = ", ".join(linear_names(model))
+        raise RecipeError("\n".join(f"lora.{fault}. The linear layers of a block are {known}." for fault in faults))
+    return found
+
+
+def _without_effect(config: LoraConfig, names: list[str], found: list[str]) -> Iterator[str]:
+    """Parts of a configuration that match no module, which peft would not say."""
+    if not isinstance(config.target_modules, str):
+        for part in sorted(config.target_modules):
+            if not any(name == part or name.endswith(f".{part}") for name in names):
+                yield f"target_modules names {part!r}, which is no module{did_you_mean(part, _ends(names))}"
+    if config.exclude_modules:
+        everything = copy.copy(config)
+        everything.exclude_modules = None
+        if sum(bool(check_target_module_exists(everything, name)) for name in names) == len(found):
+            yield f"exclude_modules = {config.exclude_modules!r} excludes no module that would get an adapter"
+    for key in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(config, key):
+            if not any(get_pattern_key([pattern], name) == pattern for name in found):
+                yield f"{key} names {pattern!r}, which is no module with an adapter"
+
+
+def _ends(names: list[str]) -> set[str]:
+    return {name.rpartition(".")[2] for name in names}
