@@ -482,7 +482,7 @@ REFUSED = {
     "no pairs": (["languages.aligned=[]", "languages.unseen=[de, ru]"], DataError, "needs parallel pairs"),
     "trl's scheduler": (["training.lr_scheduler_type=inverse"], RecipeError, "inverse_sqrt"),
     "trl's option": (["training.assistant_only_loss=true"], RecipeError, "assistant_only_loss"),
-    "peft's rank": (["lora.r=0"], RecipeError, "`r` should be"),
+    "peft's rank": (["lora.r=0"], RecipeError, "lora.r = 0"),
     "peft's modules": (["lora.target_modules=[nope]"], RecipeError, "nope"),
     "an example longer than allowed": (["training.max_length=8"], DataError, r"item en\.train:0"),
 }
