@@ -19,11 +19,8 @@ from midalign.errors import ModelError, did_you_mean
 from midalign.files import check_target, whole
 from midalign.functional import lora as merging
 from midalign.functional.lora import LoraFactors, Merged, Weight
-from midalign.models.adapter_files import (
-    check_fits,
-    read_adapters,
-    write_adapter,
-)
+from midalign.models.adapter_files import read_adapters, write_adapter
+from midalign.models.adapter_fit import fitted
 from midalign.models.adapters import merge_into_base
 
 logger = logging.getLogger(__name__)
@@ -96,8 +93,7 @@ def merge_adapters(
     n_blocks = 0
     if base_model is not None:
         n_blocks = _count_blocks(base_model)
-        for adapter in adapters.values():
-            check_fits(adapter, base_model)
+        adapters = {name: fitted(adapter, base_model) for name, adapter in adapters.items()}
     elif banded := [name for name, weight in weights.items() if not isinstance(weight, int | float)]:
         raise ModelError(f"Weights per band of layers (of {banded[0]!r}) need the base model, to count its layers.")
     merged: dict[str, LoraFactors] = {}

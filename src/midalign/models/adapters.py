@@ -6,6 +6,7 @@ The files are the business of `midalign.models.adapter_files`, the arithmetic of
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -20,13 +21,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from midalign.errors import ModelError
-from midalign.models.adapter_files import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    Adapter,
-    check_fits,
-    read_adapter,
-)
+from midalign.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE, Adapter, read_adapter
+from midalign.models.adapter_fit import fitted
 
 logger = logging.getLogger(__name__)
 
@@ -69,14 +65,13 @@ def merge_into_base(model: PreTrainedModel, path: str | Path) -> Callable[[], No
         ModelError: If the adapter is refused or does not fit, the model is quantised, a changed weight is tied to
             another module's, or the sum leaves the range of its type. The model is then unchanged.
     """
-    adapter = read_adapter(path)
-    check_fits(adapter, model)
+    adapter = fitted(read_adapter(path), model)
     owners = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
     updated: list[tuple[Tensor, Tensor]] = []
     for name, factors in adapter.factors.items():
         module = model.get_submodule(name)
         weight = module.weight
-        assert isinstance(weight, Tensor), "check_fits lets only linear layers through"
+        assert isinstance(weight, Tensor), "`fitted` lets only linear layers through"
         if weight.dtype not in _EXACT_TYPES:
             raise ModelError(
                 f"The weight of {name!r} is quantised ({weight.dtype}), so an update cannot be added exactly. "
@@ -111,8 +106,7 @@ def attach_adapters(model: PreTrainedModel, adapters: Mapping[str, Adapter]) -> 
     """A PeftModel with all the adapters loaded, by PEFT names, and the tensors of each checked to be in place."""
     if any(isinstance(module, LoraLayer) for module in model.modules()):
         raise ModelError("The model already carries a LoRA adapter, whose update would be added. Give the base model.")
-    for adapter in adapters.values():
-        check_fits(adapter, model)
+    adapters = {peft_name: fitted(adapter, model) for peft_name, adapter in adapters.items()}
     peft_model: PeftModel | None = None
     try:
         for peft_name, adapter in adapters.items():
@@ -120,10 +114,7 @@ def attach_adapters(model: PreTrainedModel, adapters: Mapping[str, Adapter]) -> 
                 # PEFT warns of modules without weights; here that is an error, raised below.
                 warnings.filterwarnings("ignore", message="Found missing adapter keys")
                 warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
-                if peft_model is None:
-                    peft_model = PeftModel.from_pretrained(model, str(adapter.path), adapter_name=peft_name)
-                else:
-                    peft_model.load_adapter(str(adapter.path), adapter_name=peft_name)
+                peft_model = _load(model, peft_model, peft_name, adapter)
             _check_loaded(peft_model, peft_name, adapter)
     except BaseException:
         if peft_model is not None:
@@ -131,6 +122,18 @@ def attach_adapters(model: PreTrainedModel, adapters: Mapping[str, Adapter]) -> 
         raise
     assert peft_model is not None, "at least one adapter"
     return peft_model.eval()
+
+
+def _load(model: PreTrainedModel, peft_model: PeftModel | None, peft_name: str, adapter: Adapter) -> PeftModel:
+    try:
+        if peft_model is None:
+            return PeftModel.from_pretrained(model, str(adapter.path), adapter_name=peft_name)
+        peft_model.load_adapter(str(adapter.path), adapter_name=peft_name)
+    except (RuntimeError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise ModelError(
+            f"Adapter {adapter.name!r} ({adapter.path}): PEFT cannot put it on the model: {str(error).splitlines()[0]}"
+        ) from error
+    return peft_model
 
 
 def _check_loaded(peft_model: PeftModel, peft_name: str, adapter: Adapter) -> None:
@@ -146,6 +149,13 @@ def _check_loaded(peft_model: PeftModel, peft_name: str, adapter: Adapter) -> No
             f"Adapter {adapter.name!r} ({adapter.path}) has weights for {len(missing)} modules that {CONFIG_FILE} "
             f"does not name, such as {missing[0]!r}; PEFT would drop them. Save the adapter again."
         )
+    for name, layer in lora_layers(peft_model):
+        if peft_name in layer.lora_A and not math.isclose(layer.scaling[peft_name], adapter.factors[name].scale):
+            raise ModelError(
+                f"Adapter {adapter.name!r} ({adapter.path}): PEFT gives {name!r} the scale {layer.scaling[peft_name]}, "
+                f"but by {CONFIG_FILE} it is {adapter.factors[name].scale}: rank_pattern or alpha_pattern name the "
+                "modules as an older version of transformers did. Write today's names there."
+            )
 
 
 def lora_layers(peft_model: PeftModel) -> list[tuple[str, Any]]:

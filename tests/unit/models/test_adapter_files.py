@@ -8,52 +8,18 @@ import shutil
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file, save_file
 
 from midalign.errors import MissingFileError, ModelError
 from midalign.functional.lora import LoraFactors
 from midalign.models.adapter_files import (
     CONFIG_FILE,
     WEIGHTS_FILE,
-    check_fits,
     read_adapter,
-    read_adapters,
     write_adapter,
 )
-
-LORA = dict(r=4, lora_alpha=16, target_modules=["q_proj", "up_proj"])
-
-
-@pytest.fixture
-def save(tiny_model, tmp_path):
-    """A factory of adapters saved by PEFT, with all factors random."""
-
-    def save(name="adapter", family="llama", save_embedding_layers=False, base=None, **options):
-        config = LoraConfig(task_type="CAUSAL_LM", **{**LORA, **options})
-        model = get_peft_model(tiny_model(family), config)
-        for key, parameter in model.named_parameters():
-            if "lora_" in key:
-                torch.nn.init.normal_(parameter, std=0.2)
-        folder = tmp_path / name
-        model.save_pretrained(folder, save_embedding_layers=save_embedding_layers)
-        if base is not None:
-            edit_config(folder, base_model_name_or_path=str(base))
-        return folder
-
-    return save
-
-
-def edit_config(folder, **changes):
-    path = folder / CONFIG_FILE
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def edit_tensors(folder, edit):
-    tensors = load_file(folder / WEIGHTS_FILE)
-    edit(tensors)
-    save_file(tensors, folder / WEIGHTS_FILE)
+from tests.tiny_adapter import edit_config, edit_tensors, rename
 
 
 @pytest.mark.parametrize(
@@ -108,6 +74,23 @@ CONFIG_FAULTS = {
     "olora": (dict(init_lora_weights="olora"), "changes the base weights too"),
     "another rank": (dict(r=5), "has rank 4, but adapter_config.json says 5"),
     "another rank by pattern": (dict(rank_pattern={"up_proj": 2}), "'model.layers.0.mlp.up_proj' has rank 4"),
+    "a rank of text": (dict(r="4"), "r = '4' is not a whole number of at least 1"),
+    "a rank of nothing": (dict(r=0), "r = 0 is not a whole number"),
+    "a rank of truth": (dict(r=True), "r = True is not a whole number"),
+    "an alpha that is no number": (dict(lora_alpha=math.nan), "lora_alpha = nan is not a finite number"),
+    "no names": (dict(target_modules=[]), r"target_modules = \[\] is not a pattern or a list"),
+    "names that are numbers": (dict(target_modules=[1]), r"target_modules = \[1\]"),
+    "a pattern that is none": (dict(target_modules="q_proj("), r"target_modules = 'q_proj\(' is not a pattern"),
+    "ranks in a list": (dict(rank_pattern=[1]), "rank_pattern = "),
+    "an alpha of text by pattern": (dict(alpha_pattern={"q_proj": "1"}), "alpha_pattern = "),
+    "a flag of text": (dict(use_rslora="false"), "use_rslora = 'false' is not true or false"),
+    "layers of text": (dict(layers_to_transform="1"), "layers_to_transform = '1'"),
+    "a base that is a number": (dict(base_model_name_or_path=1), "base_model_name_or_path = 1 is not text"),
+    "something of tomorrow turned on": (
+        dict(use_tomorrow=True),
+        "does not know use_tomorrow = True and would leave it",
+    ),
+    "something of tomorrow with settings": (dict(tomorrow={"a": 1}, peft_version="9.1"), "saved by PEFT 9.1: upgrade"),
     "refused by peft": (dict(target_modules="q_proj", layers_to_transform=[1]), "not a configuration that PEFT"),
 }
 
@@ -129,16 +112,17 @@ def test_a_configuration_that_is_no_json_object_is_refused(text, save):
         read_adapter(folder)
 
 
-@pytest.mark.filterwarnings("ignore:Unexpected keyword arguments")
-def test_configurations_of_older_and_newer_peft_are_read(save):
+def test_configurations_of_older_and_newer_peft_are_read_and_what_is_left_out_is_said(save, caplog):
     folder = save()
     expected = read_adapter(folder).factors
     raw = json.loads((folder / CONFIG_FILE).read_text())
     old = {key: raw[key] for key in ("peft_type", "task_type", "r", "lora_alpha", "target_modules")}
-    for config in (old, {**raw, "an_option_of_tomorrow": None}):
+    off = {"an_option": None, "a_flag": False, "a_list": [], "a_table": {}, "a_text": ""}
+    for config in (old, raw | off, raw | {"a_size_of_tomorrow": 16}):
         (folder / CONFIG_FILE).write_text(json.dumps(config))
         factors = read_adapter(folder).factors
         assert {name: f.scale for name, f in factors.items()} == {name: f.scale for name, f in expected.items()}
+    assert [record.args[2:4] for record in caplog.records] == [("a_size_of_tomorrow", 16)]
 
 
 def cut_tensor(key, change):
@@ -164,7 +148,17 @@ TENSOR_FAULTS = {
         lambda t: t.update({"base_model.model.model.layers.0.mlp.up_proj.lora_magnitude_vector": torch.zeros(3)}),
         "lora_magnitude_vector' is no factor",
     ),
-    "no prefix": (lambda t: t.update({"layers.0.lora_A.weight": torch.zeros(3, 3)}), "is no factor of a LoRA"),
+    "no factor": (lambda t: t.update({"layers.0.lora_C.weight": torch.zeros(3, 3)}), "is no factor of a LoRA"),
+    "no prefix": (rename("base_model.model.", ""), "is without the prefix 'base_model.model.'"),
+    "an adapter's name": (rename(".weight", ".default.weight"), "with the name of the adapter in it"),
+    "torch.compile": (rename("base_model.model.", "base_model.model._orig_mod."), "the name of a wrapper"),
+    "torch.compile around it all": (rename("base_model.model.", "_orig_mod.base_model.model."), "name of a wrapper"),
+    "DistributedDataParallel": (rename("base_model.model.", "module.base_model.model."), "named with 'module', the"),
+    "FSDP in the middle": (rename("layers.0.", "layers.0._fsdp_wrapped_module."), "named with '_fsdp_wrapped_module'"),
+    "ZeRO-3": (cut_tensor(FIRST, lambda t: torch.zeros(0)), r"is empty, of shape \(0,\). DeepSpeed's ZeRO-3"),
+    "ZeRO-3, of two dimensions": (cut_tensor(FIRST, lambda t: torch.zeros(0, 32)), "is empty"),
+    "whole numbers": (cut_tensor(FIRST, lambda t: t.to(torch.int8)), "holds torch.int8, not floating point"),
+    "one number": (cut_tensor(FIRST, lambda t: torch.tensor(1.0)), r"has shape \(\)"),
 }
 
 
@@ -175,6 +169,23 @@ def test_tensors_that_are_no_sound_factor_pairs_are_refused_by_name(fault, save)
     edit_tensors(folder, edit)
     with pytest.raises(ModelError, match=message):
         read_adapter(folder)
+
+
+@pytest.mark.parametrize("factor", ["A", "B"])
+def test_an_adapter_that_changes_nothing_is_warned_of(save, factor, caplog):
+    folder = save()
+    read_adapter(folder)
+    assert not caplog.records
+    edit_tensors(folder, lambda t: [tensor.zero_() for name, tensor in t.items() if f"lora_{factor}" in name])
+    read_adapter(folder)
+    assert "changes nothing" in caplog.text
+
+
+def test_an_adapter_that_changes_some_modules_is_not(save, caplog):
+    folder = save()
+    edit_tensors(folder, lambda t: [tensor.zero_() for name, tensor in t.items() if "layers.0.mlp" not in name])
+    read_adapter(folder)
+    assert not caplog.records
 
 
 def test_the_base_weights_that_peft_stores_with_an_adapter_of_the_head_are_refused(save):
@@ -202,96 +213,6 @@ def test_missing_and_damaged_files_are_refused_by_name(save, tmp_path):
     torch.save({}, folder / "adapter_model.bin")
     with pytest.raises(MissingFileError, match="only safetensors are read, as a pickle can run any code"):
         read_adapter(folder)
-
-
-def model_folder_with(folder, value):
-    folder.mkdir(parents=True)
-    save_file({"weight": torch.full((2, 2), value)}, folder / "model.safetensors")
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "same"),
-    [
-        ("meta-llama/Meta-Llama-3-8B", "meta-llama/Meta-Llama-3-8B", True),
-        ("meta-llama/Meta-Llama-3-8B", "meta-llama/meta-llama-3-8b/", True),
-        ("meta-llama/Meta-Llama-3-8B", "/models/Meta-Llama-3-8B", True),
-        ("/c/models--meta-llama--Meta-Llama-3-8B/snapshots/5f0b", "meta-llama/Meta-Llama-3-8B", True),
-        ("meta-llama/Meta-Llama-3-8B", "", True),
-        ("meta-llama/Meta-Llama-3-8B", "meta-llama/Meta-Llama-3-8B-Instruct", False),
-        ("meta-llama/Meta-Llama-3-8B", "somebody/Meta-Llama-3-8B", False),
-        ("meta-llama/Meta-Llama-3-8B", "/models/Meta-Llama-3-8B-Instruct", False),
-        ("/old/run1/model", "/old/run2/model", False),
-        ("ONE", "COPY", True),
-        ("ONE", "ONE/../one", True),
-        ("ONE", "OTHER", False),
-        ("ONE", "NO WEIGHTS", False),
-        ("NO WEIGHTS", "NO WEIGHTS EITHER", False),
-    ],
-)
-def test_adapters_of_different_bases_are_refused_and_copies_are_not(first, second, same, save, tmp_path):
-    folders = {
-        "ONE": model_folder_with(tmp_path / "one", 1.0),
-        "COPY": model_folder_with(tmp_path / "copy", 1.0),
-        "OTHER": model_folder_with(tmp_path / "other", 2.0),
-        "NO WEIGHTS": tmp_path / "bare",
-        "NO WEIGHTS EITHER": tmp_path / "bare2",
-        "ONE/../one": tmp_path / "one" / ".." / "one",
-    }
-    folders["NO WEIGHTS"].mkdir()
-    folders["NO WEIGHTS EITHER"].mkdir()
-    paths = {
-        "x": save("x", base=folders.get(first, first)),
-        "y": save("y", base=folders.get(second, second)),
-    }
-    if same:
-        assert list(read_adapters(paths)) == ["x", "y"]
-        return
-    with pytest.raises(ModelError, match="do not add up to anything meaningful"):
-        read_adapters(paths)
-
-
-def test_adapters_of_different_revisions_are_refused(save):
-    paths = {name: save(name, base="org/model") for name in "xy"}
-    edit_config(paths["x"], revision="main")
-    assert len(read_adapters(paths)) == 2
-    edit_config(paths["y"], revision="v2")
-    with pytest.raises(ModelError, match="different revisions"):
-        read_adapters(paths)
-
-
-def test_an_adapter_fits_a_model_on_the_meta_device(save, tiny_model):
-    adapter = read_adapter(save())
-    with torch.device("meta"):
-        check_fits(adapter, tiny_model("llama"))
-        with pytest.raises(ModelError, match="which the model does not have"):
-            check_fits(adapter, tiny_model("llama", num_hidden_layers=3))
-
-
-def test_a_model_of_other_weights_is_refused_and_one_that_cannot_be_compared_is_warned_of(
-    save, tiny_model, tmp_path, caplog
-):
-    one, other = model_folder_with(tmp_path / "one", 1.0), model_folder_with(tmp_path / "other", 2.0)
-    copy = model_folder_with(tmp_path / "copy", 1.0)
-    adapter = read_adapter(save(base=one))
-    model = tiny_model("llama")
-    for same in (one, copy, ""):
-        model.name_or_path = str(same)
-        check_fits(adapter, model)
-    assert not caplog.records
-    model.name_or_path = str(other)
-    with pytest.raises(ModelError, match="whose weights differ"):
-        check_fits(adapter, model)
-    model.name_or_path = "/moved/away"
-    check_fits(adapter, model)
-    assert "cannot be compared" in caplog.text
-
-
-def test_a_lora_on_something_that_is_no_linear_layer_does_not_fit(save, tiny_model):
-    adapter = read_adapter(save())
-    factors = {"model.embed_tokens": next(iter(adapter.factors.values()))}
-    with pytest.raises(ModelError, match="a layer of type Embedding; only LoRA on linear"):
-        check_fits(type(adapter)("a", adapter.path, adapter.config, factors, "", ""), tiny_model("llama"))
 
 
 def test_what_is_written_is_read_back_with_a_rank_for_every_module(tmp_path):
