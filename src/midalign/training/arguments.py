@@ -25,7 +25,7 @@ from transformers.pytorch_utils import Conv1D
 from trl import SFTConfig
 
 from midalign.errors import RecipeError, did_you_mean
-from midalign.models.adapter_files import linear_shape
+from midalign.models.adapter_fit import linear_shape
 from midalign.models.hidden import find_decoder
 from midalign.models.loading import default_device
 from midalign.recipe.file import all_faults
