@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 OUT ?= runs/demo
 PYTHON ?= python3
 
-.PHONY: demo test test-slow check bench docs clean
+.PHONY: demo demo-real test test-slow check bench docs clean
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -15,6 +15,9 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 
 demo: $(BIN)/.installed  ## the whole job on the embedded default; ends in a table and report.html
 	$(BIN)/midalign demo --out $(OUT)
+
+demo-real: $(BIN)/.installed  ## the same on a real pretrained model (SmolLM2-135M), in half an hour
+	$(BIN)/midalign demo --real --out $(OUT)-real
 
 test: $(BIN)/.installed  ## the fast suite, offline
 	$(BIN)/python -m pytest -n auto -q

@@ -1,5 +1,7 @@
 """The sections of a recipe: roles of languages, layers, and every shipped recipe against peft and trl."""
 
+from dataclasses import fields
+
 import pytest
 from pydantic import ValidationError
 
@@ -113,11 +115,11 @@ def test_recipes_are_there_to_be_tested():
     }  # fmt: skip
 
 
-def test_the_model_section_is_what_loading_takes():
-    """Every setting reaches the source that models are loaded from, under the name that it has there."""
+def test_the_model_section_is_a_source_of_a_model():
+    """Every setting reaches `ModelSource`, under the name that it has there."""
     section = ModelSection(path="here", revision="v1", dtype="bfloat16", quantization="4bit", trust_remote_code=True)
     assert ModelSource.of(section) == ModelSource("here", "v1", "bfloat16", "4bit", True)
-    assert ModelSource.of(ModelSection(path="here", gguf_file="a.gguf")) == ModelSource("here", gguf_file="a.gguf")
+    assert set(ModelSection.model_fields) == {field.name for field in fields(ModelSource)}
 
 
 def test_what_a_model_has_no_room_for_is_found_before_a_training():
