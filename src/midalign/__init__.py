@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from midalign.answers.format import AnswerFormat as AnswerFormat
     from midalign.answers.predictions import read_predictions as read_predictions
+    from midalign.data.parallel.corpus import ParallelCorpus as ParallelCorpus
     from midalign.data.parallel.corpus import read_parallel as read_parallel
     from midalign.data.prompt_tokens import InTaskPrompt as InTaskPrompt
     from midalign.data.tasks.read import read_task as read_task
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from midalign.functional.info_nce import info_nce as info_nce
     from midalign.generation.generate import generate as generate
     from midalign.languages import Language as Language
+    from midalign.merging.export import MergeSummary as MergeSummary
     from midalign.merging.export import merge_adapters as merge_adapters
+    from midalign.metrics.comparison import PairedScore as PairedScore
     from midalign.probing.callback import ProbeCallback as ProbeCallback
     from midalign.probing.comparison import compare as compare
     from midalign.probing.comparison import correlate as correlate
@@ -36,6 +39,11 @@ if TYPE_CHECKING:
     from midalign.recipe.alignment import AlignmentConfig as AlignmentConfig
     from midalign.recipe.file import load_recipe as load_recipe
     from midalign.recipe.sections import Recipe as Recipe
+    from midalign.records import ParallelPair as ParallelPair
+    from midalign.records import Prediction as Prediction
+    from midalign.records import Score as Score
+    from midalign.records import Span as Span
+    from midalign.records import TaskExample as TaskExample
     from midalign.training.train import train as train
     from midalign.training.trainer import AlignmentTrainer as AlignmentTrainer
     from midalign.training.trainer import AlternatingMixin as AlternatingMixin
@@ -51,14 +59,22 @@ _MODULE_OF = {
     "InTaskPrompt": "data.prompt_tokens",
     "Language": "languages",
     "LanguageError": "errors",
+    "MergeSummary": "merging.export",
     "MissingExtraError": "errors",
     "MissingFileError": "errors",
     "ModelError": "errors",
+    "PairedScore": "metrics.comparison",
+    "ParallelCorpus": "data.parallel.corpus",
+    "ParallelPair": "records",
+    "Prediction": "records",
     "ProbeCallback": "probing.callback",
     "ProbeResult": "probing.result",
     "Recipe": "recipe.sections",
     "RecipeError": "errors",
     "RunError": "errors",
+    "Score": "records",
+    "Span": "records",
+    "TaskExample": "records",
     "UserError": "errors",
     "compare": "probing.comparison",
     "compare_runs": "evaluation.score",

@@ -6,7 +6,7 @@ Languages are canonical codes such as ``"deu_Latn"`` (see `midalign.languages`).
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 TaskName = Literal["slots", "translation", "extraction", "chat"]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
@@ -120,6 +120,6 @@ class Score:
     language: str | None = None
     group: str | None = None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """The score as a JSON object, without the keys that are None."""
         return {key: value for key, value in asdict(self).items() if value is not None}

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from midalign.probing.content import ProbeContent
 from midalign.progress import Progress
 from midalign.records import Score
 
@@ -28,14 +29,14 @@ T = TypeVar("T")
 console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
 
 
-def say_probe(result: dict[str, Any]) -> None:
+def say_probe(result: ProbeContent) -> None:
     """Print the layers of a probe, the best in bold."""
     table = Table(title=f"translation retrieval, {result['n']} sentences, {len(result['languages'])} languages")
     for column in ("layer", "accuracy %", "standard error"):
         table.add_column(column, justify="right")
     for layer in result["layers"]:
         best = layer["layer"] == result["best_layer"]
-        cells = (str(layer["layer"]), f"{100 * layer['accuracy']:.1f}", f"{100 * layer['stderr']:.1f}")
+        cells = (str(layer["layer"]), f"{100 * layer['accuracy']:.1f}", f"{100 * (layer['stderr'] or 0):.1f}")
         table.add_row(*cells, style="bold" if best else None)
     Console().print(table)
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from midalign.answers.format import AnswerFormat
 from midalign.data.prompts import render
 from midalign.errors import DataError
@@ -60,7 +62,9 @@ class InTaskPrompt:
         answer_format: As `training_rows`.
     """
 
-    def __init__(self, tokenizer: Any, task: TaskName, answer_format: AnswerFormat = AnswerFormat()) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, task: TaskName, answer_format: AnswerFormat = AnswerFormat()
+    ) -> None:
         self.tokenizer = tokenizer
         self.task = task
         self.answer_format = answer_format
@@ -69,7 +73,7 @@ class InTaskPrompt:
         ids = self._ids("0")
         self._opening = ids[: shared_beginning([ids, self._ids("?")])]
 
-    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+    def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
         """``input_ids``, ``special_tokens_mask``, and ``pooled_mask``: 0 up to the sentence, 1 from it to the end.
 
         What follows the sentence has read it, and counts; what comes before is the same for all sentences.

@@ -51,13 +51,13 @@ def correlate_transfer(
     levels = _scores(folder, baseline, metric, languages)
     if len(set(levels) & set(base.languages)) < FEWEST_LANGUAGES:
         return
-    write_json(folder / "probe" / "base" / TRANSFER_FILE, {"metric": metric} | correlate(base, levels))
+    write_json(folder / "probe" / "base" / TRANSFER_FILE, {"metric": metric, **correlate(base, levels)})
     for system in systems:
         place = folder / "probe" / system
         after = _scores(folder, system, metric, languages)
         gains = {code: after[code] - level for code, level in levels.items() if code in after}
         found = correlate_gains(read_json(place / COMPARISON_FILE), gains)
-        write_json(place / GAINS_FILE, {"metric": metric} | found)
+        write_json(place / GAINS_FILE, {"metric": metric, **found})
 
 
 def _scores(folder: Path, system: str, metric: str, languages: Collection[str]) -> dict[str, float]:

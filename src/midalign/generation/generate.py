@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from midalign.answers.format import AnswerFormat
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 def generate(
-    model: Any,
+    model: nn.Module | Engine,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[TaskExample],
     answer_format: AnswerFormat = AnswerFormat(),

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -19,6 +19,7 @@ from midalign.errors import ModelError, did_you_mean
 from midalign.files import check_target, whole
 from midalign.functional import lora as merging
 from midalign.functional.lora import LoraFactors, Merged, Weight
+from midalign.functional.names import MergeOptions
 from midalign.models.adapter_files import read_adapters, write_adapter
 from midalign.models.adapter_fit import fitted
 from midalign.models.adapters import merge_into_base
@@ -46,7 +47,7 @@ class MergeSummary:
     """
 
     method: str
-    options: dict[str, Any]
+    options: MergeOptions
     weights: dict[str, Weight]
     adapters: dict[str, dict[str, str]]
     base_model: str
@@ -64,7 +65,7 @@ def merge_adapters(
     *,
     out: str | Path,
     base_model: PreTrainedModel | None = None,
-    **options: Any,
+    **options: Unpack[MergeOptions],
 ) -> MergeSummary:
     """Merge adapters into one plain PEFT adapter.
 
@@ -86,7 +87,7 @@ def merge_adapters(
             cannot be used.
         RunError: If `out` is in the way.
     """
-    merging.check_method(method, options)
+    merging.check_method(method, list(options))
     target = check_target(out)
     adapters = read_adapters(paths)
     _check_weights(weights, adapters)
@@ -107,7 +108,7 @@ def merge_adapters(
         errors.add(result, merging.merge_sum(factors, scalars).factors)
     summary = MergeSummary(
         method=method,
-        options=dict(options),
+        options=options,
         weights=dict(weights),
         adapters={name: {"path": str(a.path), "sha256": a.sha256} for name, a in adapters.items()},
         base_model=next((a.base_model for a in adapters.values() if a.base_model), _name(base_model)),

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from midalign.errors import RunError
 from midalign.files import check_target, write_json
-from midalign.functional.lora import Weight
+from midalign.functional.lora import MergeOptions, Weight
 from midalign.merging.export import MERGE_FILE as RECORD
 from midalign.merging.export import export_merged_base, merge_adapters
 from midalign.merging.tune import tune_weights
@@ -96,7 +96,7 @@ class MergeJob(Job[Mapping[str, Weight]]):
         Raises:
             UserError: Something the user named does not exist, does not fit, or cannot be written.
         """
-        options = {} if self.rank is None else {"rank": self.rank}
+        options: MergeOptions = {} if self.rank is None else {"rank": self.rank}
         results = (ADAPTER, MODEL) if self.export == "base" else (ADAPTER,)
         if (run.out / ADAPTER / RECORD).exists():  # of a call that was killed before it could say so
             for name in results:

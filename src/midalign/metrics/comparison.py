@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -59,7 +58,7 @@ class PairedScore:
     language: str | None = None
     group: str | None = None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """The comparison as a JSON object, without the keys that are None."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 

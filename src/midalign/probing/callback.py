@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypedDict, Unpack
 
 from transformers import (
     PreTrainedTokenizerBase,
@@ -15,6 +15,18 @@ from transformers import (
 )
 
 from midalign.probing.probe import Corpus, probe
+
+
+class ProbeOptions(TypedDict, total=False):
+    """Keyword arguments of `midalign.probing.probe.probe` that a callback passes on."""
+
+    pooling: str
+    margin: str
+    k: int
+    candidates: str
+    groups: Mapping[str, Collection[str]] | None
+    batch_tokens: int | None
+    seed: int
 
 
 class ProbeCallback(TrainerCallback):  # type: ignore[misc] # transformers is untyped for mypy
@@ -44,7 +56,7 @@ class ProbeCallback(TrainerCallback):  # type: ignore[misc] # transformers is un
         layers: Sequence[int],
         tokenizer: PreTrainedTokenizerBase | None = None,
         every: int | None = None,
-        **options: Any,
+        **options: Unpack[ProbeOptions],
     ) -> None:
         if every is not None and every < 1:
             raise ValueError(f"every is {every}: write how many updates lie between two probes, 1 or more")
@@ -57,17 +69,19 @@ class ProbeCallback(TrainerCallback):  # type: ignore[misc] # transformers is un
         self.every = every
         self.options = options
 
-    def on_train_begin(self, _args: TrainingArguments, state: TrainerState, *_: TrainerControl, **_rest: Any) -> None:
+    def on_train_begin(
+        self, _args: TrainingArguments, state: TrainerState, *_: TrainerControl, **_rest: object
+    ) -> None:
         """The values that training starts from; not again when it is resumed."""
         if state.global_step == 0:
             self.trainer.log(self._probe())
 
-    def on_step_end(self, _args: TrainingArguments, state: TrainerState, *_: TrainerControl, **_rest: Any) -> None:
+    def on_step_end(self, _args: TrainingArguments, state: TrainerState, *_: TrainerControl, **_rest: object) -> None:
         """Probe after every `every` updates."""
         if self.every is not None and state.global_step % self.every == 0:
             self.trainer.log(self._probe())
 
-    def on_evaluate(self, *_: Any, metrics: dict[str, float] | None = None, **_rest: Any) -> None:
+    def on_evaluate(self, *_: object, metrics: dict[str, float] | None = None, **_rest: object) -> None:
         """Probe at an evaluation, and add the values to its metrics."""
         if self.every is None:
             values = self._probe()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,14 @@ from midalign.errors import DataError, RunError
 from midalign.files import read_json, write_json
 from midalign.functional.statistics import FloatArray, holm, paired_result
 from midalign.languages import canonical
+from midalign.probing.content import (
+    Change,
+    Coefficient,
+    LayerChange,
+    LayerCorrelation,
+    ProbeComparison,
+    TransferCorrelation,
+)
 from midalign.probing.result import ProbeResult
 from midalign.probing.statistics import clean, interval, resampled, shares
 from midalign.records import RESAMPLES
@@ -35,7 +42,7 @@ _SAME = ("languages", "n", "data", "margin", "k", "candidates", "pooling")
 FEWEST_LANGUAGES = 4
 
 
-def compare(before: ProbeResult, after: ProbeResult, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
+def compare(before: ProbeResult, after: ProbeResult, *, resamples: int = RESAMPLES, seed: int = 0) -> ProbeComparison:
     """What changed from one probe to another: for example before and after alignment.
 
     Args:
@@ -65,7 +72,7 @@ def compare(before: ProbeResult, after: ProbeResult, *, resamples: int = RESAMPL
     means = [table.mean(axis=0) for table in tables]
     draws = [resampled(table, seed, resamples) for table in tables]
 
-    def test(layer: int, column: int) -> dict[str, float | None]:
+    def test(layer: int, column: int) -> Change:
         found = paired_result(
             means[0][layer, column], means[1][layer, column], draws[0][:, layer, column], draws[1][:, layer, column]
         )
@@ -74,14 +81,14 @@ def compare(before: ProbeResult, after: ProbeResult, *, resamples: int = RESAMPL
             "low": clean(found.low), "high": clean(found.high), "p_value": clean(found.p_value),
         }  # fmt: skip
 
-    entries = []
+    entries: list[LayerChange] = []
     for place, layer in enumerate(common):
         by_language = {language: test(place, 1 + len(groups) + i) for i, language in enumerate(languages)}
         corrected = holm({language: found["p_value"] or 0.0 for language, found in by_language.items()})
         for language, found in by_language.items():
             found["p_holm"] = clean(corrected[language])
         by_group = {name: test(place, 1 + i) for i, name in enumerate(groups)}
-        entries.append({"layer": layer} | test(place, 0) | {"groups": by_group, "by_language": by_language})
+        entries.append({"layer": layer, **test(place, 0), "groups": by_group, "by_language": by_language})
     return {
         "languages": languages,
         "n": after.content["n"],
@@ -95,7 +102,7 @@ def compare(before: ProbeResult, after: ProbeResult, *, resamples: int = RESAMPL
 
 def correlate(
     result: ProbeResult, transfer_scores: Mapping[str, float], *, resamples: int = RESAMPLES, seed: int = 0
-) -> dict[str, Any]:
+) -> TransferCorrelation:
     """Does retrieval accuracy predict a downstream score, language by language?
 
     Args:
@@ -120,8 +127,8 @@ def correlate(
 
 
 def correlate_gains(
-    comparison: Mapping[str, Any], gains: Mapping[str, float], *, resamples: int = RESAMPLES, seed: int = 0
-) -> dict[str, Any]:
+    comparison: ProbeComparison, gains: Mapping[str, float], *, resamples: int = RESAMPLES, seed: int = 0
+) -> TransferCorrelation:
     """Does more alignment bring more transfer? Change of retrieval against change of a downstream score.
 
     Args:
@@ -137,7 +144,7 @@ def correlate_gains(
         DataError: As `correlate`.
     """
     changes = {
-        entry["layer"]: {language: found["difference"] for language, found in entry["by_language"].items()}
+        entry["layer"]: {language: found["difference"] or 0.0 for language, found in entry["by_language"].items()}
         for entry in comparison["layers"]
     }
     return _correlated(changes, comparison["languages"], gains, resamples, seed)
@@ -149,7 +156,7 @@ def _correlated(
     scores: Mapping[str, float],
     resamples: int,
     seed: int,
-) -> dict[str, Any]:
+) -> TransferCorrelation:
     """Both coefficients at each layer, over the languages that have an accuracy and a score."""
     languages = [language for language in probed if language in scores]
     if len(languages) < FEWEST_LANGUAGES:
@@ -160,7 +167,7 @@ def _correlated(
         )
     downstream = np.array([scores[language] for language in languages])
     drawn = np.random.default_rng(seed).integers(len(languages), size=(resamples, len(languages)))
-    entries = []
+    entries: list[LayerCorrelation] = []
     for layer, by_language in accuracy.items():
         retrieval = np.array([by_language[language] for language in languages])
         entries.append(
@@ -213,12 +220,10 @@ def write_transfer(result: ProbeResult, scores: Path, folder: Path, metric: str 
             f"{scores}: no score of metric {name!r} by language; `midalign evaluate` writes a file of the form "
             '{"scores": [{"metric": "slot_f1", "language": "deu_Latn", "value": 0.61, ...}]}'
         )
-    write_json(folder / TRANSFER_FILE, {"metric": name} | correlate(result, found))
+    write_json(folder / TRANSFER_FILE, {"metric": name, **correlate(result, found)})
 
 
-def _coefficient(
-    x: FloatArray, y: FloatArray, drawn: npt.NDArray[np.int64], ranks: bool = False
-) -> dict[str, float | None]:
+def _coefficient(x: FloatArray, y: FloatArray, drawn: npt.NDArray[np.int64], ranks: bool = False) -> Coefficient:
     """Pearson's coefficient of two rows of values (Spearman's, of ranks), with p-value and bootstrap interval."""
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return {"value": None, "p_value": None, "low": None, "high": None}

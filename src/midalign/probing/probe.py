@@ -14,7 +14,7 @@ import json
 import random
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from midalign.models.encoding import Encoder, SentenceVectors, encode_corpus
 from midalign.models.tokens import tokenize, window
 from midalign.models.vector_cache import weights_key
 from midalign.probing.cache import finished_path, read_finished, write_finished
+from midalign.probing.content import ProbeContent
 from midalign.probing.result import ProbeResult
 from midalign.probing.statistics import (
     HitArray,
@@ -214,7 +215,8 @@ def _score(
     best_layer = extra["best_layer"]
     rows = sorted(random.Random(about["seed"]).sample(range(vectors.n), min(PROJECTED, vectors.n)))  # noqa: S311
     projection = {"layer": best_layer} | project(vectors.layer(best_layer, pooling), rows)
-    return ProbeResult({**about, "pooling": pooling, **extra, "projection": projection, "layers": entries}, hit_table)
+    content = {**about, "pooling": pooling, **extra, "projection": projection, "layers": entries}
+    return ProbeResult(cast("ProbeContent", content), hit_table)
 
 
 def _score_layer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 from safetensors import SafetensorError
@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save
 from midalign.errors import ModelError, RunError
 from midalign.files import read_json, write_atomically, write_json
 from midalign.functional.statistics import FloatArray
+from midalign.probing.content import LayerContent, ProbeContent
 from midalign.probing.statistics import HitArray
 
 PROBE_FILE = "probe.json"
@@ -29,7 +30,7 @@ class ProbeResult:
             was read without its side file; comparing two probes needs it.
     """
 
-    content: dict[str, Any]
+    content: ProbeContent
     hits: HitArray | None = None
 
     @property
@@ -66,7 +67,7 @@ class ProbeResult:
         means = (np.nanmean(matrix, axis=0) + np.nanmean(matrix, axis=1)) / 2
         return dict(zip(self.languages, means.tolist(), strict=True))
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> ProbeContent:
         """The content of ``probe.json``."""
         return self.content
 
@@ -99,10 +100,9 @@ class ProbeResult:
         expected = (len(content["layers"]), len(content["languages"]), content["n"])
         if found is not None and found.shape != expected:
             raise RunError(f"{str(side)!r} belongs to another probe than {file.name}: {found.shape}, not {expected}")
-        return cls(content, found)
+        return cls(cast("ProbeContent", content), found)
 
-    def _entry(self, layer: int) -> dict[str, Any]:
+    def _entry(self, layer: int) -> LayerContent:
         if layer not in self.layers:
             raise ModelError(f"layer {layer} was not probed; there are {self.layers}")
-        entry: dict[str, Any] = self.content["layers"][self.layers.index(layer)]
-        return entry
+        return self.content["layers"][self.layers.index(layer)]

@@ -11,7 +11,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from midalign.data.parallel.line_files import RawRow
 
@@ -45,10 +44,10 @@ class CorpusReport:
     identical: Mapping[LanguagePair, Finding]
     duplicates: Mapping[LanguagePair, Finding]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """The report as a JSON object, pairs written ``"eng_Latn deu_Latn"``."""
 
-        def plain(finding: Finding) -> dict[str, Any]:
+        def plain(finding: Finding) -> dict[str, object]:
             return {"count": finding.count, "places": list(finding.places)}
 
         return {
