@@ -22,7 +22,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -291,20 +291,6 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     for name, method in METHODS.items()
 }
 """The options that each method takes beside factors and weights."""
-
-
-class MergeOptions(TypedDict, total=False):
-    """The options of all methods.
-
-    Attributes:
-        density: Share of the entries that ``ties`` and ``dare`` keep.
-        rank: Rank of the result of ``svd``, ``ties`` and ``dare``; None for the method's own.
-        seed: Of the masks of ``dare``.
-    """
-
-    density: float
-    rank: int | None
-    seed: int
 
 
 def merge(method: str, factors: Sequence[LoraFactors], weights: Sequence[float], **options: Any) -> Merged:

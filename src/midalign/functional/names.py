@@ -5,7 +5,7 @@ Apart from the functions that they name, so that ``--help`` need not import torc
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, TypedDict, get_args
 
 Candidates = Literal["all", "nearest"]
 """The sentences among which a translation is retrieved (`midalign.functional.margin`)."""
@@ -18,3 +18,17 @@ DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 MergeMethod = Literal["sum", "parameters", "peft_linear", "svd", "ties", "dare"]
 """The formulas by which adapters are merged (`midalign.functional.lora`)."""
 MERGE_METHODS: tuple[MergeMethod, ...] = get_args(MergeMethod)
+
+
+class MergeOptions(TypedDict, total=False):
+    """Options of the methods that merge adapters; each method takes some of them.
+
+    Attributes:
+        density: Share of the entries that ``ties`` and ``dare`` keep.
+        rank: Rank of the result of ``svd``, ``ties`` and ``dare``; None for the method's own.
+        seed: Of the masks of ``dare``.
+    """
+
+    density: float
+    rank: int | None
+    seed: int

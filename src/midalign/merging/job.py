@@ -21,7 +21,8 @@ from typing import Any, ClassVar
 
 from midalign.errors import RunError
 from midalign.files import check_target, write_json
-from midalign.functional.lora import MergeOptions, Weight
+from midalign.functional.lora import Weight
+from midalign.functional.names import MergeOptions
 from midalign.merging.export import MERGE_FILE as RECORD
 from midalign.merging.export import export_merged_base, merge_adapters
 from midalign.merging.tune import tune_weights

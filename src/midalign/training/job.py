@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from midalign.progress import Progress
 from midalign.recipe.data import PairData, TaskData, data_paths
 from midalign.recipe.sections import Recipe
 from midalign.runs import Job, Run
-from midalign.training.train import ADAPTER, RunObjective, train
+from midalign.training.train import ADAPTER, RunObjective, TrainingSummary, train
 
 
 @dataclass(frozen=True)
-class TrainJob(Job[dict[str, Any]]):
+class TrainJob(Job[TrainingSummary]):
     """One training.
 
     Attributes:
@@ -38,7 +38,7 @@ class TrainJob(Job[dict[str, Any]]):
         *,
         task_data: TaskData | None = None,
         pair_data: PairData | None = None,
-    ) -> dict[str, Any]:
+    ) -> TrainingSummary:
         """Train into the run's folder; an interrupted training goes on from its newest whole checkpoint.
 
         Args:

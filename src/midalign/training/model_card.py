@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from midalign.languages import Language
 from midalign.recipe.sections import Recipe
@@ -15,7 +15,7 @@ _HOW = {
 }
 
 
-def model_card(recipe: Recipe, objective: str, summary: dict[str, Any]) -> str:
+def model_card(recipe: Recipe, objective: str, summary: Mapping[str, object]) -> str:
     """A model card with the metadata that the hub reads.
 
     Args:

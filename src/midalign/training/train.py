@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 import torch.distributed as dist
@@ -59,6 +59,32 @@ ADAPTER = "adapter"
 _CHECKPOINTS = "checkpoints"
 
 
+class TrainingSummary(TypedDict):
+    """What ``training.json`` holds.
+
+    Attributes:
+        objective: What was trained.
+        layer: The highest aligned layer; None for the task alone.
+        stopped_aligning_at: The update after which only the task was trained; None where alignment went on.
+        updates: All of them, alignment included.
+        task_examples: Number of training examples of the task.
+        pairs: Number of pairs that were aligned.
+        seconds: Wall time of training, over all calls of a run that was interrupted.
+        resumed_from: The checkpoint that the last call went on from.
+        log_history: What the Trainer logged.
+    """
+
+    objective: RunObjective
+    layer: int | None
+    stopped_aligning_at: int | None
+    updates: int
+    task_examples: int
+    pairs: int
+    seconds: float
+    resumed_from: str | None
+    log_history: list[dict[str, float]]
+
+
 def train(
     recipe: Recipe,
     out: Path,
@@ -68,7 +94,7 @@ def train(
     pair_data: PairData | None = None,
     progress: Progress | None = None,
     begin: Callable[[], None] | None = None,
-) -> dict[str, Any]:
+) -> TrainingSummary:
     """Train one adapter into ``out/adapter``; a run that was interrupted goes on where its last checkpoint is.
 
     Args:
@@ -83,7 +109,7 @@ def train(
         begin: Called when data, model and recipe are found to fit, before the first update.
 
     Returns:
-        What ``training.json`` holds: updates, seconds, the aligned layer, and the log.
+        What ``training.json`` holds.
 
     Raises:
         UserError: If data, model and recipe do not fit.
@@ -186,7 +212,7 @@ def build_trainer(
 
 def _summary(
     trainer: AlignmentTrainer, objective: RunObjective, task_data: TaskData, pair_data: PairData, checkpoint: str | None
-) -> dict[str, Any]:
+) -> TrainingSummary:
     """What ``training.json`` holds."""
     # The Trainer makes its callbacks anew on resume.
     stopwatch = next(each for each in trainer.callback_handler.callbacks if isinstance(each, Stopwatch))
