@@ -11,35 +11,97 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something the user can mend: says what was wrong, why it matters, and what to write instead."""
+    """Something the user can mend: says what was wrong, why it matters, and what to write instead.
+
+    Example:
+        >>> try:
+        ...     midalign.Language.parse("germn")
+        ... except midalign.UserError as mistake:
+        ...     print(mistake)
+        unknown language 'germn'. ... Did you mean 'deu_Latn' (German)? ...
+    """
 
 
 class RecipeError(UserError, ValueError):
-    """One or more faults of a recipe, all reported at once."""
+    """One or more faults of a recipe, all reported at once.
+
+    Example:
+        >>> midalign.load_recipe("recipe.yaml", ["alignment.temprature=0.5"])
+        Traceback (most recent call last):
+            ...
+        midalign.errors.RecipeError: recipe.yaml has 1 fault:
+          alignment.temprature: no such key. Did you mean 'temperature'?
+    """
 
 
 class DataError(UserError, ValueError):
-    """A data file that cannot be used as it is; the message names file and line."""
+    r"""A data file that cannot be used as it is; the message names file and line.
+
+    Example:
+        >>> folder = Path("unequal")
+        >>> folder.mkdir()
+        >>> _ = (folder / "eng.txt").write_text("one\ntwo\n")
+        >>> _ = (folder / "deu.txt").write_text("eins\n")
+        >>> midalign.read_parallel(folder)
+        Traceback (most recent call last):
+            ...
+        midalign.errors.DataError: unequal/eng.txt has 2 lines, but unequal/deu.txt has 1. ...
+    """
 
 
 class MissingFileError(UserError, FileNotFoundError):
-    """A file or folder that does not exist."""
+    """A file or folder that does not exist.
+
+    Example:
+        >>> midalign.read_predictions("answers.jsonl")
+        Traceback (most recent call last):
+            ...
+        midalign.errors.MissingFileError: predictions file 'answers.jsonl' does not exist; ...
+    """
 
 
 class LanguageError(UserError, ValueError):
-    """A language code that no table knows."""
+    """A language code that no table knows.
+
+    Example:
+        >>> midalign.Language.parse("klingon")
+        Traceback (most recent call last):
+            ...
+        midalign.errors.LanguageError: ...
+    """
 
 
 class ModelError(UserError, ValueError):
-    """A model or adapter that cannot be loaded, or does not fit the request."""
+    """A model or adapter that cannot be loaded, or does not fit the request.
+
+    Example:
+        >>> midalign.probe(model, tokenizer, {"en": ["yes", "no"], "de": ["ja", "nein"]}, k=1, layers=[9])
+        Traceback (most recent call last):
+            ...
+        midalign.errors.ModelError: layers are [9], but this model has 4 blocks: ...
+    """
 
 
 class RunError(UserError, ValueError):
-    """A run folder that cannot be used: of another recipe, incomplete, or in the way."""
+    """A run folder that cannot be used: of another recipe, incomplete, or in the way.
+
+    Example:
+        >>> midalign.ProbeResult.from_file("model/config.json")
+        Traceback (most recent call last):
+            ...
+        midalign.errors.RunError: 'model/config.json' is not the result of a probe; ...
+    """
 
 
 class MissingExtraError(UserError, ImportError):
-    """An optional dependency that is not installed."""
+    """An optional dependency that is not installed.
+
+    Example:
+        >>> raise midalign.MissingExtraError("llguidance", "constrained", "generation.constrained")
+        Traceback (most recent call last):
+            ...
+        midalign.errors.MissingExtraError: ... Install it with: pip install 'midalign[constrained]'
+    """
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(

@@ -36,6 +36,11 @@ class ParallelPair:
         source_language: Canonical code of the source side.
         target_language: Canonical code of the target side.
         id: Where the pair came from, ``<file stem>:<index from 0>``.
+
+    Example:
+        >>> pair = midalign.ParallelPair("Good morning", "Guten Morgen", "eng_Latn", "deu_Latn", id="greetings:0")
+        >>> pair.target
+        'Guten Morgen'
     """
 
     source: str
@@ -47,7 +52,14 @@ class ParallelPair:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A labelled span over the words of a `TaskExample`: words ``start`` to ``end``, ``end`` not included."""
+    """A labelled span over the words of a `TaskExample`: words ``start`` to ``end``, ``end`` not included.
+
+    Example:
+        >>> words = ("wake", "me", "at", "nine")
+        >>> span = midalign.Span("time", 3, 4)
+        >>> words[span.start : span.end]
+        ('nine',)
+    """
 
     label: str
     start: int
@@ -71,6 +83,14 @@ class TaskExample:
         target_language: Canonical code of the language to translate into (translation only).
         messages: The turns before the answer (chat); empty where `text` is the whole prompt as it is.
         tools: The functions that the chat template is given (chat).
+
+    Example:
+        >>> words = ("wake", "me", "at", "nine")
+        >>> midalign.TaskExample(
+        ...     id="en.test:0", task="slots", language="eng_Latn", text="wake me at nine", words=words,
+        ...     spans=(midalign.Span("time", 3, 4),), intent="alarm",
+        ... ).spans[0].label
+        'time'
     """
 
     id: str
@@ -88,7 +108,12 @@ class TaskExample:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One line of ``predictions.jsonl``: what a system wrote for the item with the same ``id``."""
+    """One line of ``predictions.jsonl``: what a system wrote for the item with the same ``id``.
+
+    Example:
+        >>> midalign.Prediction("en.test:0", "eng_Latn", prompt="wake me at nine", prediction="time: nine").prediction
+        'time: nine'
+    """
 
     id: str
     language: str
@@ -109,6 +134,11 @@ class Score:
         signature: How it was computed, in one line (metric, version, resamples, seed, ...).
         language: Canonical code, or None for a group.
         group: Name of the group (``"all"``, ``"supervised"``, ...), or None for a single language.
+
+    Example:
+        >>> found = midalign.Score("slot_f1", 0.52, 0.49, 0.55, n=500, signature="slot_f1|bs:1000", language="deu_Latn")
+        >>> f"{found.metric} {100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+        'slot_f1 52.0 [49.0, 55.0]'
     """
 
     metric: str

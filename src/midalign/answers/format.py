@@ -38,6 +38,10 @@ class AnswerFormat:
         constrained: What generation is held to, a key of `CONSTRAINED_TASK`; None leaves the model free.
         metrics: What answers of the task chat are scored by (`midalign.metrics.chat`); settings are
             chosen by the first.
+
+    Example:
+        >>> midalign.AnswerFormat("intent_slots", constrained="slots").style
+        'intent_slots'
     """
 
     style: Style = "slots"

@@ -32,6 +32,12 @@ def read_predictions(path: str | Path) -> list[Prediction]:
     Raises:
         MissingFileError: If there is no such file.
         DataError: With file and line, where a line is not a JSON object with ``id`` and ``prediction`` strings.
+
+    Example:
+        >>> line = '{"id": "en.test:0", "language": "eng_Latn", "prediction": "time: nine"}'
+        >>> _ = Path("predictions.jsonl").write_text(line)
+        >>> midalign.read_predictions("predictions.jsonl")
+        [Prediction(id='en.test:0', language='eng_Latn', prompt='', prediction='time: nine')]
     """
     path = Path(path)
     if not path.is_file():

@@ -54,12 +54,19 @@ def training_rows(
 
 
 class InTaskPrompt:
-    """Tokenizes a sentence as the task's prompt asks about it: what `PairDataset` takes for a tokenizer.
+    r"""Tokenizes a sentence as the task's prompt asks about it: what `PairDataset` takes for a tokenizer.
 
     Args:
         tokenizer: Any tokenizer of transformers.
         task: Slot filling or extraction, whose prompt names no language.
         answer_format: As `training_rows`.
+
+    Example:
+        >>> ask = midalign.InTaskPrompt(tokenizer, "slots")
+        >>> row = ask("turn on the light")
+        >>> pooled = [token for token, counts in zip(row["input_ids"], row["pooled_mask"]) if counts]
+        >>> tokenizer.decode(pooled)
+        'turn on the light\nAnswer:\n'
     """
 
     def __init__(

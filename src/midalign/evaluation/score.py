@@ -79,6 +79,13 @@ def score(
 
     Raises:
         DataError: If predictions are missing, or have no example; or segments are given for another task.
+
+    Example:
+        >>> examples = midalign.read_task("slots", languages=["en"])  # "call at test0", datetime: test0; ...
+        >>> answers = {example.id: f"datetime: {example.words[2]}" for example in examples}
+        >>> found = midalign.score(examples, answers)[0]
+        >>> found.metric, found.value, found.language
+        ('slot_f1', 1.0, 'eng_Latn')
     """
     return [
         found
@@ -146,6 +153,14 @@ def compare_runs(
 
     Raises:
         DataError: As `score`; or the segment scores are of different models.
+
+    Example:
+        >>> examples = midalign.read_task("slots", languages=["en"])
+        >>> before = {example.id: "None" for example in examples}
+        >>> after = {example.id: f"datetime: {example.words[2]}" for example in examples}
+        >>> found = midalign.compare_runs(examples, before, after)[0]
+        >>> found.difference, found.low, found.high
+        (1.0, 1.0, 1.0)
     """
     if segments is not None and segments[0].signature != segments[1].signature:
         raise DataError(

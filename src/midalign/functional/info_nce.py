@@ -42,6 +42,13 @@ def info_nce(
 
     Raises:
         ValueError: If the shapes differ, or `direction` is unknown, or `temperature` is not positive.
+
+    Example:
+        >>> vectors = torch.eye(4)  # four sentences, each unlike the others
+        >>> midalign.info_nce(vectors, vectors).item() < 0.001  # aligned with their translations
+        True
+        >>> midalign.info_nce(vectors, vectors.roll(1, dims=0)).item() > 9  # aligned with another sentence's
+        True
     """
     if source.shape != target.shape or source.ndim != 2:
         raise ValueError(

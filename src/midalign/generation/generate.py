@@ -66,6 +66,12 @@ def generate(
         MissingFileError: If the adapter is not there.
         ModelError: If the adapter does not fit the model, or the constraint the engine or the tokenizer.
         RunError: If `partial` cannot be written to.
+
+    Example:
+        >>> examples = midalign.read_task("slots", languages=["en"])
+        >>> answers = midalign.generate(model, tokenizer, examples, midalign.AnswerFormat(system=""), max_new_tokens=4)
+        >>> answers[0].id, len(answers) == len(examples)
+        ('en.test:0', True)
     """
     for task in {example.task for example in examples}:
         answer_format.check_task(task)

@@ -44,6 +44,12 @@ class MergeSummary:
         truncation_error: Relative Frobenius error, over all modules, of the result against the method's formula.
         distance_from_sum: Relative Frobenius distance, over all modules, of the result from the exact weighted sum.
         out: Folder of the result.
+
+    Example:
+        >>> adapters = {"task": "adapters/task", "alignment": "adapters/alignment"}
+        >>> summary = midalign.merge_adapters(adapters, {"task": 0.5, "alignment": 0.5}, "svd", rank=2, out="truncated")
+        >>> 0 < summary.truncation_error < 1
+        True
     """
 
     method: str
@@ -86,6 +92,12 @@ def merge_adapters(
         ModelError: If an adapter is refused, the adapters do not fit each other or the model, or the method or a weight
             cannot be used.
         RunError: If `out` is in the way.
+
+    Example:
+        >>> adapters = {"task": "adapters/task", "alignment": "adapters/alignment"}
+        >>> summary = midalign.merge_adapters(adapters, {"task": 1.0, "alignment": 0.5}, out="merged")
+        >>> summary.ranks  # rank 2 and rank 2, in every module
+        {4: 28}
     """
     merging.check_method(method, list(options))
     target = check_target(out)

@@ -42,6 +42,13 @@ class PairedScore:
         signature: How the metric and the tests were computed.
         language: Canonical code, or None for a group.
         group: Name of the group, or the direction of a translation, or None.
+
+    Example:
+        >>> examples = midalign.read_task("slots", languages=["en"])
+        >>> nothing = {example.id: "None" for example in examples}
+        >>> found = midalign.compare_runs(examples, nothing, nothing)[0]
+        >>> found.metric, found.difference, found.p_randomization
+        ('slot_f1', 0.0, 1.0)
     """
 
     metric: str

@@ -59,6 +59,14 @@ def compare(before: ProbeResult, after: ProbeResult, *, resamples: int = RESAMPL
 
     Raises:
         RunError: If the probes are not comparable, or one was read without its hits.
+
+    Example:
+        >>> corpus = midalign.read_parallel("probe")
+        >>> before = midalign.probe(model, tokenizer, corpus)
+        >>> after = midalign.probe(model, tokenizer, corpus)  # of the same model, so that nothing has changed
+        >>> change = midalign.compare(before, after)["layers"][2]["by_language"]["deu_Latn"]
+        >>> change["difference"], change["p_value"]
+        (0.0, 1.0)
     """
     _check_comparable(before, after)
     languages = after.languages
@@ -120,6 +128,13 @@ def correlate(
     Raises:
         DataError: If fewer than four languages have both.
         LanguageError: If a language code is not known.
+
+    Example:
+        >>> texts = {code: [f"{code} {i}" for i in range(9)] for code in ("en", "de", "fr", "nl")}
+        >>> result = midalign.probe(model, tokenizer, texts)
+        >>> found = midalign.correlate(result, {"en": 0.7, "de": 0.6, "fr": 0.5, "nl": 0.6})
+        >>> found["layers"][2]["pearson"].keys()
+        dict_keys(['value', 'p_value', 'low', 'high'])
     """
     scores = {canonical(code, "transfer scores"): float(value) for code, value in transfer_scores.items()}
     accuracy = {layer: result.by_language(layer) for layer in result.layers}

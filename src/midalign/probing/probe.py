@@ -104,6 +104,15 @@ def probe(
         DataError: If the languages do not have as many sentences each, or one is empty.
         ModelError: If the model has no such layer, or its vectors are not finite.
         RunError: If the cache cannot be written to.
+
+    Example:
+        >>> english = ["wake me at nine", "turn on the light", "play some music"]
+        >>> german = ["weck mich um neun", "mach das licht an", "spiel etwas musik"]
+        >>> result = midalign.probe(model, tokenizer, {"eng_Latn": english, "deu_Latn": german}, k=2)
+        >>> result.layers
+        [0, 1, 2, 3, 4]
+        >>> result.by_language(result.best_layer).keys()
+        dict_keys(['eng_Latn', 'deu_Latn'])
     """
     return probe_poolings(
         model, tokenizer, corpus, poolings=(pooling,), margin=margin, k=k, candidates=candidates, groups=groups,

@@ -28,6 +28,14 @@ class ProbeResult:
         content: What ``probe.json`` holds; docs/probe.md describes every key.
         hits: ``(layers, N, n)``: in how many of its 2 (N - 1) directions each language's sentences hit. None where it
             was read without its side file; comparing two probes needs it.
+
+    Example:
+        >>> result = midalign.probe(model, tokenizer, midalign.read_parallel("probe"))
+        >>> result.accuracy.shape, result.matrix(2).shape  # layers; languages x languages
+        ((5,), (3, 3))
+        >>> result.write(Path("probed"))
+        >>> midalign.ProbeResult.from_file("probed").best_layer == result.best_layer
+        True
     """
 
     content: ProbeContent

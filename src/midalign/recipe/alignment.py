@@ -67,6 +67,11 @@ class AlignmentConfig(Section):
         > Experimental parameters, which the paper does not have
 
         centered, subspace, modules, preserve, preserve_rows
+
+    Example:
+        >>> alignment = midalign.AlignmentConfig(layer="middle", temperature=0.5)
+        >>> alignment.resolve_layers(depth=32)
+        {16: 1.0}
     """
 
     # What is aligned

@@ -248,7 +248,13 @@ class EvaluationSection(Section):
 
 
 class Recipe(Section):
-    """One run of midalign."""
+    """One run of midalign.
+
+    Example:
+        >>> recipe = midalign.load_recipe("recipe.yaml")
+        >>> recipe.languages.aligned, recipe.alignment.layer
+        (('deu_Latn',), 'middle')
+    """
 
     name: str = Field(description="Name of the run.")
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of everything random but the bootstrap.")

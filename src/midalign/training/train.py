@@ -113,6 +113,13 @@ def train(
 
     Raises:
         UserError: If data, model and recipe do not fit.
+
+    Example:
+        >>> summary = midalign.train(midalign.load_recipe("recipe.yaml"), Path("trained"), progress=lambda *_: None)
+        >>> summary["updates"], summary["layer"]  # two of the task, two of alignment
+        (4, 2)
+        >>> Path("trained/adapter/adapter_model.safetensors").exists()
+        True
     """
     task_data = task_data or read_task_data(recipe)
     if pair_data is None:

@@ -60,6 +60,10 @@ class AlternatingMixin:
         ModelError: If the model has no such layer, subspace or modules, or cannot be stopped after the layer.
         DataError: If the schedule needs pairs and there are none.
         RecipeError: If ``alignment.prompt`` says another thing than `tokenize_pair_side`.
+
+    Example:
+        >>> class AligningTrainer(midalign.AlternatingMixin, Trainer):
+        ...     pass
     """
 
     def __init__(
@@ -403,4 +407,21 @@ class _StopAligning(TrainerCallback):  # type: ignore[misc]
 
 
 class AlignmentTrainer(AlternatingMixin, SFTTrainer):  # type: ignore[misc]
-    """trl's ``SFTTrainer`` that also aligns: pass ``pairs`` and ``alignment`` beside its own arguments."""
+    r"""trl's ``SFTTrainer`` that also aligns: pass ``pairs`` and ``alignment`` beside its own arguments.
+
+    Example:
+        >>> rows = [{"prompt": "wake me at nine\n", "completion": "time: nine"}] * 8
+        >>> trainer = midalign.AlignmentTrainer(
+        ...     model,
+        ...     args=SFTConfig("trained", max_steps=1, bf16=False, logging_steps=1, disable_tqdm=True),
+        ...     train_dataset=Dataset.from_list(rows),
+        ...     processing_class=tokenizer,
+        ...     peft_config=LoraConfig(target_modules="all-linear"),
+        ...     pairs=midalign.read_parallel("lines").pairs(),
+        ...     alignment=midalign.AlignmentConfig(layer=2, batch_size=8),
+        ... )
+        >>> _ = trainer.train()
+        {...'task_loss': ...}
+        {...'alignment_loss': ...}
+        ...
+    """

@@ -50,6 +50,15 @@ class ParallelCorpus:
         rows: In the order of the files; a row need not have every language.
         languages: Canonical codes: as they were asked for, otherwise English first and the rest by code.
         report: What the checks found.
+
+    Example:
+        >>> corpus = midalign.read_parallel("lines")  # lines/eng.txt, lines/deu.txt, lines/rus.txt
+        >>> corpus.languages, len(corpus.rows)
+        (('eng_Latn', 'deu_Latn', 'rus_Cyrl'), 20)
+        >>> len(corpus.pairs(["de"])), len(corpus.pairs(directions="all"))
+        (20, 60)
+        >>> corpus.multiway(["en", "ru"], limit=1)
+        {'eng_Latn': ['call at a en'], 'rus_Cyrl': ['звони в a ru']}
     """
 
     rows: tuple[ParallelRow, ...]
@@ -145,7 +154,7 @@ def read_parallel(
     limit: int | None = None,
     on_empty: OnEmpty = "error",
 ) -> ParallelCorpus:
-    """Read and check a parallel corpus.
+    r"""Read and check a parallel corpus.
 
     Args:
         path: Folder, file, prefix of a pair of files, or (``format="datasets"`` only) the name of a hub dataset.
@@ -166,6 +175,15 @@ def read_parallel(
         LanguageError: A language code, of a file or an argument, is not known.
         DataError: Bytes that are not UTF-8, unequal line counts, an empty line, two files of one language, a wanted
             language that is not there, no rows, or an argument that does not fit the format.
+
+    Example:
+        >>> folder = Path("greetings")
+        >>> folder.mkdir()
+        >>> _ = (folder / "eng.txt").write_text("Good morning\nThank you\n")
+        >>> _ = (folder / "deu.txt").write_text("Guten Morgen\nDanke\n")
+        >>> pair = midalign.read_parallel(folder).pairs(["de"])[1]
+        >>> pair.source, pair.target, pair.id
+        ('Thank you', 'Danke', 'greetings:1')
     """
     _check_choice("format", format, get_args(ParallelFormat))
     _check_choice("on_empty", on_empty, get_args(OnEmpty))
