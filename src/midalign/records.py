@@ -103,7 +103,7 @@ class TaskExample:
     reference: str = ""
     target_language: str = ""
     messages: tuple[Message, ...] = ()
-    tools: tuple[dict[str, Any], ...] = ()
+    tools: tuple[dict[str, object], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
