@@ -54,7 +54,7 @@ def read_lines(path: Path) -> list[str]:
         MissingFileError: There is no such file.
         DataError: Bytes that are not UTF-8 (with line and column), a file that is damaged, or line ends of two kinds.
     """
-    data = _unpacked(path)
+    data = unpacked(path)
     if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data:
         line = data.count(b"\n", 0, max(0, data.find(b"\0"))) + 1
         raise DataError(
@@ -83,7 +83,13 @@ def read_lines(path: Path) -> list[str]:
     return [line.rstrip("\r") for line in lines]
 
 
-def _unpacked(path: Path) -> bytes:
+def unpacked(path: Path) -> bytes:
+    """The content of a file, unpacked where gzip, bzip2 or xz packed it.
+
+    Raises:
+        MissingFileError: There is no such file.
+        DataError: It cannot be read, is an archive of files, or is damaged.
+    """
     if not path.exists():
         raise missing_file(path)
     try:
@@ -259,7 +265,7 @@ def hash_paths(paths: Iterable[str | Path]) -> dict[str, str]:
     A folder's ``manifest.json`` tells when and where it was made, not what is in it, and does not count.
     """
     hashes = {}
-    for path in map(Path, paths):
+    for path in map(local_path, paths):
         if not path.exists():
             continue
         digest = hashlib.sha256()

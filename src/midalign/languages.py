@@ -18,6 +18,8 @@ from importlib import resources
 
 from midalign.errors import LanguageError, nearest
 
+ENGLISH = "eng_Latn"
+_SCRIPT_WORDS = {"arabic": "arab", "cyrillic": "cyrl", "devanagari": "deva", "latin": "latn"}  # sr@latin, uz@cyrillic
 _CODE = re.compile(r"(?P<base>[a-z]{2,3})(?:_(?P<script>[a-z]{4}))?(?:_(?P<region>[a-z]{2}|\d{3}))?")
 
 
@@ -48,8 +50,9 @@ class Language:
     def parse(cls, code: str, where: str = "") -> Language:
         """The language that ``code`` names.
 
-        Case does not matter, and ``-`` is the same as ``_``. A region that names no variety of its own is dropped
-        (``de-DE`` and ``de_AT`` are ``deu_Latn``); a macrolanguage means its usual member (``swa`` is ``swh_Latn``).
+        Case does not matter, and ``-`` and ``@`` are the same as ``_``. A region that names no variety of its own is
+        dropped (``de-DE`` and ``de_AT`` are ``deu_Latn``); a macrolanguage means its usual member (``swa`` is
+        ``swh_Latn``).
 
         Args:
             code: ISO 639-1, ISO 639-3 or FLORES code, locale, or one of the corpora's own codes.
@@ -58,7 +61,8 @@ class Language:
         Raises:
             LanguageError: No row of the table answers to ``code``.
         """
-        found = _find(re.sub(r"[-_]", "_", code.strip().casefold()))
+        base, *more = re.split(r"[-_@]", code.strip().casefold())
+        found = _find("_".join([base, *(_SCRIPT_WORDS.get(part, part) for part in more)]))
         if found is None:
             raise LanguageError(_unknown(code, where))
         return found
@@ -71,6 +75,20 @@ def canonical(code: str, where: str = "") -> str:
         LanguageError: The code is not known; ``where`` (a file or recipe path) is named in the message.
     """
     return Language.parse(code, where).code
+
+
+def known(code: str) -> str | None:
+    """The canonical form of a language code, or None where it is none."""
+    try:
+        return canonical(code)
+    except LanguageError:
+        return None
+
+
+@functools.cache
+def languages_by_name() -> dict[str, str]:
+    """Canonical code by the English name in small letters: ``languages_by_name()["german"] == "deu_Latn"``."""
+    return {language.name.casefold(): language.code for language in _table()[0]}
 
 
 @functools.cache

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from midalign.data.parallel.corpus import ENGLISH, ParallelFormat, read_parallel
+from midalign.data.parallel.corpus import read_parallel
+from midalign.data.parallel.layout import ParallelFormat, offers_splits
+from midalign.data.parallel.sacrebleu_sets import SACREBLEU, direction_of
 from midalign.data.tasks.chat import read_chat
-from midalign.data.tasks.read import SPLITS, TaskFormat, read_task, translation_examples
+from midalign.data.tasks.read import TaskFormat, read_task, translation_examples
+from midalign.languages import ENGLISH, canonical
 from midalign.records import TaskExample, TaskName
+
+logger = logging.getLogger(__name__)
 
 
 def role_language(example: TaskExample) -> str:
@@ -31,8 +37,9 @@ def read_examples(
 ) -> list[TaskExample]:
     """Examples of one split of a task; for translation a parallel corpus, English into each other language.
 
-    A parallel corpus without splits of its own may have a folder for each: ``<data>/train``, ``<data>/test``, ...
-    The ids of translations are ``<target language>:<index>`` where one English sentence has several targets.
+    A parallel corpus without splits is taken whole, whatever the split. A test set by name (``sacrebleu:wmt23/de-en``)
+    is translated in its own direction. The ids of translations are ``<target language>:<index>`` where one English
+    sentence has several targets.
 
     Raises:
         UserError: From the reader.
@@ -42,14 +49,14 @@ def read_examples(
     if task != "translation":
         chosen = None if languages is None else list(dict.fromkeys(languages))
         return read_task(data, task=task, format=cast("TaskFormat", format), languages=chosen, split=split)
-    wanted = None if languages is None else list(dict.fromkeys((ENGLISH, *languages)))
-    folder = next((Path(data) / name for name in (split, *SPLITS.get(split, ())) if (Path(data) / name).is_dir()), None)
     kind = cast("ParallelFormat", format)
-    if folder is not None:
-        corpus = read_parallel(folder, format=kind, languages=wanted)
-    else:
-        corpus = read_parallel(data, format=kind, languages=wanted, split=split)
-    pairs = corpus.pairs(wanted)
+    ends = direction_of(str(data)) if str(data).startswith(SACREBLEU) else (ENGLISH,)
+    wanted = None if languages is None else list(dict.fromkeys(canonical(code) for code in (*ends, *languages)))
+    chosen_split = split if offers_splits(data, kind) else None
+    if chosen_split is None:
+        logger.info("%s has no splits: all of it is read as %r", data, split)
+    corpus = read_parallel(data, format=kind, languages=wanted, split=chosen_split)
+    pairs = corpus.pairs(wanted, pivot=ends[0])
     if len({pair.id for pair in pairs}) < len(pairs):
         pairs = [replace(pair, id=f"{pair.target_language}:{pair.id.rpartition(':')[2]}") for pair in pairs]
     return translation_examples(pairs)
@@ -65,8 +72,3 @@ def limited(examples: Iterable[TaskExample], limit: int | None) -> list[TaskExam
         if limit is None or counts[language] <= limit:
             kept.append(example)
     return kept
-
-
-def split_name(split: str) -> str:
-    """Our name of a split, whatever the corpus calls it."""
-    return next((name for name, aliases in SPLITS.items() if split in aliases), split)

@@ -6,13 +6,15 @@ import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from midalign.data.examples import limited, read_examples, role_language, split_name
-from midalign.data.parallel.corpus import ENGLISH, ParallelCorpus, read_parallel
+from midalign.data.examples import limited, read_examples, role_language
+from midalign.data.file_names import split_name
+from midalign.data.parallel.corpus import ParallelCorpus, read_parallel
 from midalign.data.parallel.sentences import chunked, sentences
 from midalign.errors import DataError
+from midalign.files import local_path
+from midalign.languages import ENGLISH
 from midalign.recipe.sections import Recipe
 from midalign.records import ParallelPair, TaskExample
 
@@ -143,7 +145,7 @@ def read_probe_corpus(recipe: Recipe) -> ParallelCorpus:
 def data_paths(recipe: Recipe) -> list[str]:
     """The local files and folders that a recipe reads, the model among them, for the hashes in the manifest."""
     named = (recipe.model.path, recipe.task.data, recipe.parallel.data, recipe.probe.data)
-    return [path for path in named if Path(path).exists()]
+    return [path for path in named if local_path(path).exists()]
 
 
 def _read_split(recipe: Recipe, split: str, languages: Sequence[str]) -> list[TaskExample]:

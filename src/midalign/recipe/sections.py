@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from midalign.answers.format import CONSTRAINED_HELP, METRIC_HELP, STYLE_HELP, AnswerFormat, Constrained, Style
-from midalign.data.parallel.corpus import Directions, ParallelFormat
+from midalign.data.parallel.corpus import Directions
+from midalign.data.parallel.layout import ParallelFormat
 from midalign.data.tasks.read import TaskFormat
 from midalign.functional.names import Candidates, MergeMethod
 from midalign.recipe.alignment import AlignmentConfig

@@ -1,10 +1,10 @@
 """Parallel corpora of every format behind one function, `read_parallel`, and one object, `ParallelCorpus`.
 
-1. The format is named or told from what is there (`detect_format`).
-2. Its reader gives rows with file and line (`corpus_readers`, `corpus_tables`, `corpus_datasets` beside this file).
-3. Empty sides are an error or dropped; identical sides and exact duplicates are counted, logged and kept
-   (`corpus_report`).
-4. The corpus yields pairs (for training) or n-way parallel lists (for probing).
+1. The layout is named or told from what is there, and its reader gives rows with file and line
+   (`midalign.data.parallel.layout`).
+2. Empty sides are an error or dropped; identical sides and exact duplicates are counted, logged and kept
+   (`midalign.data.parallel.findings`).
+3. The corpus yields pairs (for training) or n-way parallel lists (for probing).
 """
 
 from __future__ import annotations
@@ -17,21 +17,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
-from midalign.data.parallel import line_files as readers
 from midalign.data.parallel.findings import EXAMPLES, CorpusReport, Finding, exact_duplicates, identical_sides, warn_of
-from midalign.data.parallel.hub import is_saved_dataset, read_datasets
-from midalign.data.parallel.line_files import RawRow
-from midalign.data.parallel.tables import read_jsonl, read_tsv
+from midalign.data.parallel.layout import ParallelFormat, read_rows
+from midalign.data.parallel.line_files import RawRow, restrict
 from midalign.errors import DataError, did_you_mean
-from midalign.files import is_blank, missing_file
-from midalign.languages import canonical
+from midalign.files import is_blank
+from midalign.languages import ENGLISH, canonical
 from midalign.records import ParallelPair
 
-ParallelFormat = Literal["auto", "flores", "ntrex", "lines", "moses", "tsv", "jsonl", "datasets"]
 OnEmpty = Literal["error", "skip"]
 Directions = Literal["english", "all"]
-
-ENGLISH = "eng_Latn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +136,7 @@ class ParallelCorpus:
 
     def _chosen(self, languages: Sequence[str] | None) -> list[str]:
         codes = None if languages is None else list(dict.fromkeys(canonical(code) for code in languages))
-        return list(readers.restrict(dict.fromkeys(self.languages), codes, "the corpus"))
+        return list(restrict(dict.fromkeys(self.languages), codes, "the corpus"))
 
 
 def read_parallel(
@@ -157,17 +152,21 @@ def read_parallel(
     r"""Read and check a parallel corpus.
 
     Args:
-        path: Folder, file, prefix of a pair of files, or (``format="datasets"`` only) the name of a hub dataset.
+        path: Folder, file, prefix of a pair of files, a test set (``sacrebleu:wmt23/en-de``), or the name of a hub
+            dataset (``format="datasets"`` only). Text files may be packed (``.gz``, ``.bz2``, ``.xz``).
         format: ``flores``: ``{dev,devtest}/<language>.{dev,devtest}``. ``ntrex``:
-            ``newstest2019-{src,ref}.<language>.txt``. ``lines``: ``<language>.txt``. ``moses``:
-            ``<prefix>.<a>-<b>.{<a>,<b>}``. ``tsv``: a header of language codes. ``jsonl``: ``source``, ``target``,
-            ``source_language``, ``target_language``, or the reference's ``text_parallel_0`` and ``_1``.
-            ``datasets``: see `midalign.data.parallel.hub.read_datasets`. ``auto``: what the files look like;
-            never the network.
-        languages: Read only these (any codes); None for all. A pair is read where both its sides are named.
-        split: FLORES and ``datasets`` only; None is the only split, or ``devtest``.
+            ``newstest2019-{src,ref}.<language>.txt``. ``lines``: ``<language>.txt``. ``moses``: ``train.en`` with
+            ``train.de``, ``<prefix>.<a>-<b>.{<a>,<b>}``. ``tsv``: a header of language codes, or languages told by the
+            file's name. ``jsonl``: ``source``, ``target``, ``source_language``, ``target_language``; or keys that are
+            codes of languages; or the reference's ``text_parallel_0`` and ``_1``. ``tmx``: translation memories.
+            ``datasets``: see `midalign.data.parallel.hub.read_datasets`. ``auto``: what the files look like; no
+            network.
+        languages: Read only these (any codes); None for all. A pair is read where both its sides are named. Files of
+            other languages, or of none, are left alone.
+        split: Of a corpus that has splits (FLORES, ``datasets``, a folder for each, names such as ``train.en``); None
+            is the only one, or ``devtest``.
         columns: Language to column of a TSV, JSONL or ``datasets`` table (numbers from 0: a TSV without header).
-        limit: First rows to read (of each pair of files, for ``moses``); None for all.
+        limit: First rows to read (of each table or pair of files); None for all.
         on_empty: ``error``, or ``skip`` to drop a row with an empty side and count it.
 
     Raises:
@@ -190,80 +189,11 @@ def read_parallel(
     _check_limit(limit)
     wanted = None if languages is None else list(dict.fromkeys(canonical(code, "languages") for code in languages))
     if wanted is not None and len(wanted) < 2:
-        raise DataError(f"languages is {wanted}; a parallel corpus needs two or more. Add {ENGLISH!r} or another.")
-    kind = detect_format(Path(path)) if format == "auto" else format
-    _check_fit(kind, split, columns)
+        other = "another language, such as 'deu_Latn'" if wanted == [ENGLISH] else repr(ENGLISH)
+        raise DataError(f"languages is {wanted}, but sentences are parallel across two languages or more. Add {other}.")
     named = None if columns is None else _canonical_columns(columns)
-    raw = _read(kind, path, wanted, split, named, limit)
+    raw = read_rows(path, format, wanted, split, named, limit)
     return _checked(raw, wanted, on_empty, path)
-
-
-def detect_format(path: Path) -> ParallelFormat:
-    """The format of what is at ``path``, told from names only.
-
-    Raises:
-        MissingFileError: Nothing is there.
-        DataError: It looks like no format, or like several.
-    """
-    if path.is_file():
-        by_suffix: dict[str, ParallelFormat] = {".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "datasets"}
-        if path.suffix not in by_suffix:
-            raise DataError(
-                f"{path}: the suffix {path.suffix!r} does not tell the format ({', '.join(by_suffix)} do). Name it "
-                f"with format=; for a pair of files give the folder, or the prefix that both share."
-            )
-        return by_suffix[path.suffix]
-    if not path.is_dir():
-        if path.parent.is_dir() and any(file.stem == path.name for file in path.parent.iterdir()):
-            return "moses"
-        raise missing_file(path)
-    signs: dict[ParallelFormat, bool] = {
-        "flores": bool(readers.flores_splits(path)),
-        "ntrex": bool(readers.ntrex_files(path)),
-        "moses": bool(readers.moses_pairs(path)),
-        "datasets": is_saved_dataset(path),
-    }
-    found = [name for name, there in signs.items() if there]
-    if not found and any(path.glob("*.txt")):
-        found = ["lines"]  # last, because a README.txt lies beside many corpora
-    if len(found) != 1:
-        listing = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
-        raise DataError(
-            f"{path} {'looks like ' + ' and '.join(found) if found else 'has no known layout of a parallel corpus'}. "
-            f"It holds: {listing}. Name the format with format= ({', '.join(get_args(ParallelFormat)[1:])})."
-        )
-    return found[0]
-
-
-def _read(
-    kind: ParallelFormat,
-    path: str | Path,
-    wanted: list[str] | None,
-    split: str | None,
-    columns: Mapping[str, str | int] | None,
-    limit: int | None,
-) -> list[RawRow]:
-    """The rows of one format, not yet checked."""
-    place = Path(path)
-    if kind == "datasets":
-        return read_datasets(str(path), wanted, columns, split, limit)
-    if kind == "moses":
-        return readers.read_moses(place, wanted, limit)
-    if not place.exists():
-        raise missing_file(place)
-    if kind in ("tsv", "jsonl"):
-        return (read_tsv if kind == "tsv" else read_jsonl)(place, wanted, columns, limit)
-    if not place.is_dir():
-        raise DataError(
-            f"{path} is a file, but the format {kind!r} is a folder with a file for each language. Name it."
-        )
-    if kind == "flores":
-        files = readers.choose_split(readers.flores_splits(place), split, place)
-    else:
-        files = readers.ntrex_files(place) if kind == "ntrex" else readers.plain_files(place)
-    if not files:
-        raise DataError(f"{path} has no file of the format {kind!r}. Check the folder, or name another format.")
-    return readers.read_folder(files, wanted, limit)
 
 
 def _checked(raw: list[RawRow], wanted: list[str] | None, on_empty: OnEmpty, path: str | Path) -> ParallelCorpus:
@@ -274,7 +204,7 @@ def _checked(raw: list[RawRow], wanted: list[str] | None, on_empty: OnEmpty, pat
         if places and on_empty == "error":
             raise DataError(
                 f"{places[0]}: empty sentence. It has no vector and no translation. Fill it in, remove the line from "
-                f"all languages, or drop such rows with on_empty='skip'."
+                f"all languages, or drop such rows (`on_empty` skip)."
             )
         if places:
             empty.append(places[0])
@@ -306,14 +236,6 @@ def _canonical_columns(columns: Mapping[str, str | int]) -> dict[str, str | int]
             f"columns is {dict(columns)}: it must name two or more different languages, each with its column."
         )
     return named
-
-
-def _check_fit(kind: ParallelFormat, split: str | None, columns: Mapping[str, str | int] | None) -> None:
-    """Refuse arguments that the format has no use for, rather than ignore them."""
-    if split is not None and kind not in ("flores", "datasets"):
-        raise DataError(f"split is {split!r}, but the format {kind!r} has no splits. Leave it out.")
-    if columns is not None and kind not in ("tsv", "jsonl", "datasets"):
-        raise DataError(f"columns is {dict(columns)}, but the format {kind!r} has no columns. Leave it out.")
 
 
 def _check_limit(limit: int | None) -> None:

@@ -13,14 +13,20 @@ from typing import Any
 
 from midalign.data.parallel.line_files import RawRow, choose_split, files_by_language, restrict
 from midalign.data.parallel.tables import json_text
-from midalign.errors import DataError, LanguageError, did_you_mean
-from midalign.languages import canonical
+from midalign.errors import DataError, did_you_mean
+from midalign.languages import known
 
 
 def is_saved_dataset(path: Path) -> bool:
     """Whether a folder was written by ``save_to_disk``, or a path is or holds Parquet."""
     saved = ("dataset_dict.json", "state.json")
     return path.suffix == ".parquet" or any((path / name).is_file() for name in saved) or any(path.rglob("*.parquet"))
+
+
+def has_splits(path: Path) -> bool:
+    """Whether local ``datasets`` data may have splits: not one table, nor a file for each language."""
+    tables = list(path.glob("*.parquet"))
+    return path.is_dir() and not (path / "state.json").is_file() and not (tables and all(known(t.stem) for t in tables))
 
 
 def read_datasets(
@@ -43,7 +49,7 @@ def read_datasets(
         DataError: The dataset cannot be had, or has not the shape that was said.
     """
     if columns is not None:
-        named = restrict({language: str(column) for language, column in columns.items()}, wanted, "columns=")
+        named = restrict({language: str(column) for language, column in columns.items()}, wanted, "`columns`")
         return _one_table(name, named, split, limit)
     return _table_each(name, wanted, split, limit)
 
@@ -56,7 +62,7 @@ def _one_table(name: str, columns: Mapping[str, str], split: str | None, limit: 
         if column not in table.column_names:
             raise DataError(
                 f"{name} has no column {column!r}.{did_you_mean(column, table.column_names)} Its columns: "
-                f"{', '.join(table.column_names)}. Say in columns= which of them is which language."
+                f"{', '.join(table.column_names)}. Say in `columns` which of them is which language."
             )
     files = dict.fromkeys(columns, name)
     stem = _stem(name)
@@ -73,11 +79,11 @@ def _one_table(name: str, columns: Mapping[str, str], split: str | None, limit: 
 
 def _table_each(name: str, wanted: Sequence[str] | None, split: str | None, limit: int | None) -> list[RawRow]:
     """Rows of one table for each language, joined row by row and checked by their ``id`` where they have one."""
-    sources = restrict(_language_tables(name, split), wanted, name)
+    sources = restrict(_language_tables(name, split, wanted), wanted, name)
     if len(sources) < 2:
         raise DataError(
-            f"{name}: no two tables that are named after languages. Say with columns= which column of the table is "
-            f"which language, such as columns={{'eng': 'translation.en', 'deu': 'translation.de'}}."
+            f"{name}: no two tables that are named after languages. Say in `columns` which column of the table is "
+            f"which language, such as {{'eng': 'translation.en', 'deu': 'translation.de'}}."
         )
     tables = {language: _load(source, split) for language, source in sources.items()}
     first, *others = tables
@@ -85,7 +91,7 @@ def _table_each(name: str, wanted: Sequence[str] | None, split: str | None, limi
         if "text" not in table.column_names:
             raise DataError(
                 f"{sources[language]} has no column 'text', only {', '.join(table.column_names)}. "
-                f"One table for each language is read by its 'text'; otherwise give columns=."
+                f"One table for each language is read by its 'text'; otherwise say in `columns` which column is which."
             )
     for language in others:
         same = len(tables[first]) == len(tables[language]) and _ids(tables[first]) == _ids(tables[language])
@@ -115,25 +121,23 @@ def _ids(table: Any) -> list[Any] | None:
     return list(table["id"]) if "id" in table.column_names else None
 
 
-def _language_tables(name: str, split: str | None) -> dict[str, str]:
+def _language_tables(name: str, split: str | None, wanted: Sequence[str] | None) -> dict[str, str]:
     """Canonical language to the name that `_load` takes: a Parquet file, or ``hub name:configuration``."""
     path = Path(name)
     if path.is_dir():
         folders = {folder.name: folder for folder in sorted(path.iterdir()) if any(folder.glob("*.parquet"))}
         folder = choose_split(folders, split, path) if folders and not any(path.glob("*.parquet")) else path
         files = sorted(folder.glob("*.parquet"))
-        return {language: str(file) for language, file in files_by_language((f.stem, f) for f in files).items()}
+        return {
+            language: str(file) for language, file in files_by_language(((f.stem, f) for f in files), wanted).items()
+        }
     if path.exists():
         return {}
     from datasets import get_dataset_config_names
 
-    named: dict[str, str] = {}
-    for configuration in _fetch(name, get_dataset_config_names, name):
-        try:
-            named[canonical(configuration)] = f"{name}:{configuration}"
-        except LanguageError:  # a configuration such as "all" that is no language
-            continue
-    return named
+    configurations = _fetch(name, get_dataset_config_names, name)
+    # Others, such as "all", are no languages.
+    return {language: f"{name}:{code}" for code in configurations if (language := known(code))}
 
 
 def _load(name: str, split: str | None) -> Any:

@@ -1,26 +1,27 @@
-"""Corpora with one file for each language (FLORES, NTREX, plain, Moses): from a path to rows, each with its place.
+"""Corpora with one file for each language (FLORES, NTREX, plain folders): from a path to rows, each with its place.
 
-Here a file's name becomes a canonical language, and files that ought to be parallel are checked for it. Tables (TSV,
-JSONL) are in `midalign.data.parallel.tables`, hub and local ``datasets`` data in `midalign.data.parallel.hub`; what the
-sentences say is looked at in `midalign.data.parallel.findings`.
+Here a file's name becomes a canonical language, and files that ought to be parallel are checked for it. Pairs of files
+are in `midalign.data.parallel.moses`, tables (TSV, JSONL) in `midalign.data.parallel.tables`, hub and local
+``datasets`` data in `midalign.data.parallel.hub`; what the sentences say is looked at in
+`midalign.data.parallel.findings`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from midalign.data.file_names import bare, data_files, language_of_each, split_name
 from midalign.errors import DataError
-from midalign.files import missing_file, read_lines
-from midalign.languages import canonical
+from midalign.files import read_lines
+from midalign.languages import canonical, known
 
 T = TypeVar("T")
 
 NTREX_NAME = re.compile(r"newstest\d+-(?:src|ref)\.(?P<code>.+)\.txt")
-MOSES_NAME = re.compile(r"(?P<prefix>.+\.(?P<a>[A-Za-z_]+)-(?P<b>[A-Za-z_]+))\.(?P<code>[A-Za-z_]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,11 @@ class RawRow:
         """``file:line`` of one sentence."""
         return f"{self.files[language]}:{self.line}"
 
+    def only(self, languages: Sequence[str]) -> RawRow | None:
+        """The row in these languages, in their order; None where fewer than two are left."""
+        texts = {language: self.texts[language] for language in languages if language in self.texts}
+        return replace(self, texts=texts) if len(texts) > 1 else None
+
 
 def restrict(available: Mapping[str, T], wanted: Sequence[str] | None, where: object) -> dict[str, T]:
     """``available`` cut down to the ``wanted`` canonical languages, in their order (None: everything).
@@ -58,7 +64,7 @@ def restrict(available: Mapping[str, T], wanted: Sequence[str] | None, where: ob
             hint = f" Did you mean {' or '.join(map(repr, same))}?" if same else ""
             raise DataError(
                 f"{where} has no {language!r}, so nothing could be aligned or measured in it.{hint} "
-                f"It has: {', '.join(sorted(available))}. Leave out the language or name another corpus."
+                f"It has: {', '.join(sorted(available)) or 'none'}. Leave out the language or name another corpus."
             )
     return {language: available[language] for language in wanted}
 
@@ -87,16 +93,18 @@ def read_aligned(files: Mapping[str, Path], stem: str, limit: int | None) -> lis
     ]
 
 
-def files_by_language(coded: Iterable[tuple[str, Path]]) -> dict[str, Path]:
-    """Canonical language to file, from codes as the file names have them.
+def files_by_language(coded: Iterable[tuple[str, Path]], wanted: Sequence[str] | None = None) -> dict[str, Path]:
+    """Canonical language to file, from codes as the file names have them; of ``wanted`` languages only.
 
     Raises:
-        LanguageError: A file's code is not known.
+        LanguageError: A file's code is not known, and no languages were asked for.
         DataError: Two files are of the same language.
     """
     files: dict[str, Path] = {}
     for code, path in coded:
-        language = canonical(code, where=str(path))
+        language = canonical(code, where=str(path)) if wanted is None else known(code)
+        if language is None or (wanted is not None and language not in wanted):
+            continue
         if language in files:
             raise DataError(
                 f"{files[language]} and {path} are both {language}, so one would silently win. "
@@ -109,7 +117,11 @@ def files_by_language(coded: Iterable[tuple[str, Path]]) -> dict[str, Path]:
 def read_folder(coded: list[tuple[str, Path]], wanted: Sequence[str] | None, limit: int | None) -> list[RawRow]:
     """Rows of a folder with one file for each language (the FLORES, NTREX and plain layouts)."""
     folder = coded[0][1].parent
-    files = restrict(files_by_language(coded), wanted, folder)
+    found = files_by_language(coded, wanted)
+    if wanted is not None and len(found) < len(wanted):
+        there = {language: file for code, file in coded if (language := known(code))}
+        restrict(there, wanted, folder)
+    files = restrict(found, wanted, folder)
     if len(files) < 2:
         raise DataError(
             f"{folder} gives only {', '.join(files)}; a parallel corpus needs two languages or more. "
@@ -124,93 +136,43 @@ def flores_splits(path: Path) -> dict[str, list[tuple[str, Path]]]:
     Returns:
         The (code, file) of each split that is there.
     """
-    folders = (path / "flores200_dataset", path)
-    found = {
-        split: [file for folder in folders for deep in (folder / split, folder) for file in deep.glob(f"*.{split}")]
-        for split in ("dev", "devtest")
-    }
-    return {split: [(file.stem, file) for file in sorted(files)] for split, files in found.items() if files}
+    found: dict[str, list[tuple[str, Path]]] = {"dev": [], "devtest": []}
+    for base in (path / "flores200_dataset", path):
+        for split, coded in found.items():
+            for folder in (base / split, base):
+                coded += [(bare(file).stem, file) for file in data_files(folder) if bare(file).suffix == f".{split}"]
+    return {split: coded for split, coded in found.items() if coded}
 
 
 def choose_split(available: Mapping[str, T], split: str | None, where: object) -> T:
-    """The named split, or the only one, or ``devtest``.
+    """The named split by whatever name the corpus has for it, or the only one, or ``devtest``.
 
     Raises:
         DataError: The named split is not there, or none was named and there are several without a ``devtest``.
     """
     if split is None:
-        split = next(iter(available)) if len(available) == 1 else "devtest"
-    if split not in available:
+        names = list(available) if len(available) == 1 else [name for name in available if name == "devtest"]
+    else:
+        names = [name for name in available if name == split]
+        names = names or [name for name in available if split_name(name) == split_name(split)]
+    if len(names) != 1:
+        wrong = "several splits, and none was named" if split is None else f"no split {split!r}"
         raise DataError(
-            f"{where} has no split {split!r}; without the right one, training and test sentences could mix. "
+            f"{where} has {wrong}; without the right one, training and test sentences could mix. "
             f"Name one of: {', '.join(available) or '(it has none)'}."
         )
-    return available[split]
+    return available[names[0]]
 
 
 def ntrex_files(path: Path) -> list[tuple[str, Path]]:
     """NTREX-128: ``newstest2019-src.eng.txt`` and ``newstest2019-ref.<code>.txt``."""
-    names = ((NTREX_NAME.fullmatch(file.name), file) for file in sorted(path.iterdir()))
+    names = ((NTREX_NAME.fullmatch(bare(file).name), file) for file in data_files(path))
     return [(match["code"], file) for match, file in names if match]
 
 
-def plain_files(path: Path) -> list[tuple[str, Path]]:
-    """``<language>.txt``, parallel by line."""
-    return [(file.stem, file) for file in sorted(path.glob("*.txt"))]
-
-
-def moses_pairs(path: Path) -> list[tuple[str, list[tuple[str, Path]]]]:
-    """Moses pairs ``<prefix>.<a>-<b>.<a>`` and ``.<b>`` of a folder, or ``<prefix>.<a>`` and ``.<b>`` of one prefix.
-
-    Returns:
-        For each pair its prefix and its two (code, file).
-
-    Raises:
-        MissingFileError: One side of a pair is not there.
-    """
-    if not path.is_dir():
-        beside = path.parent.iterdir() if path.parent.is_dir() else []
-        sides = sorted(file for file in beside if file.stem == path.name and file.is_file())
-        if not sides and not path.exists():
-            raise missing_file(path)
-        if len(sides) != 2:
-            raise DataError(
-                f"{path}: a pair needs exactly two files {path.name}.<language>, but there are {len(sides)}"
-                f"{': ' if sides else ''}{', '.join(file.name for file in sides)}. "
-                f"Name the prefix that two files share."
-            )
-        return [(path.name, [(file.suffix[1:], file) for file in sides])]
-    matches = [match for file in sorted(path.iterdir()) if (match := MOSES_NAME.fullmatch(file.name))]
-    pairs = {m["prefix"]: (m["a"], m["b"]) for m in matches if m["code"] in (m["a"], m["b"])}
-    return [(prefix, [(c, path / f"{prefix}.{c}") for c in codes]) for prefix, codes in pairs.items()]
-
-
-def read_moses(path: Path, wanted: Sequence[str] | None, limit: int | None) -> list[RawRow]:
-    """Rows of all pairs of a folder whose two languages are wanted; ``limit`` counts in each pair of files."""
-    pairs: dict[tuple[str, frozenset[str]], dict[str, Path]] = {}
-    for prefix, coded in moses_pairs(path):
-        files = files_by_language(coded)
-        key = (prefix.rpartition(".")[0], frozenset(files))
-        if key in pairs:
-            raise DataError(
-                f"{', '.join(str(file) for file in (*pairs[key].values(), *files.values()))} are the same pair of "
-                f"languages twice. Keep one of the two."
-            )
-        pairs[key] = files
-    if not pairs:
-        raise DataError(f"{path} has no pair <prefix>.<a>-<b>.<a> with <prefix>.<a>-<b>.<b>. Check the folder's names.")
-    languages = {language: None for files in pairs.values() for language in files}
-    kept = set(restrict(languages, wanted, path))
-    rows = [
-        row
-        for files in pairs.values()
-        if kept.issuperset(files)
-        for row in read_aligned(files, next(iter(files.values())).stem, limit)
-    ]
-    if not rows and wanted is not None:
-        raise DataError(
-            f"{path} has no pair whose two languages are both among {', '.join(wanted)}. "
-            f"Its pairs: {', '.join(' with '.join(files) for files in list(pairs.values())[:5])}, ... "
-            f"Name both sides (most corpora are paired with eng_Latn)."
-        )
-    return rows
+def plain_files(path: Path, wanted: Sequence[str] | None) -> list[tuple[str, Path]]:
+    """Text files that are parallel by line: ``<language>.txt``, or names that each tell one language."""
+    files = [file for file in data_files(path) if bare(file).suffix == ".txt"]
+    stems = [bare(file).stem for file in files]
+    languages = language_of_each(stems, wanted)
+    return [(language or stem, file) for language, stem, file in zip(languages, stems, files, strict=True)]

@@ -1,114 +1,225 @@
-"""Parallel corpora in one table: TSV and JSONL files, to rows with their file and line."""
+"""Parallel corpora in tables: TSV and JSONL files, to rows with their file and line.
+
+A TSV may have a header of language codes, or none: then its languages are those that the file's name tells
+(``eng-deu.tsv``; ``deu.txt`` has English first, as manythings.org writes it), or the two that were asked for, in this
+order. Columns that number the rows, and Tatoeba's attributions, are no languages.
+"""
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from midalign.data.parallel.line_files import RawRow, restrict
+from midalign.data.file_names import bare, languages_in, shown
+from midalign.data.parallel.line_files import RawRow
 from midalign.errors import DataError
 from midalign.files import read_json_lines, read_lines
-from midalign.languages import canonical
+from midalign.languages import ENGLISH, canonical, known, languages_by_name
+
+logger = logging.getLogger(__name__)
+
+_ATTRIBUTION = re.compile(r".*(CC[- ]BY|CC0|Attribution:|tatoeba\.org).*")
+_HEADER = {"id", "source", "target", "src", "tgt", "trg", "text", "sentence", "translation", "score", "attribution"}
+_ENGLISH_WORDS = re.compile(
+    r"the|and|is|are|you|she|they|that|this|not|don't|my|your|with|have|to|of|it|what", re.IGNORECASE
+)
 
 
-def read_tsv(
-    path: Path, wanted: Sequence[str] | None, columns: Mapping[str, str | int] | None, limit: int | None
-) -> list[RawRow]:
-    """Rows of a table: tabs between cells, no quoting, a first line with language codes or the names in ``columns``.
+def read_tsv(path: Path, wanted: Sequence[str] | None, columns: Mapping[str, str | int] | None) -> list[RawRow]:
+    """Rows of a table: tabs between cells, no quoting.
 
-    Column numbers (from 0) in ``columns`` mean that the file has no header.
+    Args:
+        path: The file.
+        wanted: Canonical languages that were asked for; rows hold the others too.
+        columns: Canonical language to column: names of a header, or numbers from 0 of a file without one.
+
+    Raises:
+        DataError: An empty file, rows of unequal length, languages that cannot be told.
+        LanguageError: A header that names an unknown language.
     """
-    lines = read_lines(path)
-    if not lines:
+    cells = [line.split("\t") for line in read_lines(path)]
+    if not cells:
         raise DataError(f"{path} is empty. Write a first line with the languages' codes, then a row a line.")
-    headless = columns is not None and all(isinstance(column, int) for column in columns.values())
-    header = [str(i) for i in range(lines[0].count("\t") + 1)] if headless else lines[0].split("\t")
-    if columns is None:
-        named = _header_languages(header, path)
-    else:
-        named = {language: _column(header, str(column), path) for language, column in columns.items()}
-    named = restrict(named, wanted, path)
-    files = dict.fromkeys(named, str(path))
-    rows = []
-    first = 0 if headless else 1
-    for i, line in enumerate(lines[first : None if limit is None else first + limit]):
-        cells = line.split("\t")
-        if len(cells) != len(header):
+    if columns is None and not _is_header(cells[0]):
+        cells = [row[:-1] if len(row) > 2 and _ATTRIBUTION.fullmatch(row[-1]) else row for row in cells]
+    for number, row in enumerate(cells, start=1):
+        if len(row) != len(cells[0]):
             raise DataError(
-                f"{path}:{i + first + 1}: {len(cells)} cells, but the first line has {len(header)}. A cell "
+                f"{path}:{number}: {len(row)} cells, but the first line has {len(cells[0])}. A cell "
                 f"that holds a tab would shift every column after it. Write one tab between cells and none inside them."
             )
-        texts = {language: cells[column] for language, column in named.items()}
-        rows.append(RawRow(f"{path.stem}:{i}", texts, files, i + first + 1))
-    return rows
+    named, first = _columns(cells, path, wanted, columns)
+    files = dict.fromkeys(named, str(path))
+    return [
+        RawRow(f"{bare(path).stem}:{i}", {language: row[at] for language, at in named.items()}, files, i + first + 1)
+        for i, row in enumerate(cells[first:])
+    ]
 
 
-def _header_languages(header: list[str], path: Path) -> dict[str, int]:
-    """Canonical language to column number, every column being one."""
-    if any(cell.strip().casefold() == "id" for cell in header) and len(header) > 2:
-        # ISO 639-1 has `id` for Indonesian, but a table's `id` column numbers its rows far more often.
-        raise DataError(
-            f"{path}:1: a column is named 'id', which may be Indonesian or the number of the row. Write 'ind' for "
-            f"Indonesian, or say with columns= which column is which language."
-        )
+def _columns(
+    cells: list[list[str]], path: Path, wanted: Sequence[str] | None, columns: Mapping[str, str | int] | None
+) -> tuple[dict[str, int], int]:
+    """Canonical language to column number, and the number of header lines (0 or 1)."""
+    header = cells[0]
+    if columns is not None:
+        if all(isinstance(column, int) for column in columns.values()):
+            numbers = [str(number) for number in range(len(header))]
+            named = {language: _column(numbers, str(column), path) for language, column in columns.items()}
+            return named, int(all(_language_of_cell(header[at]) for at in named.values()))
+        return {language: _column(header, str(column), path) for language, column in columns.items()}, 1
+    if _is_header(header):
+        return _header_languages(cells, path, wanted), 1
+    return _headless_languages(cells, path, wanted), 0
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    """Whether a first line names languages: all its cells do, or one is written as a code or a usual heading."""
+    words = [cell.strip() for cell in cells]
+    if all(_language_of_cell(word) for word in words):
+        return True
+    return any(word.casefold() in _HEADER or (word[:1].islower() and known(word)) for word in words)
+
+
+def _language_of_cell(word: str) -> str | None:
+    return known(word) or languages_by_name().get(word.casefold())
+
+
+def _header_languages(cells: list[list[str]], path: Path, wanted: Sequence[str] | None) -> dict[str, int]:
+    """The languages of a header; columns of other names are ignored only where the languages were asked for."""
     named: dict[str, int] = {}
-    for i, cell in enumerate(header):
-        language = canonical(cell, where=f"{path}:1 (header; or say with columns= which column is which language)")
-        if language in named:
-            raise DataError(f"{path}:1: columns {named[language]} and {i} are both {language}. Keep one of the two.")
-        named[language] = i
+    for at, cell in enumerate(word.strip() for word in cells[0]):
+        if cell.casefold() == "id" and len(cells[0]) > 2 and _numbers_rows(cells, at, path):
+            continue
+        language = _language_of_cell(cell)
+        if language is None and wanted is None:
+            canonical(cell, f"{path}:1 (the header)")
+        if language is None:
+            continue
+        if language in named and (wanted is None or language in wanted):
+            raise DataError(f"{path}:1: columns {named[language]} and {at} are both {language}. Keep one of the two.")
+        named.setdefault(language, at)
+    if wanted is not None and named.keys().isdisjoint(wanted) and len(named) < len(cells[0]):
+        raise DataError(
+            f"{path}:1: the first line names none of the languages asked for: {', '.join(cells[0])}. Write their codes "
+            "into it, or above it if it is a sentence already."
+        )
     return named
+
+
+def _numbers_rows(cells: list[list[str]], at: int, path: Path) -> bool:
+    """Whether a column named ``id`` numbers the rows; ISO 639-1 has ``id`` for Indonesian as well."""
+    texts = [row[at].strip() for row in cells[1:]]
+    if all(re.fullmatch(r"[^\s]*\d[^\s]*", text) for text in texts):
+        return True
+    if any(" " in text for text in texts):
+        return False
+    raise DataError(
+        f"{path}:1: a column is named 'id', which may be Indonesian or the number of the row. Write 'ind' for "
+        "Indonesian, or another word for the number."
+    )
+
+
+def _headless_languages(cells: list[list[str]], path: Path, wanted: Sequence[str] | None) -> dict[str, int]:
+    """The languages of a table whose first line is a row already."""
+    held = [at for at in range(len(cells[0])) if not all(row[at].strip().isdecimal() for row in cells)]
+    told = [named.language for named in languages_in(bare(path).stem) if not named.is_word]
+    if len(told) == 1:
+        told = [ENGLISH, *told] if told != [ENGLISH] else []
+    languages = told or list(wanted or ())
+    if len(languages) != len(held) or len(set(languages)) < len(languages):
+        raise DataError(
+            f"{path}:1: no header tells which of the {len(held)} columns of text is which language"
+            f"{f', and the name of the file tells {shown(told)}' if told else ''}. Write the codes into a first line "
+            f"(such as eng<tab>deu), or into the file's name (eng-deu{bare(path).suffix})."
+        )
+    named = dict(zip(languages, held, strict=True))
+    if not told:
+        order = ", ".join(f"column {at + 1} {language}" for language, at in named.items())
+        logger.warning("%s has no header; taken in the order in which the languages were named: %s", path, order)
+    _check_english(cells, named, path)
+    return named
+
+
+def _check_english(cells: list[list[str]], named: Mapping[str, int], path: Path) -> None:
+    """Refuse columns whose order is likely wrong: one reads far more like English than the one said to be."""
+    shares = {language: _share_of_english(row[at] for row in cells) for language, at in named.items()}
+    english = shares.get(ENGLISH, 1.0)
+    likelier = max(shares, key=lambda language: shares[language])
+    if shares[likelier] > max(0.1, 3 * english):
+        raise DataError(
+            f"{path}:1: column {named[ENGLISH] + 1} is taken for English, but column {named[likelier] + 1} has far "
+            "more English words, so the columns seem to be the other way round. Write the languages' codes into "
+            "a first line."
+        )
+
+
+def _share_of_english(texts: Any) -> float:
+    words = [word.strip(".,!?;:\"'") for text in texts for word in text.split()]
+    return sum(_ENGLISH_WORDS.fullmatch(word) is not None for word in words) / max(len(words), 1)
 
 
 def _column(header: list[str], column: str, path: Path) -> int:
     if column not in header:
         raise DataError(
-            f"{path}:1: no column {column!r}. The columns are: {', '.join(header)}. Name one of these in columns=."
+            f"{path}:1: no column {column!r}. The columns are: {', '.join(header)}. Name one of these in `columns`."
         )
     return header.index(column)
 
 
-def read_jsonl(
-    path: Path, wanted: Sequence[str] | None, columns: Mapping[str, str | int] | None, limit: int | None
-) -> list[RawRow]:
+def read_jsonl(path: Path, wanted: Sequence[str] | None, columns: Mapping[str, str | int] | None) -> list[RawRow]:
     """Rows of JSON objects, one a line.
 
     Either ``columns`` names the key of each language, or each object has ``source``, ``target``, ``source_language``
-    and ``target_language``, or (the reference implementation's records) ``text_parallel_0`` and ``text_parallel_1``,
-    whose two languages are ``wanted`` in this order.
+    and ``target_language``; or its texts under codes of languages, by themselves or under ``translation`` (as on the
+    hub); or (the reference implementation's records) ``text_parallel_0`` and ``text_parallel_1``, whose two languages
+    are ``wanted`` in this order.
     """
-    named = None if columns is None else restrict(columns, wanted, "columns=")
     rows = []
     for i, (line, record) in enumerate(read_json_lines(path)):
         place = f"{path}:{line}"
-        if named is None:
-            keys = _row_keys(record, wanted, place)
+        if columns is not None:
+            texts = {language: json_text(record, str(key), place) for language, key in columns.items()}
         else:
-            keys = {language: str(key) for language, key in named.items()}
-        texts = {language: json_text(record, key, place) for language, key in keys.items()}
-        rows.append(RawRow(f"{path.stem}:{i}", texts, dict.fromkeys(texts, str(path)), line))
-    if wanted is not None and columns is None:
-        kept = restrict({language: None for row in rows for language in row.texts}, wanted, path)
-        rows = [row for row in rows if kept.keys() >= row.texts.keys()]
-    return rows[:limit]
+            texts = _row_texts(record, wanted, place)
+        rows.append(RawRow(f"{bare(path).stem}:{i}", texts, dict.fromkeys(texts, str(path)), line))
+    return rows
 
 
-def _row_keys(record: Mapping[str, Any], wanted: Sequence[str] | None, place: str) -> dict[str, str]:
-    """Canonical language to key of one JSON object."""
+def _row_texts(record: Mapping[str, Any], wanted: Sequence[str] | None, place: str) -> dict[str, str]:
+    """The texts of one JSON object by canonical language."""
     if "text_parallel_0" in record:
         if wanted is None or len(wanted) != 2:
             raise DataError(
-                f"{place}: text_parallel_0 and text_parallel_1 do not say their languages. Give them in this order, "
-                f"such as languages=['eng', 'deu'], or columns={{'eng': 'text_parallel_0', 'deu': 'text_parallel_1'}}."
+                f"{place}: text_parallel_0 and text_parallel_1 do not say their languages. Ask for two languages, in "
+                "this order."
             )
-        return {wanted[0]: "text_parallel_0", wanted[1]: "text_parallel_1"}
-    source, target = (
-        canonical(json_text(record, f"{side}_language", place), where=place) for side in ("source", "target")
-    )
-    if source == target:
-        raise DataError(f"{place}: source_language and target_language are both {source}. Correct one of the two.")
-    return {source: "source", target: "target"}
+        return {
+            wanted[0]: json_text(record, "text_parallel_0", place),
+            wanted[1]: json_text(record, "text_parallel_1", place),
+        }
+    held = record["translation"] if isinstance(record.get("translation"), dict) else record
+    codes = {key: language for key in held if (language := known(key))}
+    if held is record and re.fullmatch(r"\S*\d\S*", str(record.get("id", ""))):
+        codes.pop("id", None)  # the number of the row, and not Indonesian
+    if "source" not in record and len(codes) > 1:
+        chosen = {key: language for key, language in codes.items() if wanted is None or language in wanted}
+        if len(set(chosen.values())) < len(chosen):
+            raise DataError(f"{place}: two of the keys {shown(chosen)} are the same language. Keep one of the two.")
+        return {language: json_text(held, key, place) for key, language in chosen.items()}
+    sides = {side: json_text(record, f"{side}_language", place) for side in ("source", "target")}
+    texts = {}
+    for side, code in sides.items():
+        language = canonical(code, where=place) if wanted is None else known(code)
+        if language in texts:
+            raise DataError(
+                f"{place}: source_language and target_language are both {language}. Correct one of the two."
+            )
+        if language is not None:  # a language that is not known and was not asked for
+            texts[language] = json_text(record, side, place)
+    return texts
 
 
 def json_text(record: Mapping[str, Any], key: str, place: str) -> str:
@@ -119,8 +230,8 @@ def json_text(record: Mapping[str, Any], key: str, place: str) -> str:
     """
     if key not in record:
         raise DataError(
-            f"{place}: no key {key!r}. The keys are: {', '.join(record)}. Rows need source, target, "
-            f"source_language and target_language, or columns= that says which key is which language."
+            f"{place}: no key {key!r}. The keys are: {shown(record)}. Rows need source, target, source_language and "
+            "target_language, or `columns` that says which key is which language."
         )
     value = record[key]
     if not isinstance(value, str):

@@ -1,5 +1,6 @@
 """Small corpora as they lie on disk."""
 
+import gzip
 import json
 
 import pytest
@@ -13,7 +14,8 @@ WORDS = {"eng": ["one", "two", "three"], "deu": ["eins", "zwei", "drei"], "tur":
 
 def write(path, lines, end="\n"):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes("".join(line + end for line in lines).encode())
+    data = "".join(line + end for line in lines).encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
     return path
 
 

@@ -52,7 +52,7 @@ def test_sets_without_rows(tmp_path):
     fails("no rows", write(tmp_path / "h.tsv", ["en\tde"]))
     fails("is empty", write(tmp_path / "e.tsv", []))
     fails("no rows", write(tmp_path / "e.jsonl", []))
-    fails("no pair <prefix>", tmp_path / "nothing", format="moses")
+    fails("no pair of files <prefix>.<language>", tmp_path / "nothing", format="moses")
     fails("no file of the format 'ntrex'", tmp_path / "a", format="ntrex")
     fails("gives only eng_Latn", plain(tmp_path / "c", eng=["x"]))
 
@@ -71,7 +71,8 @@ def test_folder_that_fits_two_layouts_has_to_be_named(tmp_path):
         ({"limit": 0}, "limit is 0"),
         ({"split": "dev"}, "'lines' has no splits"),
         ({"columns": {"en": "a", "de": "b"}}, "'lines' has no columns"),
-        ({"languages": ["en"]}, "needs two or more"),
+        ({"languages": ["de"]}, "Add 'eng_Latn'"),
+        ({"languages": ["en"]}, "Add another language, such as 'deu_Latn'"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(tmp_path, options, match):

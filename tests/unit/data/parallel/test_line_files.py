@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from midalign.data.parallel.corpus import detect_format, read_parallel
-from midalign.errors import DataError, LanguageError, MissingFileError
+from midalign.data.parallel.corpus import read_parallel
+from midalign.data.parallel.layout import detect_format
+from midalign.errors import DataError, LanguageError
 from midalign.files import is_blank
-from midalign.records import ParallelPair
 from tests.unit.data.parallel.corpora import DE, EN, TR, WORDS, fails, flores, jsonl, plain, tatoeba, write
 
 
@@ -48,15 +48,6 @@ def test_flores_split_folder_alone(tmp_path):
         read_parallel(tmp_path / "dev", split="devtest")
 
 
-def test_moses_folder_reads_every_pair_and_limits_each(tmp_path):
-    corpus = read_parallel(tatoeba(tmp_path), limit=2)
-    assert corpus.languages == (EN, DE, TR)
-    assert [row.id for row in corpus.rows] == [
-        "tatoeba.deu-eng:0", "tatoeba.deu-eng:1", "tatoeba.tur-eng:0", "tatoeba.tur-eng:1",
-    ]  # fmt: skip
-    assert corpus.pairs()[0] == ParallelPair("one", "eins", EN, DE, "tatoeba.deu-eng:0")
-
-
 @pytest.mark.parametrize("prefix", ["tatoeba.deu-eng", "corpus"])
 def test_moses_prefix_of_one_pair(tmp_path, prefix):
     tatoeba(tmp_path)
@@ -65,18 +56,6 @@ def test_moses_prefix_of_one_pair(tmp_path, prefix):
     corpus = read_parallel(tmp_path / prefix)
     assert corpus.multiway() == {EN: WORDS["eng"], DE: WORDS["deu"]}
     assert corpus.rows[0].id == f"{prefix}:0"
-
-
-@pytest.mark.parametrize("mark", ["\u2028", "\x85", "\x0b", "\x0c", "\x1c", "\u2029", "a\rb"])
-def test_only_newline_ends_a_line(tmp_path, mark):
-    corpus = read_parallel(plain(tmp_path, eng=[f"o{mark}ne", "two"], deu=["eins", "zwei"]))
-    assert corpus.multiway()[EN] == [f"o{mark}ne", "two"]
-
-
-def test_byte_order_mark_and_missing_last_newline_are_no_text(tmp_path):
-    plain(tmp_path, eng=["one", "two"])
-    (tmp_path / "deu.txt").write_bytes(b"\xef\xbb\xbfeins\nzwei")
-    assert read_parallel(tmp_path).multiway()[DE] == ["eins", "zwei"]
 
 
 sentences = st.text(
@@ -137,18 +116,3 @@ def test_unknown_language_of_a_file_names_the_file_and_the_nearest(tmp_path):
 def test_faults_of_languages_that_are_not_wanted_do_not_matter(tmp_path):
     plain(tmp_path, eng=["one"], deu=["eins"], tur=["bir", "iki"])
     assert read_parallel(tmp_path, languages=["de", "en"]).languages == (DE, EN)
-
-
-def test_moses_languages_without_a_common_pair_say_to_add_english(tmp_path):
-    fails("no pair whose two languages are both among.*eng_Latn", tatoeba(tmp_path), languages=["de", "tr"])
-
-
-def test_missing_side_of_a_pair(tmp_path):
-    (tatoeba(tmp_path) / "tatoeba.tur-eng.eng").unlink()
-    fails(r"tatoeba\.tur-eng\.eng does not exist", tmp_path, MissingFileError)
-
-
-def test_one_file_of_a_pair_says_to_give_the_prefix(tmp_path):
-    fails("prefix that both share", tatoeba(tmp_path) / "tatoeba.deu-eng.deu")
-    fails("prefix that two files share", tmp_path / "tatoeba.deu-eng.deu", format="moses")
-    fails("is a file, but", tmp_path / "tatoeba.deu-eng.deu", format="flores")

@@ -1,5 +1,7 @@
 """Corpora in one table: TSV and JSONL."""
 
+import logging
+
 import pytest
 
 from midalign.data.parallel.corpus import read_parallel
@@ -50,9 +52,9 @@ def test_jsonl_of_the_reference_takes_its_languages_from_the_caller(tmp_path, ho
 
 def test_rows_of_tables_that_are_not_as_said(tmp_path):
     fails(r"t\.tsv:3: 3 cells", write(tmp_path / "t.tsv", ["en\tde", "a\tb", "a\tb\tc"]))
-    fails("may be Indonesian", write(tmp_path / "i.tsv", ["id\ten\tde", "1\ta\tb"]))
+    fails("may be Indonesian", write(tmp_path / "i.tsv", ["id\ten\tde", "satu\tone\teins"]))
     fails("unknown language 'source'", write(tmp_path / "u.tsv", ["source\tde", "a\tb"]), LanguageError)
-    fails("no column 'nope'", tmp_path / "t.tsv", columns={"en": "nope", "de": "de"})
+    fails("no column 'nope'", write(tmp_path / "n.tsv", ["en\tde", "a\tb"]), columns={"en": "nope", "de": "de"})
     fails(r"a\.jsonl:1: not JSON", write(tmp_path / "a.jsonl", ["{"]))
     fails(r"b\.jsonl:1: list where", write(tmp_path / "b.jsonl", ["[]"]))
     fails(r"c\.jsonl:1: no key 'source_language'", jsonl(tmp_path / "c.jsonl", {"source": "a", "target": "b"}))
@@ -60,3 +62,153 @@ def test_rows_of_tables_that_are_not_as_said(tmp_path):
     fails(r"d\.jsonl:1: 'target' is 3", jsonl(tmp_path / "d.jsonl", record))
     fails("both eng_Latn", jsonl(tmp_path / "e.jsonl", record | {"target_language": "eng"}))
     fails("surrogate", jsonl(tmp_path / "f.jsonl", record | {"target": "\ud83d"}))
+
+
+@pytest.mark.parametrize(
+    ("ids", "languages"),
+    [(["1", "2"], {EN, DE}), (["a7", "a8"], {EN, DE}), (["satu dua", "tiga"], {EN, DE, "ind_Latn"})],
+)
+def test_a_column_named_id_is_the_number_of_the_row_or_indonesian(tmp_path, ids, languages):
+    rows = [f"{i}\t{a}\t{b}" for i, a, b in zip(ids, ["one", "two"], ["eins", "zwei"], strict=True)]
+    assert set(read_parallel(write(tmp_path / "t.tsv", ["id\ten\tde", *rows])).languages) == languages
+
+
+def test_other_columns_of_a_header_are_ignored_where_the_languages_are_asked_for(tmp_path):
+    path = write(tmp_path / "t.tsv", ["en\tscore\tde\ttr", "one\t0.5\teins\tbir"])
+    fails(r"t\.tsv:1 .the header.: unknown language 'score'", path, LanguageError)
+    assert read_parallel(path, languages=["de", "en"]).rows[0].texts == {DE: "eins", EN: "one"}
+    fails("has no 'fra_Latn'.*It has: deu_Latn, eng_Latn, tur_Latn", path, languages=["en", "fr"])
+
+
+def test_a_header_may_have_the_english_names_of_languages(tmp_path):
+    path = write(tmp_path / "t.tsv", ["English\tGerman", "one\teins"])
+    assert read_parallel(path).rows[0].texts == {EN: "one", DE: "eins"}
+
+
+# Tables without a header
+
+ATTRIBUTION = "CC-BY 2.0 (France) Attribution: tatoeba.org #1 (a) & #2 (b)"
+PAIRS = [("Go.", "Geh."), ("No", "Nein"), ("Hi", "Hallo"), ("it is", "es ist")]
+
+
+@pytest.mark.parametrize(
+    "name", ["deu.txt", "deu.tsv", "deu.txt.gz", "eng-deu.tsv", "en_de.tsv", "Tatoeba.en-de.train.tsv",
+             "Sentence pairs in English-German - 2026-01-01.tsv", "test_german.tsv"],
+)  # fmt: skip
+@pytest.mark.parametrize("extra", [None, ATTRIBUTION, "ids"])
+def test_the_file_name_tells_the_languages_of_a_table_without_header(tmp_path, name, extra):
+    lines = [f"{a}\t{b}" for a, b in PAIRS]
+    if extra == "ids":  # Tatoeba's own exports
+        lines = [f"{i}\t{a}\t9{i}\t{b}" for i, (a, b) in enumerate(PAIRS)]
+    elif extra:
+        lines = [f"{line}\t{extra}" for line in lines]
+    corpus = read_parallel(write(tmp_path / name, lines))
+    assert corpus.multiway() == {EN: [a for a, _ in PAIRS], DE: [b for _, b in PAIRS]}
+    assert [row.id for row in corpus.rows][:1] == [f"{name.removesuffix('.gz').rpartition('.')[0]}:0"]
+
+
+def test_the_file_name_goes_before_the_order_in_which_languages_are_asked_for(tmp_path):
+    path = write(tmp_path / "deu-eng.tsv", [f"{b}\t{a}" for a, b in PAIRS])
+    assert read_parallel(path, languages=["en", "de"]).rows[0].texts == {EN: "Go.", DE: "Geh."}
+
+
+def test_a_name_that_tells_nothing_leaves_it_to_the_order_of_the_languages_and_says_so(tmp_path, caplog):
+    path = write(tmp_path / "my_pairs.tsv", [f"{a}\t{b}" for a, b in PAIRS])
+    with caplog.at_level(logging.WARNING):
+        corpus = read_parallel(path, languages=["en", "de"])
+    assert corpus.rows[1].texts == {EN: "No", DE: "Nein"}
+    assert "no header; taken in the order" in caplog.text
+    fails(r"my_pairs\.tsv:1: no header tells which of the 2 columns", path)
+    fails("no header tells which of the 2 columns", path, languages=["en", "de", "tr"])
+
+
+def test_columns_that_are_likely_the_other_way_round_are_refused(tmp_path):
+    german = ["Das ist mein Haus.", "Wir gehen in die Stadt."]
+    english = ["This is my house.", "We go to the town."]
+    path = write(tmp_path / "pairs.tsv", [f"{a}\t{b}" for a, b in zip(german, english, strict=True)])
+    fails("column 2 has far more English words", path, languages=["en", "de"])
+    assert read_parallel(path, languages=["de", "en"]).rows[0].texts == {DE: german[0], EN: english[0]}
+    fails("column 2 has far more English words", write(tmp_path / "deu.txt", path.read_text().splitlines()))
+
+
+@pytest.mark.parametrize("first", ["en\tgermn", "source\ttarget", "id\tSatz", "no\tnei"])
+def test_a_first_line_with_a_code_or_a_usual_heading_is_no_sentence(tmp_path, first):
+    path = write(tmp_path / "pairs.tsv", [first, "one\teins"])
+    fails("unknown language|are both|no header tells", path, (LanguageError, DataError))
+    fails("has no 'deu_Latn'|the first line names none of the languages", path, languages=["en", "de"])
+
+
+def test_more_text_columns_than_languages_are_refused(tmp_path):
+    path = write(tmp_path / "eng-deu.tsv", ["one\teins\tund", "two\tzwei\tnoch"])
+    fails("which of the 3 columns of text is which language, and the name of the file tells eng_Latn, deu_Latn", path)
+
+
+def test_numbers_of_columns_skip_a_header_of_codes(tmp_path):
+    path = write(tmp_path / "t.tsv", ["en\tde", "one\teins"])
+    assert len(read_parallel(path, columns={"en": 0, "de": 1}).rows) == 1
+
+
+def test_a_folder_of_tables_is_read_for_the_languages_asked_for(tmp_path):
+    write(tmp_path / "deu.txt", [f"{a}\t{b}\t{ATTRIBUTION}" for a, b in PAIRS])
+    write(tmp_path / "tur.txt", ["Go!\tGit!"])
+    write(tmp_path / "README.txt", ["About these files"])
+    everything = read_parallel(tmp_path)
+    assert everything.languages == (EN, DE, TR)
+    assert {row.id for row in read_parallel(tmp_path, languages=["en", "tr"]).rows} == {"tur:0"}
+    assert [row.id for row in read_parallel(tmp_path, limit=1).rows] == ["deu:0", "tur:0"]
+
+
+def test_a_folder_of_tables_may_have_splits(tmp_path):
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}.tsv", ["en\tde", f"{split}\tx"])
+    assert read_parallel(tmp_path, split="test").rows[0].texts[EN] == "test"
+    fails("several splits, and none was named.*test, train", tmp_path)
+    fails("no split 'dev'", tmp_path, split="dev")
+    fails("is one file, which has no splits", tmp_path / "test.tsv", split="test")
+
+
+# JSONL with languages as keys
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"en": "one", "de": "eins"},
+        {"translation": {"en": "one", "de": "eins"}},
+        {"id": 7, "en": "one", "de": "eins", "score": 0.5},
+        {"id": "a7", "eng_Latn": "one", "deu_Latn": "eins"},
+    ],
+)
+def test_jsonl_with_codes_as_keys(tmp_path, record):
+    assert read_parallel(jsonl(tmp_path / "p.jsonl", record)).rows[0].texts == {EN: "one", DE: "eins"}
+
+
+def test_indonesian_as_a_key_is_a_language(tmp_path):
+    path = jsonl(tmp_path / "p.jsonl", {"translation": {"en": "one", "id": "satu"}})
+    assert read_parallel(path).languages == (EN, "ind_Latn")
+    fails("'de' is 3, not a string", jsonl(tmp_path / "q.jsonl", {"en": "one", "de": 3}))
+    fails("the same language", jsonl(tmp_path / "r.jsonl", {"en": "a", "eng": "b", "de": "c"}))
+
+
+def test_blank_lines_of_jsonl_are_skipped_and_faults_keep_their_line(tmp_path):
+    row = '{"source": "a", "target": "b", "source_language": "en", "target_language": "de"}'
+    corpus = read_parallel(write(tmp_path / "p.jsonl", ["", row, "", row, ""]))
+    assert [row.id for row in corpus.rows] == ["p:0", "p:1"]
+    fails(r"q\.jsonl:3: empty", write(tmp_path / "q.jsonl", ["", row, row.replace('"b"', '"\u200b"')]))
+
+
+def test_rows_in_a_language_that_nobody_asked_for_may_be_of_any_name(tmp_path):
+    rows = [{"source": "a", "target": "b", "source_language": "en", "target_language": code} for code in ("de", "qqq")]
+    path = jsonl(tmp_path / "p.jsonl", *rows)
+    fails(r"p\.jsonl:2: unknown language 'qqq'", path, LanguageError)
+    assert len(read_parallel(path, languages=["en", "de"]).rows) == 1
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("code", "rows"), [("dan", 25944), ("ind", 7151)])
+def test_manythings_pairs_are_read(data_folder, code, rows):
+    corpus = read_parallel(data_folder / "manythings" / f"{code}.txt")
+    assert len(corpus.rows) == rows
+    assert all("tatoeba.org" not in text for row in corpus.rows for text in row.texts.values())
+    both = read_parallel(data_folder / "manythings")
+    assert len(both.pairs([code])) == rows

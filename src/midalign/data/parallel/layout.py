@@ -1,0 +1,219 @@
+"""The layouts in which parallel text comes: which one lies at a path, its splits, and its rows by the right reader.
+
+1. A name that begins with ``sacrebleu:`` is a test set; any other is a path, unless the format is ``datasets``.
+2. A folder that has a folder for each split (``train``, ``dev``, ``test``) means one of those.
+3. The format is named, or told from the names of the files (`detect_format`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+from midalign.data.file_names import SPLITS, bare, data_files, shown, split_name, splits_in
+from midalign.data.parallel import line_files
+from midalign.data.parallel.hub import has_splits, is_saved_dataset, read_datasets
+from midalign.data.parallel.line_files import RawRow, choose_split, flores_splits, restrict
+from midalign.data.parallel.moses import moses_prefixes, moses_splits, read_moses
+from midalign.data.parallel.sacrebleu_sets import SACREBLEU, read_test_set
+from midalign.data.parallel.tables import read_jsonl, read_tsv
+from midalign.data.parallel.tmx import read_tmx
+from midalign.errors import DataError
+from midalign.files import local_path, missing_file, read_lines
+
+ParallelFormat = Literal["auto", "flores", "ntrex", "lines", "moses", "tsv", "jsonl", "tmx", "datasets"]
+Columns = Mapping[str, str | int]
+TABLES: dict[ParallelFormat, tuple[str, ...]] = {"tsv": (".tsv", ".txt"), "jsonl": (".jsonl",), "tmx": (".tmx",)}
+
+
+def detect_format(path: Path) -> ParallelFormat:
+    """The format of what is at ``path``, told from names, and for text files from whether they have tabs.
+
+    Raises:
+        DataError: It looks like no format, or like several.
+        MissingFileError: Nothing is there.
+    """
+    if path.is_file():
+        return _format_of_file(path)
+    if not path.is_dir():
+        if any(bare(file).stem == path.name for file in data_files(path.parent)):
+            return "moses"
+        raise missing_file(path)
+    signs: dict[ParallelFormat, bool] = {
+        "flores": bool(flores_splits(path)),
+        "ntrex": bool(line_files.ntrex_files(path)),
+        "moses": bool(moses_prefixes(path, wanted=())),
+        "datasets": is_saved_dataset(path),
+    }
+    found = [name for name, there in signs.items() if there] or _tables_or_lines(path)
+    if len(found) != 1:
+        listing = shown((entry.name for entry in sorted(path.iterdir())), 8) or "nothing"
+        raise DataError(
+            f"{path} {'looks like ' + ' and '.join(found) if found else 'has no known layout of a parallel corpus'}. "
+            f"It holds: {listing}. Name the format: {', '.join(get_args(ParallelFormat)[1:])}."
+        )
+    return found[0]
+
+
+def _format_of_file(path: Path) -> ParallelFormat:
+    suffix = bare(path).suffix
+    for kind, suffixes in TABLES.items():
+        if suffix == suffixes[0] or (suffix in suffixes and _has_tabs(path)):
+            return kind
+    if suffix == ".parquet":
+        return "datasets"
+    raise DataError(
+        f"{path}: the suffix {suffix!r} does not tell the format (.tsv, .jsonl, .tmx and .parquet do). Name the "
+        "format; for a pair of files give the folder, or the prefix that both share."
+    )
+
+
+def _tables_or_lines(path: Path) -> list[ParallelFormat]:
+    """What a folder holds that has no layout of its own: tables, or a text file for each language."""
+    files = data_files(path)
+    texts = [file for file in files if bare(file).suffix == ".txt"]
+    tabs = bool(texts) and _has_tabs(texts[0])
+    if len(texts) > 1 and not tabs:
+        return ["lines"]
+    tables: list[ParallelFormat] = [
+        kind for kind, suffixes in TABLES.items() if any(bare(file).suffix == suffixes[0] for file in files)
+    ]
+    if tabs and "tsv" not in tables:
+        tables.append("tsv")
+    return tables or (["lines"] if texts else [])
+
+
+def _has_tabs(path: Path) -> bool:
+    return "\t" in next(iter(read_lines(path)), "")
+
+
+def offers_splits(path: str | Path, format: ParallelFormat = "auto") -> bool:  # noqa: A002 - the word that recipes use
+    """Whether a corpus has splits to choose from; one without is taken whole, whatever split it is read for.
+
+    Raises:
+        UserError: As `detect_format`.
+    """
+    place = local_path(path)
+    if str(path).startswith(SACREBLEU) or place.is_file():
+        return False
+    if format == "datasets" and not place.exists():
+        return True
+    if _split_folders(place, format):
+        return True
+    kind = detect_format(place) if format == "auto" else format
+    if kind == "moses":
+        return bool(moses_splits(place, moses_prefixes(place, wanted=())))
+    if kind in TABLES:
+        return bool(_tables_by_split(place, kind))
+    return kind == "flores" or (kind == "datasets" and has_splits(place))
+
+
+def read_rows(
+    path: str | Path,
+    format: ParallelFormat,  # noqa: A002 - the word that recipes use
+    wanted: list[str] | None,
+    split: str | None,
+    columns: Columns | None,
+    limit: int | None,
+) -> list[RawRow]:
+    """The rows of a corpus, not yet checked; the arguments are those of `midalign.data.parallel.corpus.read_parallel`.
+
+    Raises:
+        UserError: As there.
+    """
+    if str(path).startswith(SACREBLEU):
+        _check_fit("sacrebleu", split, columns)
+        return read_test_set(str(path), wanted, limit)
+    place = local_path(path)
+    if folders := _split_folders(place, format):
+        place, split = choose_split(folders, split, place), None
+    kind = detect_format(place) if format == "auto" else format
+    _check_fit(kind, split, columns)
+    if kind == "datasets":
+        if split is not None and place.exists() and not has_splits(place):
+            raise DataError(f"split is {split!r}, but {place} has no splits. Leave it out.")
+        return read_datasets(str(place) if place.exists() else str(path), wanted, columns, split, limit)
+    if kind == "moses":
+        return read_moses(place, wanted, split, limit)
+    if not place.exists():
+        raise missing_file(place)
+    if kind in TABLES:
+        return _read_tables(place, kind, wanted, split, columns, limit)
+    if not place.is_dir():
+        raise DataError(
+            f"{path} is a file, but the format {kind!r} is a folder with a file for each language. Name it."
+        )
+    if kind == "flores":
+        files = choose_split(flores_splits(place), split, place)
+    else:
+        files = line_files.ntrex_files(place) if kind == "ntrex" else line_files.plain_files(place, wanted)
+    if not files:
+        raise DataError(f"{path} has no file of the format {kind!r}. Check the folder, or name another format.")
+    return line_files.read_folder(files, wanted, limit)
+
+
+def _split_folders(path: Path, format: ParallelFormat) -> dict[str, Path]:  # noqa: A002
+    """The folders of splits in a folder that holds no data itself; FLORES and ``datasets`` have splits of their own."""
+    if not path.is_dir() or format in ("flores", "datasets") or data_files(path):
+        return {}
+    folders = {folder.name: folder for folder in sorted(path.iterdir()) if folder.is_dir()}
+    if flores_splits(path) or is_saved_dataset(path):
+        return {}
+    return {name: folder for name, folder in folders.items() if split_name(name) in SPLITS}
+
+
+def _tables_by_split(place: Path, kind: ParallelFormat) -> dict[str, list[Path]]:
+    """The tables of a folder by the split that their names tell; nothing where none tells any."""
+    files = [file for file in data_files(place) if bare(file).suffix in TABLES[kind]]
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        named = splits_in(bare(file).stem)
+        splits.setdefault(named.pop() if len(named) == 1 else "(none)", []).append(file)
+    return splits if set(splits) - {"(none)"} else {}
+
+
+def _read_tables(
+    place: Path,
+    kind: ParallelFormat,
+    wanted: list[str] | None,
+    split: str | None,
+    columns: Columns | None,
+    limit: int | None,
+) -> list[RawRow]:
+    """Rows of one table, or of those of a folder (of one split), in the wanted languages; ``limit`` counts in each."""
+    readers: dict[ParallelFormat, Callable[[Path], list[RawRow]]] = {
+        "tsv": lambda file: read_tsv(file, wanted, columns),
+        "jsonl": lambda file: read_jsonl(file, wanted, columns),
+        "tmx": lambda file: read_tmx(file, wanted),
+    }
+    files = _tables_of(place, kind, split)
+    tables = [readers[kind](file) for file in files]
+    if wanted is not None:
+        if any(tables):
+            restrict({language: None for rows in tables for row in rows for language in row.texts}, wanted, place)
+        tables = [[cut for row in rows if (cut := row.only(wanted))] for rows in tables]
+    return [row for rows in tables for row in rows[:limit]]
+
+
+def _tables_of(place: Path, kind: ParallelFormat, split: str | None) -> list[Path]:
+    if place.is_file():
+        if split is not None:
+            raise DataError(f"split is {split!r}, but {place} is one file, which has no splits. Leave it out.")
+        return [place]
+    files = [file for file in data_files(place) if bare(file).suffix in TABLES[kind]]
+    if splits := _tables_by_split(place, kind):
+        files = choose_split(splits, split, place)
+    elif split is not None:
+        raise DataError(f"split is {split!r}, but no table in {place} names a split. Leave it out.")
+    if not files:
+        raise DataError(f"{place} has no {' or '.join(TABLES[kind])} files. Name another folder or format.")
+    return files
+
+
+def _check_fit(kind: str, split: str | None, columns: Columns | None) -> None:
+    """Refuse arguments that the format has no use for, rather than ignore them."""
+    if split is not None and kind in ("lines", "ntrex", "sacrebleu"):
+        raise DataError(f"split is {split!r}, but the format {kind!r} has no splits. Leave it out.")
+    if columns is not None and kind not in ("tsv", "jsonl", "datasets"):
+        raise DataError(f"columns is {dict(columns)}, but the format {kind!r} has no columns. Leave it out.")

@@ -1,0 +1,58 @@
+"""Examples of a task: one split, for translation of a parallel corpus."""
+
+import pytest
+
+from midalign.data.examples import limited, read_examples
+from midalign.errors import DataError
+from tests.unit.data.parallel.corpora import DE, EN, TR, flores, plain, tatoeba, write
+
+
+def translations(data, **options):
+    return [(e.id, e.text, e.reference, e.target_language) for e in read_examples("translation", data, **options)]
+
+
+def test_a_corpus_without_splits_is_taken_whole_for_any_split(tmp_path):
+    plain(tmp_path / "d", eng=["hello", "bye"], deu=["hallo", "adieu"])
+    expected = [("d:0", "hello", "hallo", DE), ("d:1", "bye", "adieu", DE)]
+    for split in ("test", "train", "dev"):
+        assert translations(tmp_path / "d", split=split, languages=["de"]) == expected
+    write(tmp_path / "deu.tsv", ["hello\thallo", "bye\tadieu"])
+    assert translations(tmp_path / "deu.tsv") == [("deu:0", *expected[0][1:]), ("deu:1", *expected[1][1:])]
+    write(tmp_path / "m" / "x.en", ["hello", "bye"])
+    write(tmp_path / "m" / "x.de", ["hallo", "adieu"])
+    assert [row[1:] for row in translations(tmp_path / "m" / "x")] == [row[1:] for row in expected]
+
+
+def test_a_corpus_with_splits_gives_the_one_asked_for_and_no_other(tmp_path):
+    for split in ("train", "test"):
+        for code in ("en", "de"):
+            write(tmp_path / "m" / f"{split}.{code}", [f"{split} {code}"])
+    assert translations(tmp_path / "m") == [("test:0", "test en", "test de", DE)]
+    with pytest.raises(DataError, match="no split 'dev'"):
+        translations(tmp_path / "m", split="dev")
+    flores(tmp_path / "f")
+    assert translations(tmp_path / "f")[0] == ("devtest:0", "one devtest", "eins devtest", DE)
+    assert translations(tmp_path / "f", split="dev")[0][1] == "one dev"
+    with pytest.raises(DataError, match="no split 'train'"):
+        translations(tmp_path / "f", split="train")
+
+
+def test_ids_say_the_target_where_one_english_sentence_has_several(tmp_path):
+    found = translations(plain(tmp_path / "d"))
+    assert [row[0] for row in found[:3]] == [f"{DE}:0", f"{TR}:0", f"{DE}:1"]
+    pairs = translations(tatoeba(tmp_path / "m"))
+    assert [row[0] for row in pairs[:1]] == ["tatoeba.deu-eng:0"]
+
+
+def test_languages_may_be_named_with_or_without_english(tmp_path):
+    plain(tmp_path / "d")
+    for languages in (["tr"], ["en", "tr"], ["tur_Latn", "eng"]):
+        assert {row[3] for row in translations(tmp_path / "d", languages=languages)} == {TR}
+    with pytest.raises(DataError, match="Add another language"):
+        translations(tmp_path / "d", languages=["en"])
+
+
+def test_the_first_examples_of_each_language_are_kept(tmp_path):
+    examples = read_examples("translation", plain(tmp_path / "d"))
+    assert [(e.language, e.target_language) for e in limited(examples, 1)] == [(EN, DE), (EN, TR)]
+    assert limited(examples, None) == examples
