@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from midalign.data.parallel.corpus import ParallelCorpus, ParallelFormat, read_parallel
+from midalign.data.parallel.corpus import ParallelCorpus, read_parallel
+from midalign.data.parallel.layout import ParallelFormat
 from midalign.models.adapters import attach_adapter
 from midalign.models.source import ModelSource
 from midalign.probing.comparison import write_comparison, write_transfer

@@ -36,6 +36,12 @@ class ParallelRow:
     id: str
     texts: Mapping[str, str]
 
+    def pair(self, source: str, target: str) -> ParallelPair | None:
+        """The pair of two different languages, or None where the row lacks one of them."""
+        if source == target or source not in self.texts or target not in self.texts:
+            return None
+        return ParallelPair(self.texts[source], self.texts[target], source, target, self.id)
+
 
 @dataclass(frozen=True)
 class ParallelCorpus:
@@ -92,20 +98,14 @@ class ParallelCorpus:
         _check_choice("directions", directions, get_args(Directions))
         order = self._chosen(languages)
         if directions == "english":
-            pivot = self._chosen([pivot])[0]
-            couples = [(pivot, language) for language in order if language != pivot]
+            couples = list(itertools.product(self._chosen([pivot]), order))
         else:
             couples = list(itertools.combinations(order, 2))
-        found = [
-            ParallelPair(row.texts[a], row.texts[b], a, b, row.id)
-            for row in self.rows
-            for a, b in couples
-            if a in row.texts and b in row.texts
-        ]
+        found = [pair for row in self.rows for a, b in couples if (pair := row.pair(a, b))]
         paired = {language for pair in found for language in (pair.source_language, pair.target_language)}
         lacking = [language for language in order if language not in paired]
         if not found or (lacking and languages is not None):
-            how = f"with {pivot} as pivot" if directions == "english" else "with another of them"
+            how = f"with {canonical(pivot)} as pivot" if directions == "english" else "with another of them"
             raise DataError(
                 f"no row has a pair of {' or '.join(lacking) or order[0]} {how}, and it would silently be left "
                 f"out. Do not name it, or name another pivot. The first row has: {', '.join(self.rows[0].texts)}."
@@ -198,22 +198,11 @@ def read_parallel(
 
 def _checked(raw: list[RawRow], wanted: list[str] | None, on_empty: OnEmpty, path: str | Path) -> ParallelCorpus:
     """The corpus of raw rows: empty sides refused or dropped, the rest counted."""
-    kept, empty = [], []
-    for row in raw:
-        places = [row.place(language) for language, text in row.texts.items() if is_blank(text)]
-        if places and on_empty == "error":
-            raise DataError(
-                f"{places[0]}: empty sentence. It has no vector and no translation. Fill it in, remove the line from "
-                f"all languages, or drop such rows (`on_empty` skip)."
-            )
-        if places:
-            empty.append(places[0])
-        else:
-            kept.append(row)
+    kept, empty = _without_empty(raw, on_empty)
     if not kept:
         raise DataError(
             f"{path} has no rows{f' ({len(empty)} were dropped for an empty side)' if empty else ''}, so there is "
-            f"nothing to align or measure. Check the path, the split and the languages."
+            f"nothing to align or measure. Check the split and the languages."
         )
     there = {language for row in kept for language in row.texts}
     lost = [language for language in wanted or () if language not in there]
@@ -227,6 +216,23 @@ def _checked(raw: list[RawRow], wanted: list[str] | None, on_empty: OnEmpty, pat
     report = CorpusReport(len(kept), skipped, identical_sides(kept, order), exact_duplicates(kept, order))
     warn_of(report, path)
     return ParallelCorpus(tuple(ParallelRow(row.id, row.texts) for row in kept), order, report)
+
+
+def _without_empty(raw: list[RawRow], on_empty: OnEmpty) -> tuple[list[RawRow], list[str]]:
+    """The rows that have text on all sides, and the places of empty sides, which are refused or dropped."""
+    kept, empty = [], []
+    for row in raw:
+        place = next((row.place(language) for language, text in row.texts.items() if is_blank(text)), None)
+        if place is None:
+            kept.append(row)
+        elif on_empty == "skip":
+            empty.append(place)
+        else:
+            raise DataError(
+                f"{place}: empty sentence. It has no vector and no translation. Fill it in, remove the line from "
+                f"all languages, or drop such rows (`on_empty` skip)."
+            )
+    return kept, empty
 
 
 def _canonical_columns(columns: Mapping[str, str | int]) -> dict[str, str | int]:

@@ -140,17 +140,23 @@ def read_rows(
         raise missing_file(place)
     if kind in TABLES:
         return _read_tables(place, kind, wanted, split, columns, limit)
+    return line_files.read_folder(_language_files(place, kind, wanted, split), wanted, limit)
+
+
+def _language_files(
+    place: Path, kind: ParallelFormat, wanted: list[str] | None, split: str | None
+) -> list[tuple[str, Path]]:
+    """The (code, file) of a folder with a file for each language."""
     if not place.is_dir():
         raise DataError(
-            f"{path} is a file, but the format {kind!r} is a folder with a file for each language. Name it."
+            f"{place} is a file, but the format {kind!r} is a folder with a file for each language. Name it."
         )
     if kind == "flores":
-        files = choose_split(flores_splits(place), split, place)
-    else:
-        files = line_files.ntrex_files(place) if kind == "ntrex" else line_files.plain_files(place, wanted)
+        return choose_split(flores_splits(place), split, place)
+    files = line_files.ntrex_files(place) if kind == "ntrex" else line_files.plain_files(place, wanted)
     if not files:
-        raise DataError(f"{path} has no file of the format {kind!r}. Check the folder, or name another format.")
-    return line_files.read_folder(files, wanted, limit)
+        raise DataError(f"{place} has no file of the format {kind!r}. Name another folder or format.")
+    return files
 
 
 def _split_folders(path: Path, format: ParallelFormat) -> dict[str, Path]:  # noqa: A002

@@ -34,29 +34,35 @@ def moses_prefixes(path: Path, wanted: Sequence[str] | None = None) -> Prefixes:
     if not path.is_dir():
         return {path.name: _one_prefix(path)}
     found: Prefixes = {}
-    others: dict[str, list[Path]] = {}
+    others: dict[str, list[str]] = {}
     for file in data_files(path):
         prefix, _, code = bare(file).name.rpartition(".")
         if prefix and known(code):
             found.setdefault(prefix, []).append((code, file))
         else:
-            others.setdefault(prefix, []).append(file)
-    alone = {prefix: coded[0] for prefix, coded in found.items() if len(coded) == 1}
-    for prefix, (code, file) in alone.items():
-        del found[prefix]
-        pair = _pair_of(prefix)
-        if pair and known(code) in pair.values() and (wanted is None or set(pair.values()) <= set(wanted)):
-            lacking = next(side for side, language in pair.items() if language != known(code))
-            raise missing_file(path / f"{prefix}.{lacking}")
-        if wanted is None and prefix in others:
-            raise DataError(
-                f"{file} has no partner in a known language, only {shown(o.name for o in others[prefix])} beside "
-                f"it. Name the other side {prefix}.<language>, or say which languages to read."
-            )
-    lost = [file.name for code, file in alone.values() if wanted is None or known(code) in wanted]
+            others.setdefault(prefix, []).append(file.name)
+    lost = []
+    for prefix, coded in found.items():
+        if len(coded) == 1 and (wanted is None or known(coded[0][0]) in wanted):
+            _check_alone(prefix, *coded[0], others.get(prefix, ()), wanted)
+            lost.append(coded[0][1].name)
+    found = {prefix: coded for prefix, coded in found.items() if len(coded) > 1}
     if found and lost:
         logger.warning("%s: left out, because no file is their other side: %s", path, shown(lost))
     return found
+
+
+def _check_alone(prefix: str, code: str, file: Path, beside: Sequence[str], wanted: Sequence[str] | None) -> None:
+    """Refuse a file whose other side is lacking although its name tells that there should be one."""
+    pair = _pair_of(prefix)
+    if known(code) in pair.values() and (wanted is None or set(pair.values()) <= set(wanted)):
+        lacking = next(side for side, language in pair.items() if language != known(code))
+        raise missing_file(file.with_name(f"{prefix}.{lacking}"))
+    if wanted is None and beside:
+        raise DataError(
+            f"{file} has no partner in a known language, only {shown(beside)} beside it. "
+            f"Name the other side {prefix}.<language>, or say which languages to read."
+        )
 
 
 def _pair_of(prefix: str) -> dict[str, str]:
@@ -100,36 +106,33 @@ def read_moses(path: Path, wanted: Sequence[str] | None, split: str | None, limi
     Raises:
         UserError: As `moses_prefixes`; a split or language that is not there; a pair of languages twice.
     """
-    prefixes = moses_prefixes(path, wanted)
-    if not prefixes:
-        raise DataError(
-            f"{path} has no pair of files <prefix>.<language>, such as train.en with train.de. Check their names."
-        )
-    splits = moses_splits(path, prefixes)
-    if len(splits) > 1 or split is not None:
-        named = {name or "(none)": of for name, of in splits.items()}
-        prefixes = choose_split(named, split, path)
+    prefixes = _of_split(path, moses_prefixes(path, wanted), split)
     groups = {prefix: files_by_language(coded, wanted) for prefix, coded in prefixes.items()}
     _check_twice(groups)
-    languages = {language: None for files in groups.values() for language in files}
-    restrict(languages, wanted, path)
-    rows = [
-        row
-        for prefix, files in groups.items()
-        if len(files) > 1
-        for row in read_aligned(restrict(files, _order(files, wanted), path), prefix, limit)
-    ]
-    if not rows and wanted is not None and not any(len(files) > 1 for files in groups.values()):
+    restrict({language: None for files in groups.values() for language in files}, wanted, path)
+    rows: list[RawRow] = []
+    for prefix, files in groups.items():
+        if len(files) > 1:
+            order = [language for language in wanted or files if language in files]
+            rows += read_aligned({language: files[language] for language in order}, prefix, limit)
+    if all(len(files) < 2 for files in groups.values()):
         pairs = [" with ".join(code for code, _ in coded) for coded in prefixes.values()]
         raise DataError(
-            f"{path} has no pair whose two languages are both among {', '.join(wanted)}. "
+            f"{path} has no pair whose two languages are both among {', '.join(wanted or ())}. "
             f"Its pairs: {shown(pairs)}. Name both sides (most corpora are paired with eng_Latn)."
         )
     return rows
 
 
-def _order(files: Mapping[str, Path], wanted: Sequence[str] | None) -> list[str]:
-    return list(files) if wanted is None else [language for language in wanted if language in files]
+def _of_split(path: Path, prefixes: Prefixes, split: str | None) -> Prefixes:
+    if not prefixes:
+        raise DataError(
+            f"{path} has no pair of files <prefix>.<language>, such as train.en with train.de. Check their names."
+        )
+    splits = moses_splits(path, prefixes)
+    if len(splits) < 2 and split is None:
+        return prefixes
+    return choose_split({name or "(none)": of for name, of in splits.items()}, split, path)
 
 
 def _check_twice(groups: Mapping[str, Mapping[str, Path]]) -> None:

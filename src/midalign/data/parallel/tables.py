@@ -204,20 +204,28 @@ def _row_texts(record: Mapping[str, Any], wanted: Sequence[str] | None, place: s
     codes = {key: language for key in held if (language := known(key))}
     if held is record and re.fullmatch(r"\S*\d\S*", str(record.get("id", ""))):
         codes.pop("id", None)  # the number of the row, and not Indonesian
-    if "source" not in record and len(codes) > 1:
-        chosen = {key: language for key, language in codes.items() if wanted is None or language in wanted}
-        if len(set(chosen.values())) < len(chosen):
-            raise DataError(f"{place}: two of the keys {shown(chosen)} are the same language. Keep one of the two.")
-        return {language: json_text(held, key, place) for key, language in chosen.items()}
-    sides = {side: json_text(record, f"{side}_language", place) for side in ("source", "target")}
-    texts = {}
-    for side, code in sides.items():
+    if "source" in record or len(codes) < 2:
+        return _source_and_target(record, wanted, place)
+    return _by_code(held, codes, wanted, place)
+
+
+def _by_code(
+    record: Mapping[str, Any], codes: Mapping[str, str], wanted: Sequence[str] | None, place: str
+) -> dict[str, str]:
+    chosen = {key: language for key, language in codes.items() if wanted is None or language in wanted}
+    if len(set(chosen.values())) < len(chosen):
+        raise DataError(f"{place}: two of the keys {shown(chosen)} are the same language. Keep one of the two.")
+    return {language: json_text(record, key, place) for key, language in chosen.items()}
+
+
+def _source_and_target(record: Mapping[str, Any], wanted: Sequence[str] | None, place: str) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for side in ("source", "target"):
+        code = json_text(record, f"{side}_language", place)
         language = canonical(code, where=place) if wanted is None else known(code)
         if language in texts:
-            raise DataError(
-                f"{place}: source_language and target_language are both {language}. Correct one of the two."
-            )
-        if language is not None:  # a language that is not known and was not asked for
+            raise DataError(f"{place}: source_language and target_language are both {language}. Correct one of them.")
+        if language is not None:  # else a language that is not known and was not asked for
             texts[language] = json_text(record, side, place)
     return texts
 
