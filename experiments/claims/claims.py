@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from measured import GROUPS, Estimate, Runs, shown_p
 from scipy import stats
+
+from experiments.claims.measured import GROUPS, Estimate, Runs, shown_p
 
 
 @dataclass(frozen=True)

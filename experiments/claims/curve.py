@@ -1,6 +1,6 @@
 """Prints how the layer curve of retrieval grows with the tokens that a base has read.
 
-    python experiments/claims/curve.py BASE...
+    python -m experiments.claims.curve BASE...
 
 A base is what ``midalign testbed build --snapshots N`` wrote. Each row is one snapshot, or the finished base: retrieval
 in percent at every layer, mean over all directions, on sentences without shared names and digits; and the median over

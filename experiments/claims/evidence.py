@@ -1,6 +1,6 @@
 """Writes docs/evidence.md from the runs of run.py: every claim, the paper's figure, ours, and whether it holds.
 
-    python experiments/claims/evidence.py --out RUNS [--claim N] [--write docs/evidence.md]
+    python -m experiments.claims.evidence --out RUNS [--claim N] [--write docs/evidence.md]
 
 `measured` reads the runs, `claims` tests each claim, `tables` sets the tables, ``evidence.md.in`` is the text around.
 """
@@ -12,10 +12,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import tables
-from claims import CLAIMS
-from measured import Runs
-from run import HERE, NEEDED
+from experiments.claims import tables
+from experiments.claims.claims import CLAIMS
+from experiments.claims.measured import Runs
+from experiments.claims.run import HERE, NEEDED
 
 
 def write_between_marks(page: Path, lines: Sequence[str]) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import yaml
-from run import HERE, recipe_of
 from scipy import stats
 
+from experiments.claims.run import HERE, recipe_of
 from midalign.answers.format import AnswerFormat
 from midalign.answers.predictions import PREDICTIONS, read_predictions
 from midalign.evaluation.score import SCORES, score, strata_of

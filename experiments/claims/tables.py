@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from claims import Row
-from measured import GROUPS, LOW, METRICS, Estimate, Runs, shown_p
-from run import NEEDED
 
+from experiments.claims.claims import Row
+from experiments.claims.measured import GROUPS, LOW, METRICS, Estimate, Runs, shown_p
+from experiments.claims.run import NEEDED
 from midalign.training.train import TRAINING_FILE
 
 BEYOND = {

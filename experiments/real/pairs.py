@@ -1,6 +1,6 @@
 """Pairs to align on, as Moses files: commands of a task's training items, and Tatoeba; short ones only.
 
-    python experiments/real/pairs.py --model MODEL --data DATA --out PAIRS
+    python -m experiments.real.pairs --model MODEL --data DATA --out PAIRS
 
 For each task, PAIRS gets the folders ``commands_<task>``, ``tatoeba_<task>`` and ``both_<task>``, with files such as
 ``pairs.en-da.en`` and ``pairs.en-da.da``. Commands are those of the items that are trained and tuned on, without their

@@ -6,26 +6,14 @@ import sys
 
 import pytest
 
+from experiments.claims import evidence
+from experiments.claims import run as arms_of
+from experiments.claims.measured import GROUPS, Estimate, Runs
 from midalign.answers.predictions import write_predictions
 from midalign.records import Prediction, Span, TaskExample
-from tests.conftest import ROOT
 
 LAYERS = 11
 CODES_OF_ITEMS = ("eng_Latn", "spa_Latn", "ita_Latn")  # one of each role
-MODULES = ("run", "measured", "claims", "tables", "evidence")
-
-
-@pytest.fixture
-def evidence(monkeypatch):
-    """The module evidence.py, imported as when it is run as a script."""
-    monkeypatch.syspath_prepend(str(ROOT / "experiments" / "claims"))
-    for name in MODULES:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    import evidence
-
-    yield evidence
-    for name in MODULES:
-        sys.modules.pop(name, None)
 
 
 def scores(codes, level, rng):
@@ -67,10 +55,8 @@ def answers(right):
 
 
 @pytest.fixture
-def runs(tmp_path, evidence, monkeypatch):
+def runs(tmp_path, monkeypatch):
     """Three runs of all arms: every aligning arm is 10 points above SFT, the controls are as good as SFT."""
-    import run as arms_of
-    from measured import GROUPS, Runs
 
     codes = [code for role in ("supervised", "aligned", "unseen") for code in GROUPS[role]]
     level = {"sft": 0.5, "sft_json": 0.5, "shuffled": 0.5, "sft_long": 0.5, "plain_json": 0.4}
@@ -94,7 +80,7 @@ def runs(tmp_path, evidence, monkeypatch):
     return Runs(tmp_path / "runs")
 
 
-def test_every_claim_is_tested_and_its_verdict_follows_from_the_numbers(runs, evidence):
+def test_every_claim_is_tested_and_its_verdict_follows_from_the_numbers(runs):
     rows = {number: claim(runs) for number, claim in evidence.CLAIMS.items()}
     assert list(rows) == list(range(14))
     assert all(row.number == number for number, row in rows.items())
@@ -106,8 +92,7 @@ def test_every_claim_is_tested_and_its_verdict_follows_from_the_numbers(runs, ev
     assert verdicts[13] == "holds"
 
 
-def test_an_interval_across_zero_shows_nothing(evidence):
-    from measured import Estimate
+def test_an_interval_across_zero_shows_nothing():
 
     assert Estimate((1.0, 2.0, 1.5)).verdict() == "holds"
     assert Estimate((1.0, 2.0, 1.5)).verdict(-1) == "contradicted"
@@ -116,7 +101,7 @@ def test_an_interval_across_zero_shows_nothing(evidence):
     assert str(Estimate((1.0, 2.0, 3.0))) == "+2.0 [-0.5, +4.5]"
 
 
-def test_the_page_has_every_table_and_no_mark_is_left(runs, evidence, tmp_path, monkeypatch):
+def test_the_page_has_every_table_and_no_mark_is_left(runs, tmp_path, monkeypatch):
     page, readme = tmp_path / "evidence.md", tmp_path / "README.md"
     readme.write_text("before\n<!-- evidence -->\nold\n<!-- end -->\nafter\n")
     words = ["evidence.py", "--out", str(runs.out), "--write", str(page), "--readme", str(readme)]
