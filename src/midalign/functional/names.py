@@ -16,7 +16,7 @@ Direction = Literal["symmetric", "forward", "anchored"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 MergeMethod = Literal["sum", "parameters", "peft_linear", "svd", "ties", "dare"]
-"""The formulas by which adapters are merged (`midalign.functional.lora`)."""
+"""The formulas by which adapters are merged (`midalign.functional.merge_methods`)."""
 MERGE_METHODS: tuple[MergeMethod, ...] = get_args(MergeMethod)
 
 

@@ -17,10 +17,11 @@ from transformers import PreTrainedModel
 
 from midalign.errors import ModelError, did_you_mean
 from midalign.files import check_target, whole
-from midalign.functional import lora as merging
-from midalign.functional.lora import LoraFactors, Merged, Weight
+from midalign.functional import merge_methods as merging
+from midalign.functional.lora import LoraFactors
+from midalign.functional.merge_methods import Merged, Weight
 from midalign.functional.names import MergeOptions
-from midalign.models.adapter_files import read_adapters, write_adapter
+from midalign.models.adapter_files import Adapter, read_adapters, write_adapter
 from midalign.models.adapter_fit import fitted
 from midalign.models.adapters import merge_into_base
 
@@ -34,7 +35,7 @@ class MergeSummary:
     """What `merge_adapters` did; also written beside the result as ``midalign_merge.json``.
 
     Attributes:
-        method: Name of the method, a key of `midalign.functional.lora.METHODS`.
+        method: Name of the method, a key of `midalign.functional.merge_methods.METHODS`.
         options: Options of the method, as given.
         weights: Weight of each adapter, by name.
         adapters: Path and SHA-256 of each adapter, by name.
@@ -78,11 +79,12 @@ def merge_adapters(
     Args:
         paths: Folder of each adapter, by name.
         weights: Weight of each adapter, by the same names; one per band of layers needs `base_model`.
-        method: A key of `midalign.functional.lora.METHODS`.
+        method: A key of `midalign.functional.merge_methods.METHODS`.
         out: Folder of the result; must not exist, or be empty. It appears whole or not at all.
         base_model: The model that the adapters are for, to check that they fit; weights are not used, so it may be on
             the meta device.
-        **options: Options of the method (`midalign.functional.lora.OPTIONS`). The masks of ``dare`` differ by module.
+        **options: Options of the method (`midalign.functional.merge_methods.OPTIONS`). The masks of ``dare`` differ by
+            module.
 
     Returns:
         What was done, with the errors.
@@ -111,10 +113,9 @@ def merge_adapters(
         raise ModelError(f"Weights per band of layers (of {banded[0]!r}) need the base model, to count its layers.")
     merged: dict[str, LoraFactors] = {}
     errors = _Errors()
-    for module in sorted({module for adapter in adapters.values() for module in adapter.factors}):
-        names = [name for name, adapter in adapters.items() if module in adapter.factors]
-        factors = [adapters[name].factors[module] for name in names]
-        scalars = [merging.weight_at(weights[name], module, n_blocks) for name in names]
+    for module, named in _by_module(adapters).items():
+        factors = list(named.values())
+        scalars = [merging.weight_at(weights[name], module, n_blocks) for name in named]
         result = _merge_module(module, method, factors, scalars, options)
         merged[module] = result.factors
         errors.add(result, merging.merge_sum(factors, scalars).factors)
@@ -137,6 +138,31 @@ def merge_adapters(
         (folder / MERGE_FILE).write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
     logger.info("merged %s by %s into %s", ", ".join(adapters), method, target)
     return summary
+
+
+def check_merge(paths: Mapping[str, str | Path], method: str, options: Mapping[str, Any]) -> None:
+    """Find out before hours of tuning what `merge_adapters` would refuse of adapters, method and options.
+
+    Raises:
+        MissingFileError: If an adapter is not there.
+        ModelError: If an adapter is refused, or the adapters, method and options do not go together.
+    """
+    merging.check_method(method, options)
+    adapters = read_adapters(paths)
+    for module, factors in _by_module(adapters).items():
+        try:
+            merging.check_merge(method, list(factors.values()), options)
+        except ModelError as error:
+            raise ModelError(f"Module {module!r}: {error}") from error
+
+
+def _by_module(adapters: Mapping[str, Adapter]) -> dict[str, dict[str, LoraFactors]]:
+    """The factors of every module, by the name of the adapter; modules in alphabetical order."""
+    modules = sorted({module for adapter in adapters.values() for module in adapter.factors})
+    return {
+        module: {name: adapter.factors[module] for name, adapter in adapters.items() if module in adapter.factors}
+        for module in modules
+    }
 
 
 def export_merged_base(model: PreTrainedModel, path: str | Path, *, out: str | Path) -> None:

@@ -21,10 +21,10 @@ from typing import Any, ClassVar
 
 from midalign.errors import RunError
 from midalign.files import check_target, write_json
-from midalign.functional.lora import Weight
+from midalign.functional.merge_methods import Weight, check_method
 from midalign.functional.names import MergeOptions
 from midalign.merging.export import MERGE_FILE as RECORD
-from midalign.merging.export import export_merged_base, merge_adapters
+from midalign.merging.export import check_merge, export_merged_base, merge_adapters
 from midalign.merging.tune import tune_weights
 from midalign.models.source import ModelSource
 from midalign.progress import Progress
@@ -48,12 +48,13 @@ class MergeJob(Job[Mapping[str, Weight]]):
         adapters: Folder of each adapter, by name.
         weights: Weight of each adapter, a number or one per band of layers; None where they are tuned.
         recipe: The recipe whose dev data they are tuned on; None where they are given.
-        method: A key of `midalign.functional.lora.METHODS`.
+        method: A key of `midalign.functional.merge_methods.METHODS`.
         rank: Rank to truncate to; None for the method's own.
         export: ``adapter``, or ``base`` for the base weights with the adapter merged into them as well.
 
     Raises:
         RunError: Not exactly one of weights and recipe is given, or tuning has other adapters than its two.
+        ModelError: The method does not exist, or takes no rank.
     """
 
     verb: ClassVar[str] = "merge"
@@ -76,6 +77,10 @@ class MergeJob(Job[Mapping[str, Weight]]):
             raise RunError(
                 f"--tune needs the adapters task=PATH and alignment=PATH; got {', '.join(self.adapters) or 'none'}"
             )
+        check_method(self.method, self._options())
+
+    def _options(self) -> MergeOptions:
+        return {} if self.rank is None else {"rank": self.rank}
 
     def paths(self) -> list[str]:
         """What the job reads."""
@@ -97,13 +102,14 @@ class MergeJob(Job[Mapping[str, Weight]]):
         Raises:
             UserError: Something the user named does not exist, does not fit, or cannot be written.
         """
-        options: MergeOptions = {} if self.rank is None else {"rank": self.rank}
+        options = self._options()
         results = (ADAPTER, MODEL) if self.export == "base" else (ADAPTER,)
         if (run.out / ADAPTER / RECORD).exists():  # of a call that was killed before it could say so
             for name in results:
                 shutil.rmtree(run.out / name, ignore_errors=True)
         for name in results:  # anything else there is the user's
             check_target(run.out / name)
+        check_merge(self.adapters, self.method, options)
         if self.recipe is not None and dev is None:
             dev = read_task_data(self.recipe).dev
         tokenizer, model = self.base.tokenizer(), self.base.load()

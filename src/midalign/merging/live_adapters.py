@@ -9,8 +9,8 @@ from types import TracebackType
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from midalign.functional import lora as merging
-from midalign.functional.lora import Weight
+from midalign.functional import merge_methods as merging
+from midalign.functional.merge_methods import Weight
 from midalign.merging.export import _check_weights, _count_blocks
 from midalign.models.adapter_files import (
     read_adapters,
@@ -21,9 +21,9 @@ from midalign.models.adapters import attach_adapters, lora_layers
 class LiveAdapters:
     """Several adapters active on one model, with weights that can be changed between two forward passes.
 
-    The forward equals that of the model with the `midalign.functional.lora.merge_sum` of the adapters, so weights can
-    be searched without merging or loading anything anew. On exit the model is as it was: no adapter on it, and
-    ``requires_grad`` and training mode are restored.
+    The forward equals that of the model with the `midalign.functional.merge_methods.merge_sum` of the adapters, so that
+    weights can be searched without merging or loading anything anew. On exit the model is as it was: no adapter on it,
+    and ``requires_grad`` and training mode are restored.
 
         with LiveAdapters(model, {"task": "runs/task", "alignment": "runs/align"}) as live:
             for weight in (0.0, 0.5, 1.0):
@@ -67,7 +67,7 @@ class LiveAdapters:
 
         Args:
             weights: A number per adapter, or a sequence with one per band of layers
-                (`midalign.functional.lora.weight_at`).
+                (`midalign.functional.merge_methods.weight_at`).
 
         Raises:
             ModelError: If the names are not exactly those of the adapters, or a weight cannot be used.

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from midalign.functional.lora import Weight
+from midalign.functional.merge_methods import Weight
 from midalign.functional.statistics import CONFIDENCE, FloatArray
 
 GOLDEN = (math.sqrt(5) - 1) / 2

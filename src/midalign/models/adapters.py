@@ -1,6 +1,7 @@
 """LoRA adapters on a model: attach one, weigh several live, merge them into one adapter or into the base weights.
 
-The files are the business of `midalign.models.adapter_files`, the arithmetic of `midalign.functional.lora`.
+The files are the business of `midalign.models.adapter_files`, the arithmetic of
+`midalign.functional.merge_methods`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every name of a choice is one that its function knows, and the other way round."""
 
-from midalign.functional.lora import METHODS
 from midalign.functional.margin import CANDIDATES as KNOWN_CANDIDATES
+from midalign.functional.merge_methods import METHODS
 from midalign.functional.names import CANDIDATES, MERGE_METHODS
 
 

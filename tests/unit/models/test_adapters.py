@@ -12,7 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 
 from midalign.errors import MissingFileError, ModelError, RunError
-from midalign.functional.lora import METHODS, OPTIONS, merge
+from midalign.functional.merge_methods import METHODS, OPTIONS, merge
 from midalign.merging.export import MERGE_FILE, export_merged_base, merge_adapters
 from midalign.merging.live_adapters import LiveAdapters
 from midalign.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE, read_adapter

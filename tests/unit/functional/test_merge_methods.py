@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from peft.utils import merge_utils
 
 from midalign.errors import ModelError
-from midalign.functional.lora import METHODS, OPTIONS, LoraFactors, distance, merge, weight_at
+from midalign.functional.lora import LoraFactors
+from midalign.functional.merge_methods import METHODS, OPTIONS, distance, merge, weight_at
 
 OUT, IN = 7, 9
 
