@@ -59,7 +59,7 @@ def _holds_bool(value: Any) -> bool:
 
 
 def _takes_bool(annotation: Any) -> bool:
-    return annotation in (bool, Any, object) or any(map(_takes_bool, get_args(annotation)))
+    return annotation in (bool, Any) or isinstance(annotation, bool) or any(map(_takes_bool, get_args(annotation)))
 
 
 def refuse_conflicts(section: SectionType, conflicts: Sequence[str]) -> SectionType:

@@ -209,7 +209,9 @@ def _explain_place(place: tuple[Any, ...], errors: list[Any]) -> list[str]:
 
 
 def _reason(error: Any) -> str:
-    message = str(error["msg"]).removeprefix("Value error, ")
+    message = str(error["msg"])
+    if error["type"] == "value_error":  # our own words
+        return message.removeprefix("Value error, ")
     if error["type"] == "literal_error":
         expected = str(error["ctx"]["expected"])
         hint = did_you_mean(str(error["input"]), re.findall("'([^']*)'", expected))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,8 @@ def training_arguments(recipe: Recipe, checkpoints: Path, *, aligns: bool = True
     if on_cpu:
         ours["gradient_checkpointing"] = False
     given.pop("chat_template_path", None)  # it is the tokenizer's; trl would also add tokens to the model
+    if "WORLD_SIZE" not in os.environ:  # a single process has no one to talk to, and transformers would fail
+        given.pop("ddp_backend", None)
     metric = str(given.get("metric_for_best_model") or "loss")
     if not aligns and metric.removeprefix("eval_") != "loss":
         logger.warning("training.metric_for_best_model is %s, which SFT alone does not measure: eval_loss here", metric)
@@ -137,8 +140,11 @@ def check_arguments(recipe: Recipe, where: str = "recipe") -> None:
         faults += [
             f"training: {fault}" for fault in (*_optimizer_faults(recipe, arguments), *_scheduler_faults(arguments))
         ]
+    options = _lora_options(recipe)
+    if options["target_modules"] == "all-linear":  # will be a list of names, by the model
+        options["target_modules"] = ["all-linear"]
     try:
-        _lora_config(_lora_options(recipe))
+        _lora_config(options)
     except RecipeError as fault:
         faults.append(str(fault))
     if faults:
@@ -193,7 +199,7 @@ def _targets(config: LoraConfig, model: PreTrainedModel) -> list[str]:
     try:
         found = [name for name in names if check_target_module_exists(config, name)]
         faults = [] if found else ["target_modules and exclude_modules leave no module"]
-        faults += list(_without_effect(config, names, found))
+        faults += [*_without_effect(config, names, found), *_blocks_without_effect(config, model, found)]
     except re.error as fault:
         raise RecipeError(f"lora: {fault.pattern!r} is no regular expression: {fault}") from None
     odd = [name for name in found if linear_shape(model.get_submodule(name)) is None]
@@ -224,6 +230,16 @@ def _without_effect(config: LoraConfig, names: list[str], found: list[str]) -> I
         for pattern in getattr(config, key):
             if not any(get_pattern_key([pattern], name) == pattern for name in found):
                 yield f"{key} names {pattern!r}, which is no module with an adapter"
+
+
+def _blocks_without_effect(config: LoraConfig, model: PreTrainedModel, found: list[str]) -> Iterator[str]:
+    """Numbers in ``layers_to_transform`` of blocks that get no adapter."""
+    asked = config.layers_to_transform
+    blocks = list(find_decoder(model).blocks)
+    adapted = {id(model.get_submodule(name)) for name in found}
+    for index in [asked] if isinstance(asked, int) else asked or []:
+        if not 0 <= index < len(blocks) or not any(id(module) in adapted for module in blocks[index].modules()):
+            yield f"layers_to_transform names block {index}, which gets no adapter (blocks are 0 to {len(blocks) - 1})"
 
 
 def _ends(names: list[str]) -> set[str]:

@@ -29,7 +29,7 @@ from midalign.recipe.alignment import AlignmentConfig
 from midalign.recipe.data import TaskData, read_pair_data, read_task_data
 from midalign.recipe.file import build_recipe, load_recipe
 from midalign.records import TaskExample
-from midalign.training.arguments import linear_names, lora_config, training_arguments
+from midalign.training.arguments import training_arguments
 from midalign.training.checkpoints import last_whole_checkpoint
 from midalign.training.train import _save_adapter, build_trainer, train
 from midalign.training.trainer import AlignmentTrainer
@@ -515,31 +515,6 @@ def test_a_pair_or_an_example_longer_than_the_models_window_is_not_fed_to_it(tmp
     build_model("gpt2", n_positions=16, max_position_embeddings=16).save_pretrained(tmp_path / "model")
     with pytest.raises(DataError, match=r"model's window allows \(16\)"):
         train(made, tmp_path / "short", progress=quiet)
-
-
-def test_the_papers_modules_are_the_linear_layers_of_a_llama_block():
-    paper = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-    assert set(linear_names(build_model("llama"))) == paper
-    assert set(linear_names(build_model("gpt2"))) == {"c_attn", "c_proj", "c_fc"}
-    assert "lm_head" not in linear_names(build_model("qwen2"))
-
-
-def test_defaults_are_the_papers_and_a_recipe_wins_over_them(recipe, tmp_path):
-    content = recipe_content(tmp_path) | {"lora": {}, "training": {}}
-    paper = build_recipe(content)
-    lora, arguments = lora_config(paper, build_model("llama")), training_arguments(paper, tmp_path)
-    assert (lora.r, lora.lora_alpha, lora.lora_dropout) == (8, 16, 0.1)
-    assert arguments.learning_rate == 5e-4
-    assert arguments.lr_scheduler_type == "inverse_sqrt"
-    assert arguments.get_warmup_steps(200) == 6, "3 %"
-    assert arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps == 128
-    assert arguments.seed == 3
-    assert not (tmp_path / "checkpoints").exists()
-    other = build_recipe(content, ["training.learning_rate=1e-3", "training.save_total_limit=7", "lora.r=5"])
-    assert training_arguments(other, tmp_path).learning_rate == 1e-3
-    assert training_arguments(other, tmp_path).save_total_limit == 7
-    assert lora_config(other, build_model("llama")).r == 5
-    assert lora_config(other, build_model("llama"), layers=3).layers_to_transform == [0, 1, 2]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
