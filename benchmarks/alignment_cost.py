@@ -128,7 +128,7 @@ def one_run(name: str, schedule: str, task_updates: int) -> None:
     ]
     rows = []
     for example in examples:
-        prompt = tokenizer(render(example, tokenizer)[0])["input_ids"]
+        prompt = tokenizer(render(example, tokenizer).text)["input_ids"]
         answer = tokenizer(example.reference)["input_ids"]
         rows.append({"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer})
     pairs = [ParallelPair(sentence(3, 16), sentence(3, 16), "eng_Latn", "deu_Latn", str(i)) for i in range(400)]

@@ -105,7 +105,7 @@ def train_adapter(model: Any, tokenizer: Any, examples: Sequence[TaskExample], s
 def plain(model: Any, tokenizer: Any, examples: Sequence[TaskExample], size: int, new_tokens: int) -> list[str]:
     answers = []
     for start in range(0, len(examples), size):
-        rows = [prompt_ids(render(e, tokenizer)[0], tokenizer) for e in examples[start : start + size]]
+        rows = [prompt_ids(render(e, tokenizer), tokenizer) for e in examples[start : start + size]]
         batch = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
         output = model.generate(**batch, max_new_tokens=new_tokens, do_sample=False)
         texts = tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -118,7 +118,7 @@ def sentences(kind: str, recipe: Recipe, corpus: ParallelCorpus) -> ParallelCorp
     tokenizer = load_tokenizer(recipe.model.path)
 
     def asked(code: str, text: str) -> str:
-        return render(TaskExample("", "slots", code, text), tokenizer, recipe.answer_format)[0]
+        return render(TaskExample("", "slots", code, text), tokenizer, recipe.answer_format).text
 
     rows = [replace(row, texts={code: asked(code, text) for code, text in row.texts.items()}) for row in corpus.rows]
     return replace(corpus, rows=tuple(rows))

@@ -1,7 +1,8 @@
 """Token ids of prompts and answers, the same for training and generation.
 
 Prompt and answer are tokenized apart and joined, so that the model is trained on exactly the prompt ids that it sees at
-generation, whatever the tokenizer would merge across the boundary. The answer ends in the end-of-sequence token.
+generation, whatever the tokenizer would merge across the boundary. The answer ends in the end-of-sequence token; the
+prompt never does, whatever the tokenizer appends.
 """
 
 from __future__ import annotations
@@ -13,17 +14,46 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from midalign.answers.format import AnswerFormat
-from midalign.data.prompts import render
+from midalign.answers.write import completion
+from midalign.data.control_tokens import cut, marked
+from midalign.data.prompts import Prompt, render
 from midalign.errors import DataError
 from midalign.records import TaskExample, TaskName
 
 IGNORED = -100  # the label that cross-entropy skips
 
 
-def prompt_ids(prompt: str, tokenizer: Any) -> list[int]:
-    """Ids of a rendered prompt; special tokens are added only where no chat template has written them already."""
-    has_template = bool(getattr(tokenizer, "chat_template", None))
-    return list(tokenizer(prompt, add_special_tokens=not has_template)["input_ids"])
+def prompt_ids(prompt: Prompt, tokenizer: Any) -> list[int]:
+    """Ids of a prompt; special tokens are added only where no chat template has written them, and never at its end."""
+    first, *rest = prompt.pieces
+    found = tokenizer(first, add_special_tokens=not prompt.from_template, return_special_tokens_mask=True)
+    ids, special = list(found["input_ids"]), list(found["special_tokens_mask"])
+    while ids and special[len(ids) - 1] and not prompt.from_template:
+        ids.pop()
+    return ids + _continued(rest, tokenizer)
+
+
+def answer_ids(answer: str, tokenizer: Any) -> list[int]:
+    """Ids of an answer with the end-of-sequence token behind it; control tokens in the answer are text."""
+    first, *rest = cut(marked(answer, tokenizer))
+    ids = list(tokenizer(first, add_special_tokens=False)["input_ids"])
+    return [*ids, *_continued(rest, tokenizer), tokenizer.eos_token_id]
+
+
+def _continued(pieces: Sequence[str], tokenizer: Any) -> list[int]:
+    """Ids of what follows a cut.
+
+    Tokenized behind a line break, which is taken off again: some tokenizers put a space before the text they are given.
+    """
+    ids: list[int] = []
+    line_break = list(tokenizer("\n", add_special_tokens=False)["input_ids"])
+    for piece in pieces:
+        found = list(tokenizer("\n" + piece, add_special_tokens=False)["input_ids"])
+        if found[: len(line_break)] == line_break:
+            ids += found[len(line_break) :]
+        else:
+            ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
+    return ids
 
 
 def training_rows(
@@ -37,12 +67,12 @@ def training_rows(
 
     Raises:
         DataError: If an example is longer than `max_length` tokens: cut off, it would teach to stop half-way.
+        ModelError: If the chat template leaves out what is asked.
     """
     rows = []
     for example in examples:
-        prompt, answer = render(example, tokenizer, answer_format)
-        question = prompt_ids(prompt, tokenizer)
-        reply = [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        question = prompt_ids(render(example, tokenizer, answer_format), tokenizer)
+        reply = answer_ids(completion(example, answer_format.style), tokenizer)
         if max_length is not None and len(question) + len(reply) > max_length:
             raise DataError(
                 f"item {example.id}: prompt and answer are {len(question) + len(reply)} tokens, more than "
@@ -95,7 +125,7 @@ class InTaskPrompt:
 
     def _ids(self, text: str) -> list[int]:
         example = TaskExample(id="", task=self.task, language="", text=text)
-        return prompt_ids(render(example, self.tokenizer, self.answer_format)[0], self.tokenizer)
+        return prompt_ids(render(example, self.tokenizer, self.answer_format), self.tokenizer)
 
 
 def shared_beginning(rows: Sequence[list[int]]) -> int:

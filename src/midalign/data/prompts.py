@@ -1,7 +1,8 @@
-"""Every word that a model is asked with, and the completions it is taught: the only place with prompt text.
+"""Every word that a model is asked with: the only place with prompt text.
 
-With a chat template the prompt is the template's, with a system turn, a user turn and the opening of the answer; where
-a template knows no system turn, its text goes before the user's. Without one, a plain prompt::
+With a chat template the prompt is the template's, with a system turn, a user turn (those of the row, for the task chat)
+and the opening of the answer. Where a template knows no system turn, its text goes before the first user's; where it
+reads a turn as a list of parts, it is given one. Without a template, a plain prompt::
 
     <system text>
 
@@ -11,19 +12,24 @@ a template knows no system turn, its text goes before the user's. Without one, a
 The boundary between prompt and completion falls where a tokenizer splits anyway. A chat prompt ends in the template's
 special tokens or line break, and the completion follows as it is. The plain prompt ends in a line break, after which
 BPE, unigram and word-level tokenizers begin a new token; so nothing has to be moved to the completion, which
-begins with its first letter in both cases. The end-of-sequence token is the trainer's to add.
+begins with its first letter in both cases. The end-of-sequence token is added where prompts are tokenized
+(`midalign.data.prompt_tokens`).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-from midalign.answers.format import AnswerFormat, Style
-from midalign.answers.write import completion
+from jinja2.exceptions import TemplateError
+
+from midalign.answers.format import AnswerFormat
+from midalign.data.control_tokens import chat_template, cut, marked
+from midalign.errors import ModelError
 from midalign.languages import Language
-from midalign.records import TaskExample
-
-Messages = list[dict[str, str]]
+from midalign.records import Message, TaskExample
 
 _SLOTS = (
     "The user gives a command to a voice assistant. Find the parts of the command that the assistant needs in order to "
@@ -43,58 +49,156 @@ _EXTRACTION = (
     "entity, copied from the sentence in its order; the list is empty if there are no entities."
 )
 _TRANSLATION = "Translate the user's text from {source} to {target}. Answer with the translation only."
-_PLAIN = "{system}\n\n{user}\nAnswer:\n"
+_ANSWER = "\nAnswer:\n"
+
+PROMPT_DATE = "26 Jul 2024"
+"""Today, to a chat template that asks: the date that Llama 3's own templates write where there is no clock."""
+_DIRECTIVES = {
+    "%Y": "2024", "%y": "24", "%m": "07", "%-m": "7", "%B": "July", "%b": "Jul", "%d": "26", "%-d": "26", "%e": "26",
+    "%A": "Friday", "%a": "Fri", "%j": "208", "%F": "2024-07-26", "%D": "07/26/24", "%x": "07/26/24",
+    "%c": "Fri Jul 26 00:00:00 2024", "%H": "00", "%I": "12", "%M": "00", "%S": "00", "%p": "AM", "%X": "00:00:00",
+}  # fmt: skip
+# Hides transformers' function of this name, for the whole template.
+_CLOCK = "{% macro strftime_now(format) %}{{ format" + "".join(
+    f'.replace("{directive}", "{value}")' for directive, value in _DIRECTIVES.items()
+) + " }}{% endmacro %}{{ '' }}"  # fmt: skip
+_SAMPLE = (
+    {"role": "system", "content": "midalign instruction 71"},
+    {"role": "user", "content": "midalign question 29"},
+)
 
 
-def task_prompt(example: TaskExample, answer_format: AnswerFormat = AnswerFormat()) -> Messages:
-    """The system and the user turn that put one example to a model.
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt.
 
-    Args:
-        example: What is asked.
-        answer_format: Gives the style that is asked for, and the system text where it is not ours.
+    Attributes:
+        pieces: Its text, cut where the user wrote the name of a control token: each piece is tokenized by itself.
+        from_template: Whether a chat template wrote it, special tokens included.
+    """
+
+    pieces: tuple[str, ...]
+    from_template: bool
+
+    @property
+    def text(self) -> str:
+        """The whole prompt."""
+        return "".join(self.pieces)
+
+
+class _ChatForm(NamedTuple):
+    """How a chat template takes what is asked."""
+
+    system_turn: bool
+    parts: bool
+
+
+_FORMS = tuple(_ChatForm(system_turn, parts) for parts in (False, True) for system_turn in (True, False))
+
+
+def turns(example: TaskExample, answer_format: AnswerFormat = AnswerFormat()) -> tuple[Message, ...]:
+    """The turns that put one example to a model; none for a row of chat whose text is the whole prompt.
+
+    A row of chat comes with its turns; where none is the system's, the format's system text goes before them. The other
+    tasks have a system and a user turn.
     """
     system = answer_format.system
-    return [
-        {"role": "system", "content": system if system is not None else _system_text(example, answer_format.style)},
-        {"role": "user", "content": example.text},
-    ]
+    if example.task != "chat":
+        instruction = system if system is not None else _instruction(example, answer_format)
+        return ({"role": "system", "content": instruction}, {"role": "user", "content": example.text})
+    if system and example.messages and all(turn["role"] != "system" for turn in example.messages):
+        return ({"role": "system", "content": system}, *example.messages)
+    return example.messages
 
 
-def render(example: TaskExample, tokenizer: Any, answer_format: AnswerFormat = AnswerFormat()) -> tuple[str, str]:
-    """Prompt and completion of one example, as text for this tokenizer; arguments as `task_prompt`.
+def render(example: TaskExample, tokenizer: Any, answer_format: AnswerFormat = AnswerFormat()) -> Prompt:
+    """The prompt of one example for this tokenizer.
 
-    A chat template's text holds its own special tokens (begin of sequence included): tokenize such a prompt with
-    ``add_special_tokens=False``.
+    Control tokens in the example's turns are text, but for those of a system text that the format gives. Where the chat
+    template asks for the date, it is `PROMPT_DATE` on every day.
+
+    Raises:
+        ModelError: If the chat template leaves out a turn or a tool, or changes it.
     """
-    return render_prompt(task_prompt(example, answer_format), tokenizer), completion(example, answer_format.style)
+    asked = turns(example, answer_format)
+    if not asked:
+        return Prompt(cut(marked(example.text, tokenizer)), from_template=False)
+    own = {"role": "system", "content": answer_format.system}
+    safe = [turn if turn == own else {**turn, "content": marked(turn["content"], tokenizer)} for turn in asked]
+    template = chat_template(tokenizer)
+    if not template:
+        return Prompt(cut("\n\n".join(turn["content"] for turn in safe) + _ANSWER), from_template=False)
+    text = _apply(_chat_form(tokenizer, template), safe, tokenizer, template, example.tools)
+    prompt = Prompt(cut(text), from_template=True)
+    _check_whole(prompt.text, asked, example)
+    return prompt
 
 
-def render_prompt(messages: Messages, tokenizer: Any) -> str:
-    """Messages as the text of a prompt: by the tokenizer's chat template, or plain where it has none."""
-    if not getattr(tokenizer, "chat_template", None):
-        return _PLAIN.format(system=messages[0]["content"], user=messages[1]["content"])
-    if not _has_system_turn(messages, tokenizer):
-        joined = "\n\n".join(message["content"] for message in messages)
-        messages = [{"role": "user", "content": joined}]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+def asks_for_the_date(tokenizer: Any) -> bool:
+    """Whether the chat template writes today's date."""
+    return "strftime_now" in chat_template(tokenizer)
 
 
-def _has_system_turn(messages: Messages, tokenizer: Any) -> bool:
-    """Whether the chat template takes a system turn: some refuse it, some drop it silently."""
-    from jinja2.exceptions import TemplateError
-
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except TemplateError:
-        return False
-    return messages[0]["content"].strip() in text
-
-
-def _system_text(example: TaskExample, style: Style) -> str:
+def _instruction(example: TaskExample, answer_format: AnswerFormat) -> str:
     if example.task == "slots":
-        return _INTENT_SLOTS if style == "intent_slots" else _SLOTS
+        return _INTENT_SLOTS if answer_format.style == "intent_slots" else _SLOTS
     if example.task == "extraction":
         return _EXTRACTION
     source = Language.parse(example.language).name
     target = Language.parse(example.target_language).name
     return _TRANSLATION.format(source=source, target=target)
+
+
+def _check_whole(text: str, asked: Sequence[Message], example: TaskExample) -> None:
+    """Check that a prompt holds every turn as it stands; earlier answers may lose what templates call thoughts."""
+    wanted = [(turn["role"], turn["content"].strip()) for turn in asked if turn["role"] != "assistant"]
+    wanted += [("tool", tool.get("function", tool).get("name", "")) for tool in example.tools]
+    for role, content in wanted:
+        if content not in text:
+            raise ModelError(
+                f"item {example.id}: its {role} text {content[:80]!r} is not in the prompt as the chat template of the "
+                "tokenizer writes it, so the model would be asked something else. Correct the template "
+                "(tokenizer.chat_template), or take the item out."
+            )
+
+
+@lru_cache(maxsize=8)
+def _chat_form(tokenizer: Any, template: str) -> _ChatForm:
+    """The form in which a chat template writes both the instruction and the user's text.
+
+    Raises:
+        ModelError: If it does so in none.
+    """
+    samples = [turn["content"] for turn in _SAMPLE]
+    reason = "it leaves out the instruction or the user's text"
+    for form in _FORMS:
+        try:
+            text = _apply(form, _SAMPLE, tokenizer, template)
+        except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as fault:
+            reason = str(fault) or type(fault).__name__
+            continue
+        # In quotes, the list of parts itself was written.
+        if all(sample in text and f"'{sample}'" not in text and f'"{sample}"' not in text for sample in samples):
+            return form
+    raise ModelError(
+        f"the chat template of the tokenizer cannot put a question: {reason}. The model would not see what is asked, "
+        "whether as a string or as a list of parts. Correct the template (tokenizer.chat_template), or take a model "
+        "whose template has turns of text."
+    )
+
+
+def _apply(
+    form: _ChatForm, asked: Sequence[Message], tokenizer: Any, template: str, tools: Sequence[dict[str, Any]] = ()
+) -> str:
+    if not form.system_turn and asked[0]["role"] == "system":
+        instruction, first, *others = asked
+        joined = "\n\n".join(filter(None, (instruction["content"], first["content"])))
+        asked = [{**first, "content": joined}, *others]
+    messages = [
+        {**turn, "content": [{"type": "text", "text": turn["content"]}] if form.parts else turn["content"]}
+        for turn in asked
+    ]
+    options: dict[str, Any] = {"chat_template": _CLOCK + template} if "strftime_now" in template else {}
+    if tools:
+        options["tools"] = list(tools)
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options))

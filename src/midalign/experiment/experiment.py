@@ -18,16 +18,14 @@ from typing import Any
 
 from midalign.answers.predictions import PREDICTIONS
 from midalign.data.parallel.corpus import ParallelCorpus
-from midalign.data.prompt_tokens import prompt_ids
-from midalign.data.prompts import render
 from midalign.errors import DataError
 from midalign.evaluation.job import EvaluateJob
 from midalign.evaluation.score import SCORES, main_metric
 from midalign.experiment.probe_comparison import compare_probes, correlate_transfer
 from midalign.experiment.summary import BASELINE, SUMMARY, SYSTEMS, TRAINED, summarise
 from midalign.files import write_json
-from midalign.generation.generate import check_constraint, check_window
 from midalign.generation.job import GenerateJob
+from midalign.generation.questions import check_questions
 from midalign.merging.job import MergeJob
 from midalign.models.source import ModelSource
 from midalign.probing.job import ProbeJob
@@ -131,11 +129,9 @@ class Experiment:
         config = self.model.config()
         text = config.get_text_config()
         self.recipe.alignment.check_model(text.num_hidden_layers, text.hidden_size)
-        answers = self.recipe.answer_format
         asked = [*self.task.dev, *self.task.test]
-        tokens = [prompt_ids(render(example, self.tokenizer, answers)[0], self.tokenizer) for example in asked]
-        check_window(config, asked, tokens, self.recipe.generation.max_new_tokens)
-        check_constraint(self.tokenizer, asked, answers)
+        longest = self.recipe.generation.max_new_tokens
+        check_questions(config, self.tokenizer, asked, self.recipe.answer_format, longest)
 
     def adapter(self, system: str) -> Path:
         """Folder of a system's adapter."""

@@ -11,7 +11,8 @@ from midalign.answers.format import AnswerFormat
 from midalign.answers.predictions import PREDICTIONS, write_predictions
 from midalign.data.examples import limited, read_examples
 from midalign.errors import RunError
-from midalign.generation.generate import check_constraint, generate
+from midalign.generation.generate import generate
+from midalign.generation.questions import check_questions
 from midalign.models.source import ModelSource
 from midalign.progress import Progress
 from midalign.records import BACKENDS, Prediction, TaskExample, TaskName
@@ -105,7 +106,7 @@ class GenerateJob(Job[list[Prediction]]):
         """
         examples = self.examples()
         tokenizer = self.model.tokenizer()
-        check_constraint(tokenizer, examples, self.answer_format)
+        check_questions(self.model.config(), tokenizer, examples, self.answer_format, self.max_new_tokens)
         if engine is None:
             engine = self.engine(tokenizer, [self.adapter] if self.adapter else [])
         run.begin()

@@ -28,6 +28,7 @@ from transformers import (
 )
 from trl.trainer import utils as trl_utils
 
+from midalign.data.prompt_check import check_prompt
 from midalign.data.prompt_tokens import InTaskPrompt, training_rows
 from midalign.errors import ModelError, RecipeError, RunError, UserError
 from midalign.files import disk_is_full, write_json
@@ -180,6 +181,7 @@ def build_trainer(
     arguments = training_arguments(recipe, out / _CHECKPOINTS, aligns=objective != "task")
     if window := getattr(model.config.get_text_config(), "max_position_embeddings", None):
         arguments.max_length = min(arguments.max_length or window, window)
+    check_prompt(task_data.train[0], tokenizer, recipe.answer_format)
     rows, dev_rows = (
         training_rows(split, tokenizer, recipe.answer_format, max_length=arguments.max_length)
         for split in (task_data.train, task_data.dev)

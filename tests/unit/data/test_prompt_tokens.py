@@ -22,20 +22,20 @@ EXAMPLE = TaskExample(
 @pytest.mark.parametrize("style", ["slots", "intent_slots"])
 def test_the_loss_is_on_the_answer_and_its_end_only(tokenizer, style):
     (row,) = training_rows([EXAMPLE], tokenizer, AnswerFormat(style, ""))
-    prompt, answer = render(EXAMPLE, tokenizer, AnswerFormat(style, ""))
+    prompt, answer = render(EXAMPLE, tokenizer, AnswerFormat(style, "")), completion(EXAMPLE, style)
     asked = prompt_ids(prompt, tokenizer)
     assert row["input_ids"][: len(asked)] == asked, "what generation will see"
     assert row["labels"][: len(asked)] == [IGNORED] * len(asked)
     assert row["labels"][len(asked) :] == row["input_ids"][len(asked) :]
     taught = [label for label in row["labels"] if label != IGNORED]
     assert taught[-1] == tokenizer.eos_token_id
-    assert tokenizer.decode(taught[:-1]) == answer == completion(EXAMPLE, style)
+    assert tokenizer.decode(taught[:-1]) == answer
     assert len(row["labels"]) == len(row["input_ids"])
 
 
 def test_one_token_begins_the_sequence_with_and_without_a_template():
     for tokenizer in (PLAIN, CHAT):
-        ids = prompt_ids(render(EXAMPLE, tokenizer, AnswerFormat(system=""))[0], tokenizer)
+        ids = prompt_ids(render(EXAMPLE, tokenizer, AnswerFormat(system="")), tokenizer)
         assert ids[0] == tokenizer.bos_token_id
         assert ids[1] != tokenizer.bos_token_id, "not twice"
 
@@ -45,7 +45,7 @@ def test_one_token_begins_the_sequence_with_and_without_a_template():
 def test_any_text_keeps_prompt_and_answer_apart(word):
     example = TaskExample("x:0", "translation", "eng_Latn", word, reference=word, target_language="deu_Latn")
     (row,) = training_rows([example], PLAIN)
-    asked = prompt_ids(render(example, PLAIN)[0], PLAIN)
+    asked = prompt_ids(render(example, PLAIN), PLAIN)
     assert row["input_ids"][: len(asked)] == asked
     assert row["labels"].count(IGNORED) == len(asked)
 
@@ -62,10 +62,10 @@ def test_an_example_that_would_be_cut_off_is_refused_by_its_id():
 @pytest.mark.parametrize("system", [None, "", "find things"])
 def test_a_sentence_in_the_task_prompt_is_what_generation_sees_and_counts_from_its_first_token(tokenizer, system):
     asked = InTaskPrompt(tokenizer, "slots", AnswerFormat("intent_slots", system))(EXAMPLE.text)
-    prompt, _ = render(EXAMPLE, tokenizer, AnswerFormat("intent_slots", system))
+    prompt = render(EXAMPLE, tokenizer, AnswerFormat("intent_slots", system))
     assert asked["input_ids"] == prompt_ids(prompt, tokenizer)
     counted = [token for token, mask in zip(asked["input_ids"], asked["pooled_mask"], strict=True) if mask]
-    start, after = prompt.split(EXAMPLE.text)
+    start, after = prompt.text.split(EXAMPLE.text)
     assert tokenizer.decode(counted) == EXAMPLE.text + after
     assert asked["pooled_mask"] == sorted(asked["pooled_mask"]), "what follows the sentence counts too"
     assert asked["special_tokens_mask"][0] == 1, "begin of sequence"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from midalign.answers.format import AnswerFormat
 from midalign.answers.matching import FoldedSentence, match_items, span_phrases
 from midalign.answers.parse import parse_entities, parse_slots
 from midalign.answers.write import completion
-from midalign.data.prompts import render, task_prompt
+from midalign.data.prompts import render, turns
 from midalign.data.tasks.read import read_task
+from midalign.errors import ModelError
 from midalign.metrics.extraction import extraction_strata
 from midalign.metrics.scoring import score_strata
 from midalign.metrics.slots import slot_strata
@@ -77,6 +79,10 @@ def bpe(split: str, template: str | None = None) -> PreTrainedTokenizerFast:
 TOKENIZERS = [bpe("gpt2"), bpe("llama3"), bpe("gpt2", CHATML), bpe("llama3", CHATML)]
 
 
+def instruction(example: TaskExample) -> str:
+    return turns(example)[0]["content"]
+
+
 def test_completions_as_written_down() -> None:
     assert completion(SLOTS) == "time: nine am; who: me"
     assert completion(SLOTS, "intent_slots") == "alarm_set | time: nine am; who: me"
@@ -88,41 +94,33 @@ def test_completions_as_written_down() -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.task)
 def test_a_plain_prompt_has_system_text_blank_line_input_and_answer(example: TaskExample) -> None:
-    prompt, answer = render(example, TOKENIZERS[0])
-    system, user = (message["content"] for message in task_prompt(example))
-    assert prompt == f"{system}\n\n{user}\nAnswer:\n"
-    assert user == example.text
-    assert answer == completion(example)
+    assert render(example, TOKENIZERS[0]).text == f"{instruction(example)}\n\n{example.text}\nAnswer:\n"
 
 
 def test_a_chat_prompt_is_the_templates_and_ends_where_the_answer_begins() -> None:
-    prompt, _ = render(SLOTS, TOKENIZERS[2])
-    system = task_prompt(SLOTS)[0]["content"]
-    assert prompt == (
-        f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{SLOTS.text}<|im_end|>\n<|im_start|>assistant\n"
+    assert render(SLOTS, TOKENIZERS[2]).text == (
+        f"<|im_start|>system\n{instruction(SLOTS)}<|im_end|>\n<|im_start|>user\n{SLOTS.text}<|im_end|>\n<|im_start|>assistant\n"
     )
 
 
 @pytest.mark.parametrize("template", [DROPPING, REFUSING], ids=["dropping", "refusing"])
 def test_a_template_without_a_system_turn_gets_the_text_before_the_users(template: str) -> None:
-    prompt, _ = render(SLOTS, bpe("gpt2", template))
-    system = task_prompt(SLOTS)[0]["content"]
-    assert prompt == f"<user>{system}\n\n{SLOTS.text}</user><answer>"
+    prompt = render(SLOTS, bpe("gpt2", template)).text
+    assert prompt == f"<user>{instruction(SLOTS)}\n\n{SLOTS.text}</user><answer>"
 
 
 def test_translation_prompts_name_the_languages_in_english() -> None:
-    assert "from English to German" in task_prompt(TRANSLATION)[0]["content"]
+    assert "from English to German" in instruction(TRANSLATION)
 
 
 def test_a_system_text_given_replaces_ours() -> None:
-    assert (
-        render(SLOTS, TOKENIZERS[0], AnswerFormat(system="Find slots."))[0] == f"Find slots.\n\n{SLOTS.text}\nAnswer:\n"
-    )
+    prompt = render(SLOTS, TOKENIZERS[0], AnswerFormat(system="Find slots.")).text
+    assert prompt == f"Find slots.\n\n{SLOTS.text}\nAnswer:\n"
 
 
 def test_prompts_tell_nothing_of_the_gold() -> None:
     for style in ("slots", "intent_slots"):
-        text = task_prompt(SLOTS, AnswerFormat(style))[0]["content"]  # type: ignore[arg-type]
+        text = turns(SLOTS, AnswerFormat(style))[0]["content"]  # type: ignore[arg-type]
         assert not any(secret in text for secret in ("nine", "time", "who", "alarm_set"))
 
 
@@ -132,7 +130,7 @@ def test_prompts_tell_nothing_of_the_gold() -> None:
 def test_prompt_tokens_are_the_beginning_of_the_whole_texts_tokens(
     tokenizer: PreTrainedTokenizerFast, example: TaskExample, other: str
 ) -> None:
-    prompt, answer = render(example, tokenizer)
+    prompt, answer = render(example, tokenizer).text, completion(example)
     for text in (answer, other):
         alone = tokenizer(prompt, add_special_tokens=False)["input_ids"]
         whole = tokenizer(prompt + text, add_special_tokens=False)["input_ids"]
@@ -229,3 +227,44 @@ def test_only_a_gold_phrase_that_stands_there_twice_may_be_read_back_elsewhere(d
                     assert ambiguous(example), example.id
                 total += 1
     assert 0 < missed < total / 1000
+
+
+TOOLS = ({"type": "function", "function": {"name": "set_alarm", "parameters": {}}},)
+ROW = TaskExample(
+    "x:4", "chat", "eng_Latn", "hi\nhello\nnine", reference="done", messages=(
+        {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}, {"role": "user", "content": "nine"}
+    ),
+)  # fmt: skip
+USING_TOOLS = "{% if tools %}{{ tools | tojson }}{% endif %}" + CHATML
+
+
+def test_a_row_of_chat_is_asked_with_its_own_turns() -> None:
+    own = [dict(turn) for turn in ROW.messages]
+    wanted = TOKENIZERS[2].apply_chat_template(own, tokenize=False, add_generation_prompt=True)
+    assert render(ROW, TOKENIZERS[2]).text == wanted
+    plain = render(ROW, TOKENIZERS[0], AnswerFormat(system="Be short.")).text
+    assert plain == "Be short.\n\nhi\n\nhello\n\nnine\nAnswer:\n"
+
+
+def test_a_system_text_goes_before_the_turns_of_a_row_that_has_none() -> None:
+    formatted = AnswerFormat(system="Be short.")
+    assert "<|im_start|>system\nBe short.<|im_end|>" in render(ROW, TOKENIZERS[2], formatted).text
+    with_own = replace(ROW, messages=({"role": "system", "content": "Be long."}, *ROW.messages))
+    assert turns(with_own, formatted) == with_own.messages
+    dropping = render(with_own, bpe("gpt2", DROPPING)).text
+    assert dropping == "<user>Be long.\n\nhi</user><user>nine</user><answer>"
+
+
+def test_a_row_of_plain_text_is_the_prompt_as_it_is() -> None:
+    row = TaskExample("x:5", "chat", "eng_Latn", "Q: one?\nA:", reference="two")
+    for tokenizer in TOKENIZERS:
+        prompt = render(row, tokenizer)
+        assert prompt.text == row.text
+        assert not prompt.from_template, "so that the tokenizer's own first token is added"
+
+
+def test_tools_are_given_to_the_template_and_refused_where_it_drops_them() -> None:
+    row = replace(ROW, tools=TOOLS)
+    assert "set_alarm" in render(row, bpe("gpt2", USING_TOOLS)).text
+    with pytest.raises(ModelError, match="item x:4: its tool text 'set_alarm' is not in the prompt"):
+        render(row, TOKENIZERS[2])

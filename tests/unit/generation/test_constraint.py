@@ -1,31 +1,24 @@
 """Constrained JSON: a random model's answers parse under the task's schema; without the constraint they never do."""
 
-import json
 import sys
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedTokenizerBase
 
 from midalign.answers.format import AnswerFormat
-from midalign.answers.matching import FoldedSentence, match_items
-from midalign.answers.parse import ENTITY_SCHEMA, parse_entities, parse_slots
-from midalign.answers.write import completion
-from midalign.cli.main import main
-from midalign.errors import DataError, MissingExtraError, ModelError, RecipeError
+from midalign.answers.parse import ENTITY_SCHEMA, parse_entities
+from midalign.errors import DataError, MissingExtraError, ModelError
 from midalign.generation.engine import TransformersEngine
-from midalign.generation.generate import check_constraint, generate
+from midalign.generation.generate import generate
 from midalign.generation.vllm import VllmEngine
-from midalign.recipe.file import build_recipe
-from midalign.records import Span, TaskExample
+from midalign.records import TaskExample
 from tests.conftest import build_model, build_tokenizer
-from tests.tiny_world import recipe_content
+from tests.slot_sentences import SENTENCES
 
 pytest.importorskip("llguidance", reason="needs the extra 'constrained'")
-from midalign.answers.grammar import json_grammar, slot_grammar
+from midalign.answers.grammar import json_grammar
 from midalign.generation.constraint import ConstrainedRows, Constraint
 
 EXAMPLES = [
@@ -38,7 +31,6 @@ NO_SYSTEM = AnswerFormat(system="")
 HELD = AnswerFormat(system="", constrained="json")
 FREE = dict(answer_format=NO_SYSTEM, max_new_tokens=90)
 OPTIONS = dict(answer_format=HELD, max_new_tokens=90)
-GOLD = '{"Results": [{"TypeName": "LOC", "Text": "K\\u00fcche \\" 闹钟 { ] в"}, {"TypeName": "", "Text": "x"}]}'
 
 
 def closing(family, seed, **changes):
@@ -99,103 +91,13 @@ def test_constrained_answers_equal_a_plain_loop_that_asks_a_fresh_matcher_at_eve
     grammar = LLMatcher.grammar_from_json_schema(ENTITY_SCHEMA, overrides=layout)
     known = from_tokenizer(tokenizer)
     for example in EXAMPLES[:3]:
-        ids, new = prompt_ids(render(example, tokenizer, NO_SYSTEM)[0], tokenizer), []
+        ids, new = prompt_ids(render(example, tokenizer, NO_SYSTEM), tokenizer), []
         while len(new) < 40 and new[-1:] != [tokenizer.eos_token_id]:
             with torch.no_grad():
                 order = model(torch.tensor([ids + new])).logits[0, -1].argsort(descending=True).tolist()
             new.append(next(t for t in order if LLMatcher(known, grammar).validate_tokens([*new, t]) == len(new) + 1))
         (found,) = generate(model, tokenizer, [example], HELD, max_new_tokens=40)
         assert found.prediction == tokenizer.decode(new, skip_special_tokens=True).strip()
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.integers(0, 10_000), st.integers(384, 400))
-def test_random_logits_write_json_that_parses(seed, width):
-    """Sampled, not greedy: every branch of the schema; logits wider than the vocabulary, as models pad them."""
-    tokenizer = build_tokenizer()
-    rows = Constraint(tokenizer, [tokenizer.eos_token_id]).rows([json_grammar(ENTITY_SCHEMA)] * 3)
-    generator = torch.Generator().manual_seed(seed)
-    closing_tokens = [tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in ('"', "]", "}")]
-    ids = torch.ones(3, 1, dtype=torch.long)
-    for _ in range(120):
-        scores = torch.randn(3, width, generator=generator)
-        scores[:, closing_tokens] += 2
-        ids = torch.cat([ids, rows(ids, scores).argmax(-1, keepdim=True)], dim=1)
-    for row in ids[:, 1:].tolist():
-        ended = tokenizer.eos_token_id in row
-        row = row[: row.index(tokenizer.eos_token_id)] if ended else row
-        assert max(row) < 384
-        if ended:
-            text = tokenizer.decode(row)
-            assert parse_entities(text).failure is None
-            assert set(json.loads(text)) == {"Results"}
-
-
-@pytest.mark.parametrize("text", [GOLD, '{"Results": []}'])
-def test_gold_answers_are_allowed_and_end(text):
-    tokenizer = build_tokenizer()
-    example = TaskExample("x:0", "extraction", "eng_Latn", "a b", ("a", "b"), (Span("LOC", 0, 1), Span("PER", 1, 2)))
-    for gold in (json.dumps(json.loads(text), ensure_ascii=False), completion(example)):
-        rows = Constraint(tokenizer, [2]).rows([json_grammar(ENTITY_SCHEMA)])
-        ids = [1]
-        for token in [*tokenizer(gold, add_special_tokens=False)["input_ids"], 2]:
-            masked = rows(torch.tensor([ids]), torch.zeros(1, 384))[0]
-            assert masked[token] == 0, tokenizer.decode([*ids, token])
-            ids.append(token)
-        assert (masked == 0).nonzero().tolist() == [[2]], "nothing but the end follows"
-
-
-def slots_of(text, words, spans=(), intent="go"):
-    return TaskExample(f"x:{text}", "slots", "eng_Latn", text, tuple(words), tuple(spans), intent)
-
-
-SENTENCES = [
-    slots_of("turn on the big light", ["turn", "on", "the", "big", "light"], [Span("device", 2, 5)]),
-    slots_of("开大灯", "开大灯", [Span("the device", 1, 3)]),
-    slots_of("wake me  at 5:30; twice", ["wake", "me", "at", "5:30", ";", "twice"], [Span("time", 3, 4)]),
-    slots_of("a | b", ["a", "|", "b"], [Span("x:y", 0, 1), Span("z", 2, 3)]),
-    slots_of("nothing here", ["nothing", "here"]),
-    slots_of("so called  new\u00a0york", ["so", "called", "new\u00a0york"], [Span("city", 2, 3)]),
-    slots_of("cannot", ["can", "not", "?"], [Span("w", 0, 2)]),  # the words do not spell the text
-]
-
-
-def with_a_space_first():
-    """A tokenizer that begins every text with a space, as those of Llama 2 and Mistral do."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    inner = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
-    inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    texts = [completion(e, "intent_slots") for e in SENTENCES]
-    texts.append(json.dumps(json.loads(GOLD), ensure_ascii=False))
-    inner.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=400, special_tokens=special))
-    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
-
-
-def test_a_tokenizer_that_begins_every_text_with_a_space_can_write_the_gold_answers():
-    tokenizer = with_a_space_first()
-    constraint = Constraint(tokenizer, [tokenizer.eos_token_id])
-    for example in SENTENCES:
-        for style in ("slots", "intent_slots"):
-            ids = tokenizer(completion(example, style), add_special_tokens=False)["input_ids"]
-            assert tokenizer.convert_ids_to_tokens(ids)[0].startswith("▁")
-            assert constraint.allows(slot_grammar(example, style), [*ids, tokenizer.eos_token_id])
-    ids = tokenizer(json.dumps(json.loads(GOLD), ensure_ascii=False), add_special_tokens=False)["input_ids"]
-    assert constraint.allows(json_grammar(ENTITY_SCHEMA), [*ids, tokenizer.eos_token_id])
-
-
-def test_gold_answers_that_could_not_be_written_are_counted_before_anything_is_generated(caplog):
-    held = AnswerFormat("intent_slots", constrained="slots")
-    odd = slots_of("a b", ["a", "b"], [Span("x;y", 0, 1)])
-    check_constraint(build_tokenizer(), SENTENCES, held)
-    assert not caplog.text
-    check_constraint(build_tokenizer(), [*SENTENCES, odd], held)
-    assert "1 of 8 gold answers could not be written, such as that of item x:a b" in caplog.text
-    with pytest.raises(DataError, match=r"1 of 1 gold answers could not be written.*leave it out"):
-        check_constraint(build_tokenizer(), [odd], held)
 
 
 def test_any_of_several_end_tokens_may_end_an_answer():
@@ -266,115 +168,6 @@ def test_a_row_that_breaks_the_schema_is_an_error_not_a_wrong_answer():
 def test_vllm_refuses_by_name():
     with pytest.raises(ModelError, match="backend 'transformers'"):
         VllmEngine.answer(object.__new__(VllmEngine), [[1]], 4, [json_grammar(ENTITY_SCHEMA)])
-
-
-def test_a_recipe_takes_it_for_extraction_and_transformers_only(tmp_path):
-    content = recipe_content(tmp_path)
-    held = ["generation.constrained=json", "task.name=extraction"]
-    assert build_recipe(content, held).generation.constrained == "json"
-    assert build_recipe(content).generation.constrained is None
-    assert build_recipe(content, ["generation.constrained=slots"]).generation.constrained == "slots"
-    with pytest.raises(RecipeError, match="constrained: slots is for the task slots; the answers of extraction"):
-        build_recipe(content, ["generation.constrained=slots", "task.name=extraction"])
-    with pytest.raises(
-        RecipeError, match="generation: constrained: json is for the task extraction; the answers of slots"
-    ):
-        build_recipe(content, held[:1])
-    with pytest.raises(RecipeError, match="constrained: json is for backend: transformers"):
-        build_recipe(content, [*held, "generation.backend=vllm"])
-
-
-def test_the_command_holds_answers_and_tells_its_run_from_a_free_one(tmp_path, monkeypatch, capsys):
-    model, tokenizer = closing("llama", 1)
-    model.save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
-    (tmp_path / "data").mkdir()
-    lines = ["# text = in Rom", "1\tin\tO\t-\t-", "2\tRom\tB-LOC\t-\t-", ""] * 2
-    (tmp_path / "data" / "de_x-ud-test.iob2").write_text("\n".join([*lines, ""]))
-    monkeypatch.chdir(tmp_path)
-    command = [
-        "midalign", "generate", "--model", "model", "--data", "data", "--task", "extraction", "--languages", "deu",
-        "--max-new-tokens", "80", "--system", "x",
-    ]  # fmt: skip
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", [*command, *arguments])
-        try:
-            main()
-        except SystemExit as ended:
-            return ended.code
-        return 0
-
-    assert run("--out", "held", "--constrained", "json") in (0, None)
-    predictions = [json.loads(line) for line in (tmp_path / "held" / "predictions.jsonl").read_text().splitlines()]
-    assert {parse_entities(p["prediction"]).failure for p in predictions} <= {None, "truncated"}
-    assert run("--out", "held") == 2
-    assert "other inputs" in capsys.readouterr().err.replace("\n", " ")
-    assert run("--out", "free") in (0, None)
-    fingerprints = [
-        json.loads((tmp_path / out / "manifest.json").read_text())["fingerprint"] for out in ("held", "free")
-    ]
-    assert fingerprints[0] != fingerprints[1]
-    assert run("--out", "vllm", "--constrained", "json", "--backend", "vllm") == 2
-    assert run("--out", "slots", "--constrained", "json", "--task", "slots") == 2
-
-
-@pytest.mark.parametrize("style", ["slots", "intent_slots"])
-@pytest.mark.parametrize("example", SENTENCES, ids=range(len(SENTENCES)))
-def test_gold_slots_are_allowed_and_may_end(example, style):
-    tokenizer = build_tokenizer()
-    gold = completion(example, style)
-    rows = Constraint(tokenizer, [2]).rows([slot_grammar(example, style)])
-    ids = [1]
-    for token in [*tokenizer(gold, add_special_tokens=False)["input_ids"], 2]:
-        masked = rows(torch.tensor([ids]), torch.zeros(1, 384))[0]
-        assert masked[token] == 0, (gold, tokenizer.decode([*ids, token]))
-        ids.append(token)
-
-
-@pytest.mark.parametrize(
-    "answer", ["device: lamp", "device: the light", "device: ligh", "device:", "device: on; x: on the b"]
-)
-def test_a_value_that_is_no_run_of_words_of_the_sentence_cannot_be_written(answer):
-    tokenizer = build_tokenizer()
-    rows = Constraint(tokenizer, [2]).rows([slot_grammar(SENTENCES[0])])
-    ids = [1]
-    for token in [*tokenizer(answer, add_special_tokens=False)["input_ids"], 2]:
-        if rows(torch.tensor([ids]), torch.zeros(1, 384))[0, token] != 0:
-            return
-        ids.append(token)
-    pytest.fail(f"{answer!r} was allowed")
-
-
-WORDS = st.lists(st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=6), max_size=6)
-
-
-@settings(deadline=None, max_examples=40)
-@given(WORDS, st.booleans(), st.integers(0, 10_000))
-def test_random_logits_write_slots_of_the_sentence(words, spaces, seed):
-    """Whatever is written and ended reads back in full, and every value is found in the sentence."""
-    tokenizer = build_tokenizer()
-    example = slots_of((" " if spaces else "").join(words), words)
-    rows = Constraint(tokenizer, [2]).rows([slot_grammar(example, "intent_slots")] * 3)
-    generator = torch.Generator().manual_seed(seed)
-    likely = [
-        tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in (" |", "|", ":", ": ", ";", " ", "N")
-    ]
-    ids = torch.ones(3, 1, dtype=torch.long)
-    for _ in range(60):
-        scores = torch.randn(3, 384, generator=generator)
-        scores[:, [*likely, 2]] += 2
-        ids = torch.cat([ids, rows(ids, scores).argmax(-1, keepdim=True)], dim=1)
-    for row in ids[:, 1:].tolist():
-        if 2 in row:
-            text = tokenizer.decode(row[: row.index(2)])
-            # A colon may be part of a label, as in some data sets, whose labels are known when answers are read.
-            labels = [piece.rsplit(": ", 1)[0] for piece in text.partition(" | ")[2].split("; ")]
-            output = parse_slots(text, words, style="intent_slots", labels=labels)
-            assert output.parsed, text
-            assert len(match_items(words, output.items)) == len(output.items)
-            for _, phrase in output.items:
-                assert FoldedSentence(words).occurrences(phrase), (text, words)
 
 
 def test_a_random_models_slots_are_words_of_the_sentence_each_item_its_own():

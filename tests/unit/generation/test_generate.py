@@ -4,19 +4,16 @@ import json
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import GenerationConfig
 
 from midalign.answers.format import AnswerFormat
-from midalign.answers.predictions import read_predictions, write_predictions
 from midalign.data.prompt_tokens import prompt_ids
 from midalign.data.prompts import render
-from midalign.errors import DataError, MissingFileError, RunError
+from midalign.errors import RunError
 from midalign.generation.engine import TransformersEngine
-from midalign.generation.generate import batches_by_length, generate
-from midalign.records import Prediction, TaskExample
+from midalign.generation.generate import generate
+from midalign.records import TaskExample
 from tests.conftest import build_model, build_tokenizer
 
 EXAMPLES = [
@@ -31,7 +28,7 @@ def plain_loop(model, tokenizer, examples, steps=10, answer_format=NO_SYSTEM):
     """Greedy decoding with nothing but forward passes: no cache, no padding, no batch, no generate()."""
     answers = []
     for example in examples:
-        ids = prompt_ids(render(example, tokenizer, answer_format)[0], tokenizer)
+        ids = prompt_ids(render(example, tokenizer, answer_format), tokenizer)
         new = []
         for _ in range(steps):
             with torch.no_grad():
@@ -77,7 +74,7 @@ def test_the_order_of_the_examples_changes_no_answer(family):
 def test_a_prediction_records_the_prompt_that_was_asked():
     tokenizer = build_tokenizer(chat=True)
     (first, *_) = generate(build_model("llama"), tokenizer, EXAMPLES, **OPTIONS)
-    assert first.prompt == render(EXAMPLES[0], tokenizer, NO_SYSTEM)[0]
+    assert first.prompt == render(EXAMPLES[0], tokenizer, NO_SYSTEM).text
     assert first.language == "eng_Latn"
 
 
@@ -101,7 +98,7 @@ def test_a_row_stops_at_its_own_end_token_and_at_the_models_others():
     tokenizer = build_tokenizer()
     model = build_model("llama")
     free = plain_loop(model, tokenizer, EXAMPLES)
-    ids = prompt_ids(render(EXAMPLES[0], tokenizer, NO_SYSTEM)[0], tokenizer)
+    ids = prompt_ids(render(EXAMPLES[0], tokenizer, NO_SYSTEM), tokenizer)
     with torch.no_grad():
         third = model.generate(
             torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long), max_new_tokens=10,
@@ -182,57 +179,6 @@ def test_a_full_disk_while_appending_is_a_clear_error():
         generate(build_model("llama"), build_tokenizer(), EXAMPLES, partial=Full("/dev/full"), **OPTIONS)
 
 
-def test_a_prompt_that_leaves_no_room_is_refused_before_anything_is_generated():
-    long = TaskExample("x:9", "slots", "eng_Latn", "light " * 120)
-    with pytest.raises(DataError, match=r"item x:9: .*does not fit into the model's window of 128"):
-        generate(build_model("llama"), build_tokenizer(), [*EXAMPLES, long], **OPTIONS)
-
-
-@settings(deadline=None, max_examples=200)
-@given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 20), st.integers(1, 300))
-def test_batches_hold_every_row_once_and_keep_to_their_size(lengths, new_tokens, batch_tokens):
-    batches = list(batches_by_length(lengths, new_tokens, batch_tokens))
-    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
-    for batch in batches:
-        padded = len(batch) * (max(lengths[index] for index in batch) + new_tokens)
-        assert padded <= batch_tokens or len(batch) == 1
-    longest = [max(lengths[index] for index in batch) for batch in batches]
-    assert longest == sorted(longest, reverse=True)
-
-
-def test_predictions_are_read_back_as_they_were_written(tmp_path):
-    predictions = [Prediction("a:0", "zho_Hans", "p\n\u2028q", "line\nbreak 你好 \x85"), Prediction("a:1", "x", "", "")]
-    write_predictions(predictions, tmp_path / "p.jsonl")
-    assert read_predictions(tmp_path / "p.jsonl") == predictions
-
-
-def test_anybodys_predictions_need_only_id_and_prediction(tmp_path):
-    (tmp_path / "p.jsonl").write_text(
-        '{"id": "a:0", "prediction": "None", "model": "gpt"}\n\n{"id": "1", "prediction": ""}'
-    )
-    assert [(p.id, p.prediction, p.language) for p in read_predictions(tmp_path / "p.jsonl")] == [
-        ("a:0", "None", ""), ("1", "", ""),
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "line", ["[1]", "3", "null", '{"id": 1, "prediction": "x"}', '{"id": "x"}', "{", '"x"', "\xff"]
-)
-def test_a_line_that_is_no_prediction_is_named(tmp_path, line):
-    good = b'{"id": "a", "prediction": "b"}\n'
-    (tmp_path / "p.jsonl").write_bytes(good + line.encode("latin-1") + b"\n" + good)
-    with pytest.raises(DataError, match=r"p\.jsonl:2: .*Write on each line an object such as|p\.jsonl:2: byte 0xff"):
-        read_predictions(tmp_path / "p.jsonl")
-
-
-def test_missing_and_empty_predictions_are_refused(tmp_path):
-    with pytest.raises(MissingFileError, match="midalign generate"):
-        read_predictions(tmp_path / "p.jsonl")
-    (tmp_path / "p.jsonl").write_text("\n")
-    with pytest.raises(DataError, match="holds no prediction"):
-        read_predictions(tmp_path / "p.jsonl")
-
-
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3", "bloom", "qwen3_moe"])
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_rows_that_leave_the_batch_change_no_answer(family, steps, monkeypatch):
@@ -247,7 +193,7 @@ def test_rows_that_leave_the_batch_change_no_answer(family, steps, monkeypatch):
 def test_finished_rows_are_not_computed_any_more(monkeypatch):
     model, tokenizer = build_model("llama"), build_tokenizer()
     engine = TransformersEngine(model, tokenizer)
-    rows = [prompt_ids(render(example, tokenizer, NO_SYSTEM)[0], tokenizer) for example in EXAMPLES]
+    rows = [prompt_ids(render(example, tokenizer, NO_SYSTEM), tokenizer) for example in EXAMPLES]
     free = engine.answer(rows, 20)
     early = free[0][3]
     engine.stops = [*engine.stops, early]

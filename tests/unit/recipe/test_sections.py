@@ -129,3 +129,19 @@ def test_what_a_model_has_no_room_for_is_found_before_a_training():
         AlignmentConfig(layer=5).check_model(depth=4, hidden=8)
     with pytest.raises(ModelError, match="subspace is 9, but this model has hidden size 8"):
         AlignmentConfig(layer=4, subspace=9).check_model(depth=4, hidden=8)
+
+
+def test_a_recipe_holds_answers_for_extraction_and_transformers_only(tmp_path):
+    content = recipe_content(tmp_path)
+    held = ["generation.constrained=json", "task.name=extraction"]
+    assert build_recipe(content, held).generation.constrained == "json"
+    assert build_recipe(content).generation.constrained is None
+    assert build_recipe(content, ["generation.constrained=slots"]).generation.constrained == "slots"
+    with pytest.raises(RecipeError, match="constrained: slots is for the task slots; the answers of extraction"):
+        build_recipe(content, ["generation.constrained=slots", "task.name=extraction"])
+    with pytest.raises(
+        RecipeError, match="generation: constrained: json is for the task extraction; the answers of slots"
+    ):
+        build_recipe(content, held[:1])
+    with pytest.raises(RecipeError, match="constrained: json is for backend: transformers"):
+        build_recipe(content, [*held, "generation.backend=vllm"])

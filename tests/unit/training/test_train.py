@@ -133,7 +133,7 @@ def test_pairs_are_aligned_in_the_prompt_of_the_task_where_that_is_asked(recipe,
     trainer = build_trainer(made, world / "unused", "joint", load_model(made.model.path), tokenizer, task, pairs)
     asked, example = trainer.pairs[0]["tokens"], trainer.pairs.pairs[0]
     for side, text in zip(asked, (example.source, example.target), strict=True):
-        prompt, _ = render(TaskExample("x:0", "slots", "eng_Latn", text), tokenizer, AnswerFormat(system=""))
+        prompt = render(TaskExample("x:0", "slots", "eng_Latn", text), tokenizer, AnswerFormat(system=""))
         assert side["input_ids"] == prompt_ids(prompt, tokenizer), "what generation would ask about the sentence"
         assert 0 < sum(side["pooled_mask"]) < len(side["input_ids"])
     assert trainer.held_out is not None

@@ -1,0 +1,41 @@
+"""Control tokens (``<|im_end|>``, ``</s>``) in what a user wrote: they must be read as text, not as the end of a turn.
+
+A tokenizer finds such a token wherever its name stands in a text. So the text is marked one character into each name
+that it holds, and cut there before it is tokenized: neither part is a control token any more.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any
+
+_MARK = "\ufdd0"  # a code point that Unicode keeps out of text
+
+
+def marked(text: str, tokenizer: Any) -> str:
+    """The text with a mark inside whatever this tokenizer would read as a control token."""
+    return _pattern(tokenizer, chat_template(tokenizer), len(tokenizer)).sub(rf"\1{_MARK}", text)
+
+
+def cut(text: str) -> tuple[str, ...]:
+    """A text in the pieces between its marks, which joined are the text without them."""
+    return tuple(text.split(_MARK))
+
+
+def chat_template(tokenizer: Any) -> str:
+    """The tokenizer's chat template for messages without tools; the empty string where it has none."""
+    template = getattr(tokenizer, "chat_template", None)
+    if isinstance(template, dict):  # several by name, as in Command R
+        template = template.get("default")
+    return template or ""
+
+
+@lru_cache(maxsize=8)
+def _pattern(tokenizer: Any, template: str, _size: int) -> re.Pattern[str]:
+    """Finds the first character of each special token's name, and of each added token's that the template writes."""
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    names = {*tokenizer.all_special_tokens, *(it.content for it in added if it.special or it.content in template)}
+    cuttable = sorted((name for name in names if len(name) > 1 and not name.isspace()), key=len, reverse=True)
+    whole = "|".join(map(re.escape, cuttable)) or "(?!)"  # the latter matches nothing
+    return re.compile(rf"(?=(?:{whole}))(.)", re.DOTALL)

@@ -1,0 +1,72 @@
+"""One check before a training or a generation, on a real example: does the model see what it is asked, every day?"""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from typing import Any
+
+from midalign.answers.format import AnswerFormat
+from midalign.answers.write import completion
+from midalign.data.prompt_tokens import answer_ids, prompt_ids
+from midalign.data.prompts import PROMPT_DATE, asks_for_the_date, render
+from midalign.errors import ModelError
+from midalign.records import TaskExample
+
+logger = logging.getLogger(__name__)
+
+
+def check_prompt(example: TaskExample, tokenizer: Any, answer_format: AnswerFormat = AnswerFormat()) -> None:
+    """Check that tokenizer and chat template ask for an example as it stands, and can write its answer.
+
+    A template that writes today's date is given `midalign.data.prompts.PROMPT_DATE`, which the log says. It also says
+    where the tokens do not spell the prompt or the gold answer, as with a tokenizer that does not know its script.
+
+    Args:
+        example: Any one of those that the model will see.
+        tokenizer: The model's tokenizer.
+        answer_format: What is asked for.
+
+    Raises:
+        ModelError: If the prompt lacks the instruction or the text, differs from one call to the next, or the tokenizer
+            adds special tokens where it is told not to.
+    """
+    prompt = render(example, tokenizer, answer_format)
+    if prompt != render(example, tokenizer, answer_format):
+        raise ModelError(
+            "the chat template of the tokenizer writes another prompt at each call, so the prompts of training and of "
+            "generation would differ. Take what is random out of the template (tokenizer.chat_template)."
+        )
+    if extra := tokenizer("", add_special_tokens=False)["input_ids"]:
+        raise ModelError(
+            f"this {type(tokenizer).__name__} adds {tokenizer.convert_ids_to_tokens(extra)} to every text, even where "
+            "it is told not to, so answers would begin or end in the middle. Set its add_bos_token and add_eos_token "
+            "to false, and save it again."
+        )
+    if asks_for_the_date(tokenizer):
+        _say_the_date(tokenizer)
+    answer = completion(example, answer_format.style)
+    written = answer_ids(answer, tokenizer)[:-1]
+    for name, text, ids in (("prompt", prompt.text, prompt_ids(prompt, tokenizer)), ("gold answer", answer, written)):
+        spelled = tokenizer.decode(ids, skip_special_tokens=False)
+        if not _same(text, spelled):
+            logger.warning(
+                "item %s: the tokens of its %s do not spell it (%r for %r), so parts of it are lost on the model",
+                example.id, name, spelled[-80:], text[-80:],
+            )  # fmt: skip
+
+
+@lru_cache(maxsize=8)
+def _say_the_date(_tokenizer: Any) -> None:
+    """Once for each tokenizer."""
+    logger.warning(
+        "the chat template writes today's date: prompts have %s on every day, in training and in generation. Where the "
+        "model is asked elsewhere, give it that date",
+        PROMPT_DATE,
+    )
+
+
+def _same(text: str, spelled: str) -> bool:
+    """Whether a text stands in what its tokens spell, but for whitespace and case."""
+    plain, found = ("".join(part.split()).casefold() for part in (text, spelled))
+    return plain in found

@@ -1,0 +1,148 @@
+"""What a model is asked, item by item, and whether it can be asked so."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from midalign.answers.format import AnswerFormat
+from midalign.answers.grammar import json_grammar, slot_grammar
+from midalign.answers.parse import ENTITY_SCHEMA
+from midalign.answers.write import completion
+from midalign.data.prompt_check import check_prompt
+from midalign.data.prompt_tokens import answer_ids, prompt_ids
+from midalign.data.prompts import render
+from midalign.errors import DataError
+from midalign.generation.constraint import Constraint
+from midalign.records import TaskExample
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One example as it is put to a model.
+
+    Attributes:
+        example: The example.
+        prompt: The text of the prompt.
+        ids: Its token ids.
+        grammar: What the answer is held to; None where the model is free.
+    """
+
+    example: TaskExample
+    prompt: str
+    ids: list[int]
+    grammar: str | None = None
+
+
+def questions(
+    examples: Sequence[TaskExample], tokenizer: PreTrainedTokenizerBase, answer_format: AnswerFormat
+) -> list[Question]:
+    """Every example as a question.
+
+    Raises:
+        DataError: If the answers are held to the form of another task.
+        ModelError: If the tokenizer or its chat template cannot put the question.
+    """
+    for example in examples[:1]:
+        check_prompt(example, tokenizer, answer_format)
+    for task in {example.task for example in examples}:
+        answer_format.check_task(task)
+    prompts = [render(example, tokenizer, answer_format) for example in examples]
+    return [
+        Question(example, prompt.text, prompt_ids(prompt, tokenizer), _grammar(example, answer_format))
+        for example, prompt in zip(examples, prompts, strict=True)
+    ]
+
+
+def _grammar(example: TaskExample, answer_format: AnswerFormat) -> str | None:
+    if answer_format.constrained == "json":
+        return json_grammar(ENTITY_SCHEMA)
+    if answer_format.constrained == "slots":
+        return slot_grammar(example, answer_format.style)
+    return None
+
+
+def batches_by_length(asked: Sequence[Question], new_tokens: int, batch_tokens: int) -> Iterator[list[Question]]:
+    """Questions in batches of similar length, longest first, so that memory runs out at once or not at all.
+
+    A batch holds at most `batch_tokens` tokens, counting every row as the longest plus `new_tokens`; at least one row.
+    """
+    ordered = sorted(asked, key=lambda question: -len(question.ids))
+    while ordered:
+        size = max(1, batch_tokens // (len(ordered[0].ids) + new_tokens))
+        yield ordered[:size]
+        ordered = ordered[size:]
+
+
+def check_window(config: Any, asked: Sequence[Question], max_new_tokens: int) -> None:
+    """Refuse prompts that leave no room for an answer in the model's window.
+
+    Args:
+        config: The model's configuration.
+        asked: The questions.
+        max_new_tokens: Longest answer.
+
+    Raises:
+        DataError: Naming the longest such item.
+    """
+    window = getattr(config.get_text_config(), "max_position_embeddings", None)
+    longest = max(asked, key=lambda question: len(question.ids), default=None)
+    if window and longest is not None and len(longest.ids) + max_new_tokens > window:
+        raise DataError(
+            f"item {longest.example.id}: its prompt has {len(longest.ids)} tokens, and with max_new_tokens = "
+            f"{max_new_tokens} it does not fit into the model's window of {window}. Lower max_new_tokens, or shorten "
+            "the system text."
+        )
+
+
+def check_questions(
+    config: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[TaskExample],
+    answer_format: AnswerFormat,
+    max_new_tokens: int,
+) -> None:
+    """Find out before a model is loaded whether it can be asked so, and whether the gold answers could be written.
+
+    The log says how many gold answers a constraint bars.
+
+    Args:
+        config: The model's configuration.
+        tokenizer: Its tokenizer.
+        examples: What is to be asked.
+        answer_format: How the answers are to look.
+        max_new_tokens: Longest answer.
+
+    Raises:
+        DataError: If a prompt is too long, or none of the gold answers could be written.
+        MissingExtraError: If there is a constraint, and llguidance is not installed.
+        ModelError: If the chat template leaves out what is asked, or llguidance cannot read the tokenizer.
+    """
+    asked = questions(examples, tokenizer, answer_format)
+    check_window(config, asked, max_new_tokens)
+    if answer_format.constrained is not None:
+        _check_gold(tokenizer, asked, answer_format)
+
+
+def _check_gold(tokenizer: PreTrainedTokenizerBase, asked: Sequence[Question], answer_format: AnswerFormat) -> None:
+    constraint = Constraint(tokenizer, [tokenizer.eos_token_id])
+    barred = []
+    for question in asked:
+        gold = completion(question.example, answer_format.style)
+        if question.grammar and not constraint.allows(question.grammar, answer_ids(gold, tokenizer)):
+            barred.append(f"item {question.example.id} ({gold!r})")
+    if not barred:
+        return
+    found = (
+        f"generation.constrained {answer_format.constrained!r}: {len(barred)} of {len(asked)} gold answers could not "
+        f"be written, such as that of {barred[0]}"
+    )
+    if len(barred) == len(asked):
+        raise DataError(f"{found}. Every answer would be wrong: leave it out.")
+    logger.warning("%s; they will count as the model's mistakes", found)
