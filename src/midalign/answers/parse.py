@@ -68,7 +68,8 @@ def parse_slots(
 ) -> SlotOutput:
     """Read ``label: phrase; label: phrase``, ``None``, or, with an intent, ``intent | ...``.
 
-    1. The answer is the first line that is not blank; what follows is ignored, since the format has one line.
+    1. The answer is the first line that is not blank; what follows is ignored, since the format has one line. Only a
+       line feed ends a line: U+2028, U+0085 and others stand inside sentences, and in phrases copied from them.
     2. ``None`` alone (any case) means no slots. An empty output did not parse.
     3. The answer is cut at every ``;``. A piece that does not begin with a known label and a colon is taken as the
        rest of the value before it (``;`` and all) if, and only if, the joined value occurs in the sentence.
@@ -83,7 +84,7 @@ def parse_slots(
         labels: The known labels; may be empty, then every ``label:`` is one.
         style: ``"slots"`` as in the paper, or ``"intent_slots"``.
     """
-    line = next((part.strip() for part in output.splitlines() if part.strip()), "")
+    line = next((part.strip() for part in output.split("\n") if part.strip()), "")
     intent, well_formed = "", True
     if style == "intent_slots":
         intent, bar, rest = line.partition("|")
@@ -134,19 +135,25 @@ def _end_of_value(pieces: list[str], at: int, value: str, sentence: FoldedSenten
 def parse_entities(output: str) -> EntityOutput:
     """Read ``{"Results": [{"TypeName": "LOC", "Text": "..."}]}``, strictly.
 
-    Blanks around the object are allowed, nothing else is: no code fence, no further text, no other keys. An output
-    that breaks off inside the JSON is ``truncated``; one that is no JSON is ``not_json``; JSON of another shape is
-    ``wrong_schema``.
+    Blanks around the object are allowed, nothing else is: no code fence, no further text, no other keys, none twice.
+    An output that breaks off inside the JSON is ``truncated``; one that is no JSON is ``not_json``; JSON of another
+    shape is ``wrong_schema``.
     """
     text = output.strip()
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         return EntityOutput((), "truncated" if _breaks_off(text, error) else "not_json")
     except (ValueError, RecursionError):  # an integer of thousands of digits, brackets thousands deep
         return EntityOutput((), "not_json")
     items = _entities(value)
     return EntityOutput((), "wrong_schema") if items is None else EntityOutput(items)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | None:
+    """The pairs as an object; None, which fits no schema, where a key comes twice and one value would be lost."""
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else None
 
 
 def _breaks_off(text: str, error: json.JSONDecodeError) -> bool:

@@ -16,6 +16,7 @@ from midalign.records import Prediction
 logger = logging.getLogger(__name__)
 
 PREDICTIONS = "predictions.jsonl"
+_FIELDS = ("id", "language", "prompt", "prediction")
 _FORM = (
     'on each line an object such as {"id": "de.test:0", "language": "deu_Latn", "prediction": "datetime: am Freitag"}'
 )
@@ -27,11 +28,12 @@ def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
 
 
 def read_predictions(path: str | Path) -> list[Prediction]:
-    """Read a predictions file, ours or anybody's; ``language`` and ``prompt`` may be missing.
+    """Read a predictions file, ours or anybody's; ``language`` and ``prompt`` may be missing or null.
 
     Raises:
         MissingFileError: If there is no such file.
-        DataError: With file and line, where a line is not a JSON object with ``id`` and ``prediction`` strings.
+        DataError: With file and line, where a line is not a JSON object with ``id`` and ``prediction`` strings, or one
+            of the other fields is no string either.
 
     Example:
         >>> line = '{"id": "en.test:0", "language": "eng_Latn", "prediction": "time: nine"}'
@@ -42,19 +44,7 @@ def read_predictions(path: str | Path) -> list[Prediction]:
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f"predictions file {str(path)!r} does not exist; `midalign generate` writes one")
-    found = []
-    for number, record in read_json_lines(path, _FORM):
-        try:
-            found.append(
-                Prediction(
-                    _text(record, "id"),
-                    record.get("language", ""),
-                    record.get("prompt", ""),
-                    _text(record, "prediction"),
-                )
-            )
-        except (KeyError, TypeError) as fault:
-            raise DataError(f"{path}:{number}: not a prediction ({fault}). Write {_FORM}.") from None
+    found = [_prediction(record, f"{path}:{number}") for number, record in read_json_lines(path, _FORM)]
     if not found:
         raise DataError(f"{path}: holds no prediction")
     return found
@@ -82,7 +72,11 @@ def append_predictions(partial: Path, predictions: Sequence[Prediction]) -> None
 
 
 def read_partial(partial: Path) -> dict[str, Prediction]:
-    """Finished predictions by id; a line that a killed process left half-written is dropped from the file."""
+    """Finished predictions by id; a line that a killed process left half-written is dropped from the file.
+
+    Raises:
+        RunError: If a whole line is damaged.
+    """
     if not partial.exists():
         return {}
     lines = partial.read_bytes().split(b"\n")
@@ -90,12 +84,21 @@ def read_partial(partial: Path) -> dict[str, Prediction]:
     if lines[-1]:
         logger.warning("%s ends in half a line, which is generated again", partial)
         write_atomically(partial, b"".join(line + b"\n" for line in whole))
-    predictions = [Prediction(**record) for _, record in read_json_lines(partial)]
+    try:
+        predictions = [_prediction(record, f"{partial}:{number}") for number, record in read_json_lines(partial)]
+    except DataError as fault:
+        raise RunError(
+            f"the answers of the interrupted run are damaged: {fault} Or delete {str(partial)!r} to start anew."
+        ) from None
     return {prediction.id: prediction for prediction in predictions}
 
 
-def _text(record: dict[str, Any], key: str) -> str:
-    value = record[key]
-    if not isinstance(value, str):
-        raise TypeError(f"{key} is {value!r}, not a string")
-    return value
+def _prediction(record: dict[str, Any], place: str) -> Prediction:
+    given = {name: record[name] for name in _FIELDS if record.get(name) is not None}
+    for name, value in given.items():
+        if not isinstance(value, str):
+            kind = type(value).__name__
+            raise DataError(f"{place}: not a prediction: {name!r} is of the type {kind}, not a string. Write {_FORM}.")
+    if lacking := {"id", "prediction"} - set(given):
+        raise DataError(f"{place}: not a prediction: there is no {' and no '.join(sorted(lacking))}. Write {_FORM}.")
+    return Prediction(**{"language": "", "prompt": ""} | given)

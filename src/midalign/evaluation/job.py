@@ -14,6 +14,7 @@ from midalign.errors import RunError
 from midalign.evaluation.comet import DEFAULT_MODEL, SEGMENTS, read_segments, score_comet, write_segments
 from midalign.evaluation.score import COMPARISONS, SCORES, compare_runs, score, score_over_seeds, write_scores
 from midalign.files import write_json
+from midalign.languages import canonical
 from midalign.metrics.comparison import PairedScore
 from midalign.progress import Progress
 from midalign.records import RESAMPLES, SEED, Score, TaskName
@@ -133,8 +134,14 @@ class EvaluateJob(Job[Evaluation]):
 
 
 def answered_languages(task: TaskName, file: str) -> tuple[str, ...] | None:
-    """The languages that a file of predictions says it answers; None where it does not say, or for translation."""
-    found = dict.fromkeys(prediction.language for prediction in read_predictions(file) if prediction.language)
+    """The languages that a file of predictions says it answers; None where it does not say, or for translation.
+
+    Raises:
+        DataError: As `read_predictions`.
+        LanguageError: A language code that no table knows.
+    """
+    answers = [prediction for prediction in read_predictions(file) if prediction.language]
+    found = dict.fromkeys(canonical(answer.language, f"{file}, item {answer.id}") for answer in answers)
     return tuple(found) if found and task != "translation" else None
 
 

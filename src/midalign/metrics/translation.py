@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -33,6 +34,8 @@ from midalign.metrics.scoring import (
     share,
 )
 from midalign.records import TaskExample
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _ENGLISH = "eng"
@@ -124,10 +127,25 @@ def direction_statistics(
 
 
 def bleu_tokenizer(target: str) -> str:
-    """SacreBLEU's tokenizer for a target language: by canonical code, with ``char`` where MeCab is missing."""
+    """SacreBLEU's tokenizer for a target language: by canonical code, with ``char`` where MeCab does not work."""
     name = {"zho": "zh", "yue": "zh", "jpn": "ja-mecab", "kor": "ko-mecab"}.get(target[:3], "13a")
-    module = _MECAB_MODULES.get(name)
-    return "char" if module and importlib.util.find_spec(module) is None else name
+    return name if name not in _MECAB_MODULES or _mecab_works(name) else "char"
+
+
+@functools.cache
+def _mecab_works(name: str) -> bool:
+    """Whether MeCab is there with a dictionary that it finds; the log says where only the latter is missing."""
+    if importlib.util.find_spec(_MECAB_MODULES[name]) is None:
+        return False
+    try:
+        return bool(BLEU(tokenize=name).tokenizer("試す 시험"))
+    except Exception as fault:  # of another package and its C library: missing or broken dictionaries, wrong versions
+        logger.warning(
+            "MeCab is installed but does not work (%s), so BLEU counts characters instead of words. Install "
+            "'sacrebleu[ja]' or 'sacrebleu[ko]' for it",
+            str(fault).strip().partition("\n")[0] or type(fault).__name__,
+        )
+        return False
 
 
 def _metrics(target: str) -> dict[str, Metric]:

@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from midalign.answers.format import Style
 from midalign.answers.matching import match_items
 from midalign.answers.parse import parse_entities, parse_slots
+from midalign.answers.write import completion
+from midalign.records import Span, TaskExample
 
 LABELS = ("time", "date", "song", "artist", "reminder/todo", "player_setting", "odd:label")
 ENGLISH = "play play by adele at 9:30 am on friday ; note: call mum"
@@ -86,7 +89,7 @@ HARD = [
     ("full-width separators", CHINESE, "artist：adele；song：歌", [("", "artist：adele；song：歌")], False),
     ("Latin inside Chinese", CHINESE, "artist: adele; song: 歌", [("artist", "adele"), ("song", "歌")], True),
     ("repetition loop", ENGLISH, "song: play; " * 50, [("song", "play")] * 50, True),
-    ("line separator U+2028", ENGLISH, "date: friday\u2028time: 9:30 am", [("date", "friday")], True),
+    ("line separator U+2028", ENGLISH, "date: friday\u2028at 9:30 am", [("date", "friday\u2028at 9:30 am")], True),
     ("null character", ENGLISH, "date: fri\x00day", [("date", "fri\x00day")], True),
     ("JSON", ENGLISH, '{"date": "friday"}', [('{"date"', '"friday"}')], True),
 ]
@@ -185,6 +188,8 @@ def entities(*items: tuple[str, str]) -> str:
         ('{"Results": [{"TypeName": "LOC", "Text": 3}]}', "wrong_schema"),
         ('{"Results": [{"TypeName": null, "Text": "x"}]}', "wrong_schema"),
         ('{"Results": [{"TypeName": "LOC", "Text": "x", "Start": 0}]}', "wrong_schema"),
+        ('{"Results": [], "Results": []}', "wrong_schema"),
+        ('{"Results": [{"TypeName": "LOC", "TypeName": "PER", "Text": "x"}]}', "wrong_schema"),
     ],
 )
 def test_json_failures_are_named(output: str, failure: str | None) -> None:
@@ -203,6 +208,22 @@ def test_every_beginning_of_an_answer_is_truncated(items: list[tuple[str, str]],
     cut = data.draw(st.integers(1, len(whole) - 1))
     assert parse_entities(whole[:cut]).failure == "truncated"
     assert parse_entities(whole).items == tuple(items)
+
+
+SEPARATORS = "\v\f\x1c\x1d\x1e\x85\u2028\u2029"  # where `str.splitlines` cuts, beside line feed and carriage return
+
+
+@pytest.mark.parametrize("separator", SEPARATORS, ids=[f"U+{ord(c):04X}" for c in SEPARATORS])
+@pytest.mark.parametrize("style", ["slots", "intent_slots"])
+def test_only_a_line_feed_ends_an_answer(separator: str, style: Style) -> None:
+    words = (f"a{separator}b", "c", "d")
+    example = TaskExample("x:0", "slots", "eng_Latn", " ".join(words), words, (Span("x", 0, 1), Span("y", 2, 3)), "go")
+    opening = "go | " if style == "intent_slots" else ""
+    for answer in (completion(example, style), f"{opening}x: a{separator}b; y: d", f"{opening}x: a b; y: d\nmore"):
+        output = parse_slots(answer, words, style=style)
+        assert output.parsed
+        assert tuple(match_items(words, output.items)) == example.spans
+        assert output.intent == ("go" if opening else "")
 
 
 @settings(deadline=None, max_examples=300)

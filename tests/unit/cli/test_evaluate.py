@@ -101,6 +101,16 @@ def test_the_library_and_the_command_give_the_same_intervals(evaluate, slots, tm
     assert len({(row["low"], row["high"]) for row in written}) > 3
 
 
+@pytest.mark.parametrize(("code", "status"), [("de", 0), ("deu", 0), ("de-DE", 0), ("German", 2), ("xx", 2)])
+def test_the_language_of_a_prediction_may_be_any_usual_code(evaluate, slots, tmp_path, capsys, code, status):
+    german = [e for e in slots if e.language == "deu_Latn"]
+    lines = [{"id": e.id, "prediction": completion(e), "language": code} for e in german]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert evaluate("--data", "slots", "--predictions", "p.jsonl", "--out", "out") == status
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "scoring the languages that were answered: deu_Latn" in said if status == 0 else "p.jsonl, item de" in said
+
+
 def test_a_limit_scores_the_first_items_of_each_language_as_a_limited_run_generated_them(
     evaluate, slots, tmp_path, capsys
 ):

