@@ -152,7 +152,8 @@ def _instruction(example: TaskExample, answer_format: AnswerFormat) -> str:
 def _check_whole(text: str, asked: Sequence[Message], example: TaskExample) -> None:
     """Check that a prompt holds every turn as it stands; earlier answers may lose what templates call thoughts."""
     wanted = [(turn["role"], turn["content"].strip()) for turn in asked if turn["role"] != "assistant"]
-    wanted += [("tool", tool.get("function", tool).get("name", "")) for tool in example.tools]
+    functions: list[Any] = [tool.get("function", tool) for tool in example.tools]
+    wanted += [("tool", str(function.get("name", ""))) for function in functions]
     for role, content in wanted:
         if content not in text:
             raise ModelError(
