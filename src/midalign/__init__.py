@@ -44,16 +44,16 @@ if TYPE_CHECKING:
     from midalign.records import Score as Score
     from midalign.records import Span as Span
     from midalign.records import TaskExample as TaskExample
+    from midalign.training.mixin import AlternatingMixin as AlternatingMixin
     from midalign.training.train import train as train
     from midalign.training.trainer import AlignmentTrainer as AlignmentTrainer
-    from midalign.training.trainer import AlternatingMixin as AlternatingMixin
 
 __version__ = "0.1.0"
 
 _MODULE_OF = {
     "AlignmentConfig": "recipe.alignment",
     "AlignmentTrainer": "training.trainer",
-    "AlternatingMixin": "training.trainer",
+    "AlternatingMixin": "training.mixin",
     "AnswerFormat": "answers.format",
     "DataError": "errors",
     "InTaskPrompt": "data.prompt_tokens",

@@ -76,74 +76,77 @@ class AlignmentConfig(Section):
 
     # What is aligned
     layer: Annotated[Layer, AfterValidator(_checked_layer)] = Field(
-        "middle",
+        default="middle",
         description="Layer to align: a number, a fraction of the depth, 'middle', 'auto' (the layer at which the base "
         "model retrieves held-out translations best), or several with weights, such as {8: 1.0, 16: 0.5}.",
         json_schema_extra=PAPER,
     )
     pooling: Pooling = Field(
-        "mean", description="How the token states of a sentence become one vector.", json_schema_extra=PAPER
+        default="mean", description="How the token states of a sentence become one vector.", json_schema_extra=PAPER
     )
     prompt: Literal["none", "task"] = Field(
-        "none",
+        default="none",
         description="'none' aligns each sentence by itself; 'task' aligns it as it stands in the prompt of the task. "
         "With 'task' and pooling: last, the state from which the answer begins is aligned.",
         json_schema_extra=PAPER,
     )
     direction: Direction = Field(
-        "symmetric",
+        default="symmetric",
         description="'symmetric' averages the loss of both directions, 'forward' is that of the reference "
         "implementation, 'anchored' moves only the side that is not English.",
         json_schema_extra=source("midalign; the reference implementation has 'forward'"),
     )
     temperature: float = Field(
-        0.1,
+        default=0.1,
         gt=0,
         description="Divides the cosines in the contrastive loss.",
         json_schema_extra=source("the paper, arXiv 2502.14830, for Llama 3"),
     )
     learn_temperature: tuple[float, float] | None = Field(
-        None, description="Learn the temperature between these two bounds, such as [0.02, 0.5], from 'temperature' on."
+        default=None,
+        description="Learn the temperature between these two bounds, such as [0.02, 0.5], from 'temperature' on.",
     )
-    weight: float = Field(1.0, gt=0, description="Multiplies the alignment loss.")
+    weight: float = Field(default=1.0, gt=0, description="Multiplies the alignment loss.")
 
     # When alignment is trained
     schedule: Annotated[str, AfterValidator(_checked_schedule)] = Field(
-        "update",
+        default="update",
         description="Order of the objectives: 'update' alternates task and alignment by update, 'micro_batch' by "
         "micro-batch as the reference implementation does, 'task' and 'align' train one alone; or a pattern such as "
         "'task:3,align:1'.",
         json_schema_extra=PAPER,
     )
-    warmup: int = Field(0, ge=0, le=LARGEST, description="Number of task updates before the first alignment update.")
+    warmup: int = Field(
+        default=0, ge=0, le=LARGEST, description="Number of task updates before the first alignment update."
+    )
     max_updates: Count | None = Field(
-        None, description="Largest number of alignment updates; all updates after them train the task."
+        default=None, description="Largest number of alignment updates; all updates after them train the task."
     )
     patience: Count | None = Field(
-        None, description="Stop aligning after this many evaluations without a better eval_retrieval."
+        default=None, description="Stop aligning after this many evaluations without a better eval_retrieval."
     )
 
     # Batches and memory
     batch_size: int = Field(
-        32,
+        default=32,
         ge=2,
         le=LARGEST_BATCH,
         description="Pairs in a contrastive batch of one process; the other pairs of the batch are the negatives.",
         json_schema_extra=PAPER,
     )
     mini_batch_size: BatchSize | None = Field(
-        None,
+        default=None,
         description="Encode this many pairs at a time and cache gradients: a large batch at the memory of a small one.",
     )
-    gather_negatives: bool = Field(False, description="Use the pairs of all processes as negatives.")
+    gather_negatives: bool = Field(default=False, description="Use the pairs of all processes as negatives.")
     batches: Literal["mixed", "language"] = Field(
-        "mixed",
+        default="mixed",
         description="'mixed' draws the languages of every pair anew; 'language' fills a batch with one pair of "
         "languages.",
         json_schema_extra=REFERENCE,
     )
     language_exponent: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         description="Languages with n pairs are drawn with probability n**exponent; 0 is uniform over languages.",
         json_schema_extra=PAPER,
@@ -151,27 +154,27 @@ class AlignmentConfig(Section):
 
     # Experimental
     centered: bool = Field(
-        False,
+        default=False,
         description="Subtract the mean vector of each side of a batch first, so that the loss does not see what "
         "differs between the two languages as a whole; needs batches: language.",
     )
     subspace: int | None = Field(
-        None,
+        default=None,
         gt=1,
         description="Align only in a fixed random subspace of this many dimensions; the others are left to the task.",
     )
     modules: tuple[str, ...] | None = Field(
-        None,
+        default=None,
         description="Alignment updates change only the adapters of modules whose name contains one of these words, "
         "such as [mlp]; all adapters where it is not given.",
     )
     preserve: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         description="Weight of a second loss in alignment updates, KL self-distillation: the model repeats the "
         "non-English sentences as the base model would, so that copied values keep their language. 0 is off.",
     )
-    preserve_rows: BatchSize = Field(8, description="Sentences of a batch that 'preserve' uses.")
+    preserve_rows: BatchSize = Field(default=8, description="Sentences of a batch that 'preserve' uses.")
 
     @model_validator(mode="after")
     def _values_fit_together(self) -> AlignmentConfig:

@@ -10,7 +10,7 @@ Relative paths are relative to the folder that the command is run in, as in a sh
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -50,13 +50,16 @@ class ModelSection(Section):
         description="Hub name or local folder of the base model; 'testbed' is the small embedded one, 'smollm2' the "
         "real one of `midalign model`."
     )
-    gguf_file: str | None = Field(None, description="Name of a GGUF file there, which is dequantised (extra 'gguf').")
-    revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
-    dtype: Dtype = Field(
-        "auto", description="Number format of the weights; 'auto' is the saved one on a GPU and float32 on a CPU."
+    gguf_file: str | None = Field(
+        default=None, description="Name of a GGUF file there, which is dequantised (extra 'gguf')."
     )
-    quantization: Literal["4bit"] | None = Field(None, description="'4bit' trains on NF4 weights (QLoRA).")
-    trust_remote_code: bool = Field(False, description="Let code from the model's repository run here.")
+    revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.")
+    dtype: Dtype = Field(
+        default="auto",
+        description="Number format of the weights; 'auto' is the saved one on a GPU and float32 on a CPU.",
+    )
+    quantization: Literal["4bit"] | None = Field(default=None, description="'4bit' trains on NF4 weights (QLoRA).")
+    trust_remote_code: bool = Field(default=False, description="Let code from the model's repository run here.")
 
     @model_validator(mode="after")
     def _four_bits_of_what(self) -> ModelSection:
@@ -72,9 +75,9 @@ class LanguagesSection(Section):
     """The role of every language; any usual code is understood (en, eng, eng_Latn, ...)."""
 
     supervised: LanguageCodes = Field(description="Languages with task data to train on.")
-    aligned: LanguageCodes = Field((), description="Languages with parallel data and no task data.")
-    unseen: LanguageCodes = Field((), description="Languages with neither, for evaluation only.")
-    low_resource: LanguageCodes = Field((), description="Languages to report as low-resource.")
+    aligned: LanguageCodes = Field(default=(), description="Languages with parallel data and no task data.")
+    unseen: LanguageCodes = Field(default=(), description="Languages with neither, for evaluation only.")
+    low_resource: LanguageCodes = Field(default=(), description="Languages to report as low-resource.")
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -116,52 +119,56 @@ class LanguagesSection(Section):
 class TaskSection(Section):
     """The downstream task."""
 
-    name: TaskName = Field("slots", description="What is asked of the model.")
+    name: TaskName = Field(default="slots", description="What is asked of the model.")
     data: PathText = Field(description="Folder or file with the task data.")
-    format: Literal[TaskFormat, ParallelFormat] = Field("auto", description="Format of the data; see docs/data.md.")
+    format: Literal[TaskFormat, ParallelFormat] = Field(
+        default="auto", description="Format of the data; see docs/data.md."
+    )
     metric: Metrics = Field(
-        ("exact_match",),
+        default=("exact_match",),
         description=f"{METRIC_HELP} Several as a list: settings are chosen by the first.",
     )
-    train_split: str = Field("train", description="Split to train on, in the supervised languages.")
-    dev_split: str = Field("dev", description="Split to choose settings on (early stopping, merge weights).")
-    test_split: str = Field("test", description="Split to report scores on.")
+    train_split: str = Field(default="train", description="Split to train on, in the supervised languages.")
+    dev_split: str = Field(default="dev", description="Split to choose settings on (early stopping, merge weights).")
+    test_split: str = Field(default="test", description="Split to report scores on.")
     dev_share: float = Field(
-        0.1, gt=0, lt=1, description="Share of train_split held out as dev where dev_split is the same split."
+        default=0.1, gt=0, lt=1, description="Share of train_split held out as dev where dev_split is the same split."
     )
     dev_languages: Literal["supervised", "supervised_and_aligned"] = Field(
-        "supervised_and_aligned",
+        default="supervised_and_aligned",
         description="Whose dev items early stopping and merge weights are chosen on.",
     )
-    system: str | None = Field(None, description="System text of the prompt; midalign's own by default, '' for none.")
-    limit_train: Count | None = Field(None, description="Largest number of training items per language.")
-    limit_test: Count | None = Field(None, description="Largest number of test items per language.")
-    limit_dev: Count | None = Field(100, description="Largest number of dev items per language.")
+    system: str | None = Field(
+        default=None, description="System text of the prompt; midalign's own by default, '' for none."
+    )
+    limit_train: Count | None = Field(default=None, description="Largest number of training items per language.")
+    limit_test: Count | None = Field(default=None, description="Largest number of test items per language.")
+    limit_dev: Count | None = Field(default=100, description="Largest number of dev items per language.")
 
 
 class ParallelSection(Section):
     """Parallel sentences to align on."""
 
     data: PathText = Field(description="Folder, file or hub dataset with parallel sentences.")
-    format: ParallelFormat = Field("auto", description="Format of the corpus; see docs/data.md.")
-    split: str | None = Field(None, description="Split to read, where the corpus has several.")
+    format: ParallelFormat = Field(default="auto", description="Format of the corpus; see docs/data.md.")
+    split: str | None = Field(default=None, description="Split to read, where the corpus has several.")
     directions: Directions = Field(
-        "english",
+        default="english",
         description="'english' pairs every language with English, 'all' every language with every other.",
         json_schema_extra=PAPER,
     )
     limit_per_language: int | None = Field(
-        None, gt=1, le=LARGEST, description="Largest number of pairs per pair of languages."
+        default=None, gt=1, le=LARGEST, description="Largest number of pairs per pair of languages."
     )
     held_out: int = Field(
-        64,
+        default=64,
         ge=0,
         le=LARGEST,
         description="Pairs per pair of languages that are never trained on, for the alignment metrics; at most a fifth "
         "of them.",
     )
     chunks: Literal["none", "sentences"] = Field(
-        "none",
+        default="none",
         description="'sentences' cuts a pair into the pairs of its sentences where both sides have equally many; the "
         "numbers of pairs above count whole pairs.",
     )
@@ -171,43 +178,50 @@ class ProbeSection(Section):
     """Translation retrieval at every layer."""
 
     data: PathText = Field(description="Corpus that is parallel across all probed languages.")
-    format: ParallelFormat = Field("auto", description="Format of the corpus; see docs/data.md.")
-    split: str | None = Field(None, description="Split to read, where the corpus has several (FLORES: devtest).")
-    languages: LanguageCodes | None = Field(None, description="Languages to probe; all by default.")
-    limit: int | None = Field(None, gt=1, le=LARGEST, description="Read only this many sentences, the first ones.")
-    pooling: Pooling = Field(
-        "mean", description="How the token states of a sentence become one vector.", json_schema_extra=PAPER
+    format: ParallelFormat = Field(default="auto", description="Format of the corpus; see docs/data.md.")
+    split: str | None = Field(
+        default=None, description="Split to read, where the corpus has several (FLORES: devtest)."
     )
-    margin: Margin = Field("ratio", description="Score of a candidate translation.", json_schema_extra=MARGIN_PAPER)
-    k: BatchSize = Field(4, description="Number of neighbours in the margin.", json_schema_extra=MARGIN_PAPER)
+    languages: LanguageCodes | None = Field(default=None, description="Languages to probe; all by default.")
+    limit: int | None = Field(
+        default=None, gt=1, le=LARGEST, description="Read only this many sentences, the first ones."
+    )
+    pooling: Pooling = Field(
+        default="mean", description="How the token states of a sentence become one vector.", json_schema_extra=PAPER
+    )
+    margin: Margin = Field(
+        default="ratio", description="Score of a candidate translation.", json_schema_extra=MARGIN_PAPER
+    )
+    k: BatchSize = Field(default=4, description="Number of neighbours in the margin.", json_schema_extra=MARGIN_PAPER)
     candidates: Candidates = Field(
-        "all", description="Retrieve among 'all' sentences or, as LASER's xsim does, among the k 'nearest'."
+        default="all", description="Retrieve among 'all' sentences or, as LASER's xsim does, among the k 'nearest'."
     )
 
 
 class MergeSection(Section):
     """Merging the separately trained alignment adapter into the task adapter."""
 
-    method: MergeMethod = Field("sum", description="Formula of the merge; 'sum' is the exact weighted sum.")
-    task_weights: tuple[float, ...] = Field((1.0,), description="Weights of the task adapter to try on dev.")
+    method: MergeMethod = Field(default="sum", description="Formula of the merge; 'sum' is the exact weighted sum.")
+    task_weights: tuple[float, ...] = Field(default=(1.0,), description="Weights of the task adapter to try on dev.")
     alignment_weights: tuple[float, ...] = Field(
-        (0.1, 0.3, 0.5, 1.0),
+        default=(0.1, 0.3, 0.5, 1.0),
         description="Weights of the alignment adapter to try on dev.",
         json_schema_extra=source("the paper tunes weights on dev; these numbers are midalign's"),
     )
     search: Literal["grid", "golden", "coordinate"] = Field(
-        "grid",
+        default="grid",
         description="'grid' tries all pairs of the weights, 'golden' narrows the range of alignment_weights, "
         "'coordinate' changes one weight at a time.",
     )
     objective: Literal["score", "loss"] = Field(
-        "score", description="Choose by the 'score' of generated dev answers, or by the 'loss' of gold ones (cheap)."
+        default="score",
+        description="Choose by the 'score' of generated dev answers, or by the 'loss' of gold ones (cheap).",
     )
     bands: Count = Field(
-        1, description="Number of bands of layers, each with an alignment weight; needs search: coordinate."
+        default=1, description="Number of bands of layers, each with an alignment weight; needs search: coordinate."
     )
     tolerance: float = Field(
-        0.05, ge=1e-4, description="Golden section stops when the alignment weight is known to this precision."
+        default=0.05, ge=1e-4, description="Golden section stops when the alignment weight is known to this precision."
     )
 
     @model_validator(mode="after")
@@ -229,10 +243,12 @@ class MergeSection(Section):
 class GenerationSection(Section):
     """Greedy generation of answers."""
 
-    backend: Backend = Field("transformers", description="Library that generates; 'vllm' needs the extra of that name.")
-    max_new_tokens: Count = Field(128, description="Longest answer, in tokens.")
-    batch_tokens: Count = Field(8192, description="Tokens of a batch, padding and answers included.")
-    constrained: Constrained | None = Field(None, description=f"What answers are held to: {CONSTRAINED_HELP}")
+    backend: Backend = Field(
+        default="transformers", description="Library that generates; 'vllm' needs the extra of that name."
+    )
+    max_new_tokens: Count = Field(default=128, description="Longest answer, in tokens.")
+    batch_tokens: Count = Field(default=8192, description="Tokens of a batch, padding and answers included.")
+    constrained: Constrained | None = Field(default=None, description=f"What answers are held to: {CONSTRAINED_HELP}")
 
     @model_validator(mode="after")
     def _backend_can_constrain(self) -> GenerationSection:
@@ -244,8 +260,10 @@ class GenerationSection(Section):
 class EvaluationSection(Section):
     """Scores and their intervals."""
 
-    resamples: int = Field(RESAMPLES, ge=100, le=1_000_000, description="Bootstrap resamples behind every interval.")
-    completion_style: Style = Field("slots", description=f"What answers hold: {STYLE_HELP}")
+    resamples: int = Field(
+        default=RESAMPLES, ge=100, le=1_000_000, description="Bootstrap resamples behind every interval."
+    )
+    completion_style: Style = Field(default="slots", description=f"What answers hold: {STYLE_HELP}")
 
 
 class Recipe(Section):
@@ -258,7 +276,7 @@ class Recipe(Section):
     """
 
     name: str = Field(description="Name of the run.")
-    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of everything random but the bootstrap.")
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Seed of everything random but the bootstrap.")
     model: ModelSection
     languages: LanguagesSection
     task: TaskSection
@@ -268,7 +286,7 @@ class Recipe(Section):
     lora: LoraSection = LoraSection()
     training: TrainingSection = TrainingSection()
     early_stopping_patience: Count | None = Field(
-        None, description="Stop after this many evaluations without a better training.metric_for_best_model."
+        default=None, description="Stop after this many evaluations without a better training.metric_for_best_model."
     )
     merge: MergeSection = MergeSection()
     generation: GenerationSection = GenerationSection()
@@ -314,6 +332,6 @@ class Recipe(Section):
             self.evaluation.completion_style, self.task.system, self.generation.constrained, self.task.metric
         )
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """The resolved recipe as plain data, ready for JSON or YAML."""
         return self.model_dump(mode="json")

@@ -1,413 +1,66 @@
-"""A trainer that alternates the task loss and the middle-layer alignment loss, over documented methods only.
-
-1. the task data and the pairs stand behind each other in one data set, and `AlternatingBatchSampler` deals batches of
-   one objective at a time; it is a real ``DataLoader``, so that the Trainer's resume can skip batches;
-2. a task batch goes to the trainer's own ``compute_loss``;
-3. a batch of pairs goes through blocks 1 to k only and gives InfoNCE of its sentence vectors
-   (`midalign.training.objective`);
-4. both losses are logged apart, and evaluation adds the alignment loss and retrieval of held-out pairs, so that early
-   stopping and the choice of the best checkpoint see them.
-
-The schedule counts the task: ``num_train_epochs`` and ``max_steps`` mean what they mean for SFT alone, and alignment
-updates come on top. ``logging_steps``, ``eval_steps`` and ``save_steps`` count all updates.
-"""
+"""`AlignmentTrainer`: trl's ``SFTTrainer`` with the alternating objective mounted on it."""
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence, Sized
+from typing import Protocol, TypedDict, Unpack
 
 import torch
-from accelerate.data_loader import prepare_data_loader
-from torch import nn
-from torch.utils.data import ConcatDataset, DataLoader
-from transformers import TrainerCallback
-from trl import SFTTrainer
+from peft import PeftConfig, PeftModel
+from transformers import (
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.trainer_utils import EvalPrediction
+from trl import SFTConfig, SFTTrainer
 
-from midalign.errors import DataError, ModelError, RecipeError
-from midalign.models.hidden import find_decoder, unwrap, verify_stopping
-from midalign.models.tokens import window
+from midalign.data.prompt_tokens import InTaskPrompt
 from midalign.recipe.alignment import AlignmentConfig
-from midalign.recipe.schedule import Objective, Schedule
 from midalign.records import ParallelPair
-from midalign.training.objective import AlignmentObjective, held_out_metrics
-from midalign.training.pair_batches import PAIR_KEYS, PairCollator, PairDataset
-from midalign.training.preservation import preservation_loss, said_twice
-from midalign.training.sampler import AlternatingBatchSampler
-from midalign.training.temperature import LearnedTemperature
-
-logger = logging.getLogger(__name__)
+from midalign.training.mixin import AlternatingMixin
 
 
-class AlternatingMixin:
-    """Mount before a transformers ``Trainer`` class, as `AlignmentTrainer` does with trl's ``SFTTrainer``.
+class LossFunction(Protocol):
+    """A task loss of the user's own, from the model's outputs and the labels of a batch."""
 
-    Args:
-        pairs: Parallel pairs to align on; may be empty for a schedule without alignment.
-        alignment: The objective and its schedule.
-        held_out_pairs: Pairs that are only evaluated on: each evaluation adds ``eval_alignment_loss``,
-            ``eval_retrieval`` (fraction, mean over both directions and languages) and ``eval_total_loss`` (the sum of
-            both losses, by which the reference implementation chooses its checkpoint).
-        tokenize_pair_side: With ``alignment.prompt: task``, what puts the sentences of pairs into the task's prompt:
-            a `midalign.data.prompt_tokens.InTaskPrompt`.
-        args: The trainer's own positional arguments.
-        kwargs: The trainer's own keyword arguments.
-
-    Raises:
-        ModelError: If the model has no such layer, subspace or modules, or cannot be stopped after the layer.
-        DataError: If the schedule needs pairs and there are none.
-        RecipeError: If ``alignment.prompt`` says another thing than `tokenize_pair_side`.
-
-    Example:
-        >>> class AligningTrainer(midalign.AlternatingMixin, Trainer):
-        ...     pass
-    """
-
-    def __init__(
-        self,
-        *args: Any,
-        pairs: Sequence[ParallelPair] = (),
-        alignment: AlignmentConfig | None = None,
-        held_out_pairs: Sequence[ParallelPair] = (),
-        tokenize_pair_side: Callable[..., Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        me: Any = self
-        self.tokenize_pair_side = tokenize_pair_side
-        self.alignment = alignment or AlignmentConfig()
-        self.schedule = Schedule.parse(self.alignment.schedule, self.alignment.warmup, self.alignment.max_updates)
-        self._sums: dict[str, torch.Tensor] = {}
-        self.pairs: PairDataset | None = None
-        self.held_out: PairDataset | None = None
-        self.objective: AlignmentObjective | None = None
-        self.collate_pairs = PairCollator(me.processing_class.pad_token_id or 0, self.schedule.per_micro_batch)
-        if "align" in self.schedule.pattern:
-            self._prepare_alignment(pairs, held_out_pairs)
-        self.planned_task_updates = me.args.max_steps
-        me.args.max_steps = self._total_updates()
-        if self.alignment.patience is not None:
-            me.add_callback(_StopAligning(self))
-
-    def _prepare_alignment(self, pairs: Sequence[ParallelPair], held_out_pairs: Sequence[ParallelPair]) -> None:
-        me: Any = self
-        if not pairs:
-            raise DataError(f"alignment.schedule {self.alignment.schedule!r} needs parallel pairs, and there are none")
-        if self.alignment.patience is not None and not held_out_pairs:
-            raise DataError("alignment.patience watches the retrieval of held-out pairs, and there are none")
-        if self.alignment.patience is not None and me.args.dataloader_num_workers:
-            raise RecipeError(
-                "alignment.patience needs training.dataloader_num_workers = 0: workers fetch batches ahead, so that "
-                "where alignment stops would depend on timing"
-            )
-        if (self.alignment.prompt == "task") != (self.tokenize_pair_side is not None):
-            raise RecipeError(
-                f"alignment.prompt is {self.alignment.prompt!r}, and the sentences of pairs would be given to the "
-                "model in another form. With prompt: task, pass tokenize_pair_side=InTaskPrompt(tokenizer, 'slots', "
-                "...); with prompt: none, leave it out"
-            )
-        tokenize = self.tokenize_pair_side or me.processing_class
-        limits = [getattr(me.args, "max_length", None), window(me.model, me.processing_class)]
-        limit = min((limit for limit in limits if limit is not None), default=None)
-        self.pairs = PairDataset(pairs, tokenize, limit)
-        learned = None
-        if self.alignment.learn_temperature is not None:
-            if me.args.fp16:
-                raise RecipeError(
-                    "alignment.learn_temperature needs training.bf16 rather than training.fp16, whose scaled and "
-                    "skipped updates it does not follow"
-                )
-            me.add_callback(LearnedTemperature(self.alignment.temperature, *self.alignment.learn_temperature))
-            learned = self.temperature
-        depth = find_decoder(me.model).depth
-        self.alignment.check_model(depth, unwrap(me.model).config.get_text_config().hidden_size)
-        self._check_modules(me.model)
-        self.objective = AlignmentObjective.for_depth(self.alignment, depth, learned)
-        verify_stopping(me.model, self.objective.top)
-        if held_out_pairs:
-            self.held_out = PairDataset(held_out_pairs, tokenize, limit)
-
-    def _total_updates(self) -> int:
-        me: Any = self
-        if me.args.max_steps <= 0:
-            task = "task" in self.schedule.pattern
-            examples = len(me.train_dataset) if task else len(self.pairs or ())
-            size = me.args.per_device_train_batch_size if task else self.alignment.batch_size
-            per_update = size * me.args.gradient_accumulation_steps * me.args.world_size
-            self.planned_task_updates = max(1, round(me.args.num_train_epochs * examples / per_update))
-        return self.schedule.updates_for(self.planned_task_updates)
-
-    def aligning_until(self) -> int | None:
-        """The update (from 0) from which on only the task is trained, because retrieval has stopped to improve.
-
-        A function of the evaluations in the log, so that a resumed run comes to the same answer. The update after an
-        evaluation goes on as planned, since its first batch is fetched before.
-        """
-        patience = self.alignment.patience
-        if patience is None:
-            return None
-        best, waited = -math.inf, 0
-        for entry in self.state.log_history:  # type: ignore[attr-defined]
-            if "eval_retrieval" not in entry:
-                continue
-            waited = 0 if entry["eval_retrieval"] > best else waited + 1
-            best = max(best, entry["eval_retrieval"])
-            if waited >= patience:
-                return int(entry["step"]) + 1
-        return None
-
-    def objective_of(self, update: int) -> Objective:
-        """What update `update` (from 0) trains; of its first micro-batch, for ``micro_batch``."""
-        until = self.aligning_until()
-        return "task" if until is not None and update >= until else self.schedule.objective(update)
-
-    def temperature(self, device: torch.device | str = "cpu") -> torch.Tensor:
-        """The temperature at present, float32 scalar; with a graph where ``alignment.learn_temperature`` is given."""
-        me: Any = self
-        # Looked up each time, since the Trainer makes its callbacks anew on resume.
-        for callback in me.callback_handler.callbacks:
-            if isinstance(callback, LearnedTemperature):
-                return callback(device)
-        return torch.tensor(self.alignment.temperature, device=device)
-
-    # ---- the stream of batches
-
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """One pass over the whole run's batches, dealt to this process by the sampler itself."""
-        me: Any = self
-        columns = [name for name in ("input_ids", "labels", "seq_lengths") if name in me.train_dataset.column_names]
-        task = me.train_dataset.select_columns(columns)
-        parts: list[Any] = [task] + ([self.pairs] if self.pairs is not None else [])
-        sampler = AlternatingBatchSampler(
-            schedule=self.schedule,
-            updates=me.args.max_steps,
-            task_size=len(task),
-            pair_groups=self.pairs.groups if self.pairs is not None else (),
-            task_batch_size=me._train_batch_size,
-            pair_batch_size=self.alignment.batch_size,
-            accumulation=me.args.gradient_accumulation_steps,
-            exponent=self.alignment.language_exponent,
-            one_language=self.alignment.batches == "language",
-            seed=me.args.seed,
-            rank=me.args.process_index,
-            world_size=me.args.world_size,
-            align_until=self.aligning_until,
-        )
-        loader: DataLoader[Any] = DataLoader(
-            ConcatDataset(parts),
-            batch_sampler=sampler,
-            collate_fn=_CollateEither(me.data_collator, self.collate_pairs),
-            num_workers=me.args.dataloader_num_workers,
-            pin_memory=me.args.dataloader_pin_memory and me.args.device.type == "cuda",
-        )
-        # The sampler already deals to processes; accelerate's own sharding would deal whole batches in turn and
-        # give one rank only task batches.
-        prepared: DataLoader[Any] = prepare_data_loader(
-            loader, device=me.args.device, num_processes=1, process_index=0, put_on_device=True
-        )
-        return prepared
-
-    # ---- the two objectives
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
-        """The task loss of a task batch, or the alignment loss of a batch of pairs."""
-        me: Any = self
-        # Where a window holds both objectives, a token count over it means nothing: each micro-batch is a mean of its
-        # own, as in the reference implementation, and is divided by the accumulation here, since the Trainer does not.
-        own_mean = self.schedule.per_micro_batch and num_items_in_batch is not None
-        share = 1 / me.current_gradient_accumulation_steps if own_mean else 1.0
-        if PAIR_KEYS in inputs:
-            assert self.objective is not None
-            loss = self.objective.loss(model, inputs)
-            self._remember("alignment_loss", loss, 1.0)
-            if self.alignment.preserve:
-                both: torch.Tensor = loss * self.alignment.weight + self._preservation(model, inputs)
-                return both * share
-            return loss * share * self.alignment.weight
-        result = super().compute_loss(  # type: ignore[misc]
-            model,
-            inputs,
-            return_outputs=return_outputs,
-            num_items_in_batch=None if own_mean else num_items_in_batch,
-        )
-        loss = result[0] if return_outputs else result
-        # With a token count the micro-batches of a window add up to its loss; without, each is a mean of its own.
-        counted = num_items_in_batch is not None and not own_mean
-        self._remember("task_loss", loss, 1 / me.args.gradient_accumulation_steps if counted else 1.0)
-        return (loss * share, result[1]) if return_outputs else loss * share
-
-    def _preservation(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
-        """The weighted second loss of an alignment update; see `midalign.training.preservation`."""
-        first = len(inputs["input_ids"]) // 2
-        chosen = slice(first, first + self.alignment.preserve_rows)
-        ids, mask, special = (inputs[n][chosen] for n in ("input_ids", "attention_mask", "special_tokens_mask"))
-        loss = preservation_loss(model, *said_twice(ids, mask, special, self.collate_pairs.pad_token_id))
-        self._remember("preservation_loss", loss, 1.0)
-        return loss * self.alignment.preserve
-
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """One micro-batch, forward and backward.
-
-        Raises:
-            ModelError: If the loss is not finite.
-        """
-        loss: torch.Tensor
-        if PAIR_KEYS not in inputs:
-            loss = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
-        else:
-            with self._only_aligned_modules(model):
-                if self.alignment.mini_batch_size is not None:
-                    loss = self._cached_step(model, inputs)
-                else:
-                    loss = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
-        if not torch.isfinite(loss):
-            me: Any = self
-            what = "alignment" if PAIR_KEYS in inputs else "task"
-            raise ModelError(
-                f"the {what} loss is {loss.item()} at update {me.state.global_step + 1}, so training cannot go on. "
-                "Lower training.learning_rate, raise alignment.temperature, or train in bfloat16 rather than float16, "
-                "and start anew in another --out."
-            )
-        return loss
-
-    def _check_modules(self, model: nn.Module) -> None:
-        words = self.alignment.modules
-        names = [name for name, p in model.named_parameters() if p.requires_grad]
-        if words is not None and not any(word in name for name in names for word in words):
-            raise ModelError(
-                f"alignment.modules = {list(words)}: no trained weight has such a word in its name, so nothing "
-                f"would be aligned. One of the names is {names[0]!r}."
-            )
-
-    @contextmanager
-    def _only_aligned_modules(self, model: nn.Module) -> Iterator[None]:
-        """Freeze what ``alignment.modules`` leaves out; a weight without gradient is skipped by the optimiser."""
-        words = self.alignment.modules
-        trained = [] if words is None else [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        others = [p for name, p in trained if not any(word in name for word in words or ())]
-        for parameter in others:
-            parameter.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for parameter in others:
-                parameter.requires_grad_(True)
-
-    def _cached_step(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
-        me: Any = self
-        assert self.objective is not None
-        model.train()
-        batch = me._prepare_inputs(inputs)
-        accumulation = me.current_gradient_accumulation_steps
-        with me.compute_loss_context_manager():
-            loss = self.objective.cached_backward(
-                model,
-                batch,
-                me.accelerator.backward,
-                scale=self.alignment.weight / accumulation,
-                no_sync=lambda: me.accelerator.no_sync(model),
-            )
-        self._remember("alignment_loss", loss, 1.0)
-        total: torch.Tensor = loss * self.alignment.weight
-        if self.alignment.preserve:
-            with me.compute_loss_context_manager():
-                preserved = self._preservation(model, batch)
-            me.accelerator.backward(preserved / accumulation)
-            total = total + preserved.detach()
-        mean: torch.Tensor = total / accumulation
-        return mean
-
-    # ---- logging and evaluation
-
-    def _remember(self, name: str, loss: torch.Tensor, weight: float) -> None:
-        if self.model.training:  # type: ignore[attr-defined]
-            entry = torch.stack([loss.detach().float(), torch.tensor(weight, device=loss.device)])
-            self._sums[name] = self._sums[name] + entry if name in self._sums else entry
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add ``task_loss`` and ``alignment_loss``, each averaged over its own steps since the last log."""
-        if "loss" in logs:
-            for name, total in sorted(self._sums.items()):
-                value, weight = self.accelerator.reduce(total, reduction="sum").tolist()  # type: ignore[attr-defined]
-                logs[name] = value / weight
-            self._sums.clear()
-            if self.objective is not None and self.alignment.learn_temperature is not None:
-                logs["temperature"] = self.temperature().item()
-        super().log(logs, *args, **kwargs)  # type: ignore[misc]
-
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """The trainer's evaluation, with the alignment metrics of the held-out pairs added."""
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)  # type: ignore[misc]
-        if self.held_out is not None:
-            found = self.alignment_metrics()
-            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in found.items()})
-            task_loss = output.metrics.get(f"{metric_key_prefix}_loss")
-            if task_loss is not None:
-                output.metrics[f"{metric_key_prefix}_total_loss"] = task_loss + found["alignment_loss"]
-        return output
-
-    def alignment_metrics(self) -> dict[str, float]:
-        """Alignment loss and retrieval accuracy of the held-out pairs.
-
-        See `midalign.training.objective.held_out_metrics`.
-        """
-        me: Any = self
-        assert self.objective is not None
-        assert self.held_out is not None
-        model = me.model_wrapped if me.model_wrapped is not None else me.model
-        training = unwrap(me.model).training
-        model.eval()
-        try:
-            return held_out_metrics(self.objective, model, self.held_out, self.collate_pairs, me.args.device)
-        finally:
-            model.train(training)
+    def __call__(
+        self, outputs: object, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """The loss."""
 
 
-class _CollateEither:
-    """Task examples to the trainer's collator, pairs to ours; a batch holds only one kind."""
+class SFTOptions(TypedDict, total=False):
+    """The other arguments of trl's ``SFTTrainer``, which explains them; it checks the data sets."""
 
-    def __init__(self, collate_task: Any, collate_pairs: PairCollator) -> None:
-        self.collate_task = collate_task
-        self.collate_pairs = collate_pairs
-
-    def __call__(self, examples: list[dict[str, Any]]) -> Any:
-        return self.collate_pairs(examples) if "pair" in examples[0] else self.collate_task(examples)
-
-
-class _StopAligning(TrainerCallback):  # type: ignore[misc]
-    """Says when alignment stops, and ends the training after the planned number of task updates."""
-
-    def __init__(self, trainer: AlternatingMixin) -> None:
-        self.trainer = trainer
-        self.said = False
-
-    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
-        until = self.trainer.aligning_until()
-        if until is None or state.global_step < until:
-            return
-        if not self.said:
-            self.said = True
-            logger.warning(
-                "alignment stopped after update %d: held-out retrieval had not improved for %d evaluations",
-                until,
-                self.trainer.alignment.patience,
-            )
-        done = sum(self.trainer.objective_of(update) == "task" for update in range(state.global_step))
-        if done >= self.trainer.planned_task_updates:
-            control.should_training_stop = True
+    data_collator: Callable[[list[dict[str, object]]], dict[str, object]] | None
+    train_dataset: Sized | None
+    eval_dataset: Sized | None
+    processing_class: PreTrainedTokenizerBase | ProcessorMixin | None
+    compute_loss_func: LossFunction | None
+    compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None
+    callbacks: list[TrainerCallback] | None
+    optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None]
+    optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, object]] | None
+    preprocess_logits_for_metrics: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None
+    quantization_config: BitsAndBytesConfig | None
+    peft_config: PeftConfig | None
+    formatting_func: Callable[[dict[str, object]], str] | None
 
 
 class AlignmentTrainer(AlternatingMixin, SFTTrainer):  # type: ignore[misc]
     r"""trl's ``SFTTrainer`` that also aligns: pass ``pairs`` and ``alignment`` beside its own arguments.
+
+    Args:
+        model: As in ``SFTTrainer``, as are all arguments that are not named here.
+        args: Likewise.
+        pairs: As in `AlternatingMixin`.
+        alignment: Likewise.
+        held_out_pairs: Likewise.
+        tokenize_pair_side: Likewise.
 
     Example:
         >>> rows = [{"prompt": "wake me at nine\n", "completion": "time: nine"}] * 8
@@ -425,3 +78,24 @@ class AlignmentTrainer(AlternatingMixin, SFTTrainer):  # type: ignore[misc]
         {...'alignment_loss': ...}
         ...
     """
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | PeftModel,
+        args: SFTConfig | TrainingArguments | None = None,
+        *,
+        pairs: Sequence[ParallelPair] = (),
+        alignment: AlignmentConfig | None = None,
+        held_out_pairs: Sequence[ParallelPair] = (),
+        tokenize_pair_side: InTaskPrompt | None = None,
+        **options: Unpack[SFTOptions],
+    ) -> None:
+        super().__init__(
+            model,
+            args,
+            pairs=pairs,
+            alignment=alignment,
+            held_out_pairs=held_out_pairs,
+            tokenize_pair_side=tokenize_pair_side,
+            **options,
+        )

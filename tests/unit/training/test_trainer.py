@@ -1,5 +1,6 @@
 """The alternating trainer: what each update trains, resume, and equalities that must hold."""
 
+import inspect
 import shutil
 
 import pytest
@@ -7,14 +8,14 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from safetensors.torch import load_file
-from trl import SFTConfig
+from trl import SFTConfig, SFTTrainer
 
 from midalign.errors import DataError, ModelError
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.records import ParallelPair
 from midalign.training.objective import subspace
 from midalign.training.pair_batches import PAIR_KEYS
-from midalign.training.trainer import AlignmentTrainer
+from midalign.training.trainer import AlignmentTrainer, SFTOptions
 from tests.conftest import CORPUS, build_model, build_tokenizer
 
 PAIRS = [
@@ -410,3 +411,7 @@ def test_a_loss_that_is_not_finite_stops_training_with_a_clear_message(tmp_path)
             parameter.data.fill_(float("nan"))
     with pytest.raises(ModelError, match="loss is nan at update 1"):
         run.train()
+
+
+def test_the_typed_options_are_those_of_trls_trainer():
+    assert set(SFTOptions.__annotations__) == set(inspect.signature(SFTTrainer).parameters) - {"model", "args"}
