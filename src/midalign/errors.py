@@ -1,4 +1,4 @@
-"""Exceptions that midalign raises on purpose, and the wording of their messages.
+"""The errors that a user can mend, and how their messages are worded.
 
 Every one is also a builtin exception, so that ``except ValueError`` works in a notebook. The command line turns a
 `UserError` into one message and exit code 2; anything else is a fault of ours and exits with 1.

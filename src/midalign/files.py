@@ -1,4 +1,4 @@
-"""Files: UTF-8 lines and JSON, files and folders that are written whole or not at all, hashes, a full disk.
+"""Files: UTF-8 lines, JSON and JSONL; files and folders that are written whole or not at all; hashes.
 
 Every text file of a user is read by `read_lines` (compressed or not), every JSONL file by `read_json_lines`, and every
 result is written through `whole`.

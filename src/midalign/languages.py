@@ -1,4 +1,4 @@
-"""Languages and their codes: one table, one canonical form, every usual way of writing it.
+"""Languages and their codes: every usual way of writing a code, and its one canonical form.
 
 The canonical code is ISO 639-3, an underscore and the ISO 15924 script, as FLORES-200 writes it: ``deu_Latn``. A
 variety that a corpus keeps apart from the language's default one has a suffix: ``por_Latn-BR``, ``gsw_Latn-BE``.

@@ -1,4 +1,4 @@
-"""Progress of long work, as every workflow reports it and the command line shows it."""
+"""The progress of long work, as every verb reports it."""
 
 from __future__ import annotations
 

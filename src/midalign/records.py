@@ -1,4 +1,4 @@
-"""The frozen records that cross layers: what a corpus yields, what a task asks, what a system answered, a score.
+"""The records that all packages share: a task example, a parallel pair, a prediction, a score.
 
 Languages are canonical codes such as ``"deu_Latn"`` (see `midalign.languages`).
 """

@@ -1,4 +1,4 @@
-"""Run folders: what every command leaves behind, written so that a killed process never leaves half a file.
+"""Run folders: the manifest that every verb leaves, and what is done already.
 
 ``manifest.json`` beside the results holds the resolved recipe, versions, seeds, hashes of the data, the git commit and
 timings. A stage of a run counts as done when its manifest says so for the same inputs, and is then not done again.

@@ -1,1 +1,1 @@
-"""The one format of answers: how they are written, read back, matched to words, and held to their form."""
+"""The format of answers: write, parse and match them to the words of a sentence; grammars that hold them."""

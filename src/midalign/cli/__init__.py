@@ -1,1 +1,1 @@
-"""The ``midalign`` command: it parses and speaks, the work is done by the packages of the verbs."""
+"""The command ``midalign``: reads options, talks to people; one file for each verb."""

@@ -1,1 +1,1 @@
-"""Data: parallel corpora, task data, prompts, and the schedule that says which batch comes at which step."""
+"""Prompts and their tokens, task data, parallel corpora."""

@@ -1,1 +1,1 @@
-"""Verb ``evaluate``: scores of predictions against gold."""
+"""Verb ``evaluate``: scores of predictions; verb ``comet``."""

@@ -1,1 +1,1 @@
-"""Verb ``run``: the whole job of a recipe, from the probe to the report."""
+"""Verb ``run``: all steps of one recipe, from the probe to the report; verb ``validate``."""

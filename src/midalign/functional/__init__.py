@@ -1,1 +1,1 @@
-"""The mathematics: tensors and numbers in, tensors and numbers out; knows no model, file or recipe."""
+"""The mathematics: InfoNCE loss, pooling, margin, retrieval, merge formulas, statistics."""

@@ -1,1 +1,1 @@
-"""Verb ``generate``: greedy answers of a model to a task's prompts."""
+"""Verb ``generate``: answers of a model to the prompts of a task."""

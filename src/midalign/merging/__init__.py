@@ -1,1 +1,1 @@
-"""Verb ``merge``: a task adapter and an alignment adapter become one, with weights tuned on dev data."""
+"""Verb ``merge``: merges a task and an alignment adapter, with weights tuned on dev data."""

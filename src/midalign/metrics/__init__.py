@@ -1,1 +1,1 @@
-"""Scores: one module per task, and the statistics that they share."""
+"""The scores of each task, and how two systems or several seeds are compared."""

@@ -1,1 +1,1 @@
-"""Models: loading, hidden states, adapters."""
+"""Loading models, their hidden states and sentence vectors, LoRA adapters."""

@@ -1,1 +1,1 @@
-"""The recipe: one YAML file describes one run."""
+"""The recipe: the sections of its YAML file, the data it names, the schedule of updates."""

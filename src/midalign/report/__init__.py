@@ -1,1 +1,1 @@
-"""The report: run folders in, one self-contained page out (`midalign.report.page`)."""
+"""Verb ``report``: reads run folders and writes one page; one file for each part of the page."""

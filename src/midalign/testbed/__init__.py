@@ -1,1 +1,1 @@
-"""The embedded default: a small world of voice commands in many languages, and a tiny model pretrained on its text."""
+"""Verbs ``demo`` and ``testbed``: a small world of voice commands, and a model trained on its text."""

@@ -1,1 +1,1 @@
-"""Verb ``train``: LoRA fine-tuning on the task and the alignment loss in turn."""
+"""Verb ``train``: fine-tunes LoRA on the task and on alignment in turn."""

@@ -1,1 +1,1 @@
-"""Parallel corpora from the formats in which they are published."""
+"""Parallel corpora, from the formats in which they are published."""

@@ -1,1 +1,1 @@
-"""Task data (slots, extraction, translation) from the formats in which it is published."""
+"""Task data, from the formats in which it is published."""
