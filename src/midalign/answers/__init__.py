@@ -1,1 +1,1 @@
-"""The format of answers: write, parse and match them to the words of a sentence; grammars that hold them."""
+"""The format of answers: write, parse and match them to the words of a sentence; grammars."""
