@@ -26,11 +26,16 @@ IGNORED = -100  # the label that cross-entropy skips
 def prompt_ids(prompt: Prompt, tokenizer: Any) -> list[int]:
     """Ids of a prompt; special tokens are added only where no chat template has written them, and never at its end."""
     first, *rest = prompt.pieces
-    found = tokenizer(first, add_special_tokens=not prompt.from_template, return_special_tokens_mask=True)
-    ids, special = list(found["input_ids"]), list(found["special_tokens_mask"])
-    while ids and special[len(ids) - 1] and not prompt.from_template:
-        ids.pop()
+    ids = list(tokenizer(first, add_special_tokens=False)["input_ids"])
+    if not prompt.from_template:
+        ids = _opened(ids, list(tokenizer(first)["input_ids"]))
     return ids + _continued(rest, tokenizer)
+
+
+def _opened(bare: list[int], whole: list[int]) -> list[int]:
+    """A text's ids with what the tokenizer puts before them, without what it appends."""
+    starts = range(len(whole) - len(bare) + 1)
+    return next((whole[: start + len(bare)] for start in starts if whole[start : start + len(bare)] == bare), whole)
 
 
 def answer_ids(answer: str, tokenizer: Any) -> list[int]:

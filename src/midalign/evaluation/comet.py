@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import subprocess
 import sys
@@ -190,17 +189,15 @@ def read_segments(path: str | Path, predictions: Sequence[Prediction]) -> Segmen
     scores: dict[str, float] = {}
     signatures = set()
     for number, row in read_json_lines(path, _FORM):
-        try:
-            name, score, translation = row["id"], float(row["score"]), row.get("translation")
-        except (ValueError, KeyError, TypeError, OverflowError) as fault:
-            raise DataError(f"{path}:{number}: not a segment score ({fault}). Write {_FORM}.") from None
-        if name in scores or name not in of or not math.isfinite(score):
-            why = "comes twice" if name in scores else "is no number" if name in of else "is of no prediction"
-            raise DataError(f"{path}:{number}: the score of {name!r} {why}, so the file is not of these predictions")
-        if translation not in (None, of[name]):
+        place = f"{path}:{number}"
+        name, score = _segment(row, place)
+        if name in scores or name not in of:
+            why = "comes twice" if name in scores else "is of no prediction"
+            raise DataError(f"{place}: the score of {name!r} {why}, so the file is not of these predictions")
+        if row.get("translation") not in (None, of[name]):
             raise DataError(
-                f"{path}:{number}: the score of {name!r} is of another translation than the predictions have; score "
-                "these with `midalign comet score`"
+                f"{place}: the score of {name!r} is of another translation than the predictions have; score these with "
+                "`midalign comet score`"
             )
         scores[name] = score
         signatures.add(str(row.get("signature", f"{METRIC}|segments:{path.name}")))
@@ -209,6 +206,16 @@ def read_segments(path: str | Path, predictions: Sequence[Prediction]) -> Segmen
     if len(signatures) > 1:
         raise DataError(f"{path}: scores of different models cannot be averaged: {', '.join(sorted(signatures))}")
     return SegmentScores(METRIC, scores, signatures.pop())
+
+
+def _segment(row: Mapping[str, Any], place: str) -> tuple[str, float]:
+    """Id and score of one line."""
+    name, score = row.get("id"), row.get("score")
+    if not isinstance(name, str) or isinstance(score, bool) or not isinstance(score, int | float):
+        raise DataError(f"{place}: not a segment score: 'id' must be a string and 'score' a number. Write {_FORM}.")
+    if not -sys.float_info.max <= score <= sys.float_info.max:  # nor is it in order with NaN
+        raise DataError(f"{place}: the score of {name!r} is no number that can be averaged. Write {_FORM}.")
+    return name, float(score)
 
 
 def _read(target: Path, ids: Sequence[str]) -> tuple[dict[str, float], dict[str, Any]]:

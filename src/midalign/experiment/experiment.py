@@ -23,6 +23,7 @@ from midalign.evaluation.job import EvaluateJob
 from midalign.evaluation.score import SCORES, main_metric
 from midalign.experiment.probe_comparison import compare_probes, correlate_transfer
 from midalign.experiment.summary import BASELINE, SUMMARY, SYSTEMS, TRAINED, summarise
+from midalign.experiment.validate import check_packages
 from midalign.files import write_json
 from midalign.generation.job import GenerateJob
 from midalign.generation.questions import check_questions
@@ -129,6 +130,7 @@ class Experiment:
         config = self.model.config()
         text = config.get_text_config()
         self.recipe.alignment.check_model(text.num_hidden_layers, text.hidden_size)
+        check_packages(self.recipe)
         asked = [*self.task.dev, *self.task.test]
         longest = self.recipe.generation.max_new_tokens
         check_questions(config, self.tokenizer, asked, self.recipe.answer_format, longest)

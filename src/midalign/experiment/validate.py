@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from midalign.data.prompt_check import check_prompt
 from midalign.errors import ModelError, UserError
 from midalign.experiment.named import TESTBED, ready_model
 from midalign.files import write_json
 from midalign.generation.constraint import load_llguidance
+from midalign.generation.vllm import check_vllm
+from midalign.metrics.chat import check_metric
 from midalign.models.loading import check_model_path
 from midalign.models.source import ModelSource
 from midalign.progress import Progress
 from midalign.recipe.data import data_paths, read_pair_data, read_probe_corpus, read_task_data
 from midalign.recipe.sections import Recipe
+from midalign.records import TaskExample
 from midalign.runs import Job, Run
 
 
@@ -58,6 +62,7 @@ class ValidateJob(Job[dict[str, str]]):
         """
         faults: list[str] = []
         found: dict[str, str] = {}
+        data: dict[str, Any] = {}
         readers: dict[str, tuple[str, Callable[[Recipe], Any]]] = {
             "task": (self.recipe.task.data, read_task_data),
             "parallel": (self.recipe.parallel.data, read_pair_data),
@@ -66,22 +71,41 @@ class ValidateJob(Job[dict[str, str]]):
         for section, (path, read) in readers.items():
             if path.partition(":")[0] != TESTBED:  # made when it is first used
                 with _noted(section, faults):
-                    found[section] = _counted(read(self.recipe))
+                    data[section] = read(self.recipe)
+                    found[section] = _counted(data[section])
         with _noted("model", faults):
-            self._check_model()
-        if self.recipe.generation.constrained is not None:
-            with _noted("generation", faults):
-                load_llguidance()
+            self._check_model(data["task"].train if "task" in data else [])
+        with _noted("generation", faults):
+            check_packages(self.recipe)
         if faults:
             raise ModelError("\n".join([f"{self.file}: the recipe is well formed, but what it names is not:", *faults]))
         return found
 
-    def _check_model(self) -> None:
+    def _check_model(self, examples: Sequence[TaskExample]) -> None:
         section = self.recipe.model
-        model = ready_model(section.path)
-        if model is not None and Path(check_model_path(model, section.gguf_file)).exists():
-            text = replace(ModelSource.of(section), path=model).config().get_text_config()
+        path = ready_model(section.path)
+        if path is not None and Path(check_model_path(path, section.gguf_file)).exists():
+            model = replace(ModelSource.of(section), path=path)
+            text = model.config().get_text_config()
             self.recipe.alignment.check_model(text.num_hidden_layers, text.hidden_size)
+            for example in examples[:1]:
+                check_prompt(example, model.tokenizer(), self.recipe.answer_format)
+
+
+def check_packages(recipe: Recipe) -> None:
+    """Check that the packages are there which answering will need.
+
+    Raises:
+        MissingExtraError: If one is not installed.
+        RunError: If a metric is unknown.
+    """
+    if recipe.generation.constrained is not None:
+        load_llguidance()
+    if recipe.generation.backend == "vllm":
+        check_vllm()
+    if recipe.task.name == "chat":
+        for name in recipe.answer_format.metrics:
+            check_metric(name)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, Pr
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from midalign.data.prompt_tokens import shared_beginning
-from midalign.generation.constraint import Constraint
+from midalign.generation.constraint import ConstrainedRows, Constraint
 from midalign.models.hidden import unwrap
 from midalign.models.inference import with_adapter
 
@@ -62,6 +62,57 @@ class Engine(ABC):
         """
 
 
+class _Batch:
+    """The rows of a batch that have not ended yet, and the answers of all.
+
+    Args:
+        ids: Token ids so far, ``(rows, tokens)``.
+        mask: Attention mask of the same shape.
+        cache: Keys and values of what is computed; None where ``generate`` keeps its own.
+        constrained: What holds the rows to a grammar each, if anything does.
+    """
+
+    def __init__(
+        self, ids: Tensor, mask: Tensor, cache: DynamicCache | None, constrained: ConstrainedRows | None
+    ) -> None:
+        self.ids = ids
+        self.mask = mask
+        self.cache = cache
+        self.answers: list[list[int]] = [[] for _ in ids]
+        self.open = list(range(len(ids)))
+        self._constrained = constrained
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Arguments of transformers' ``generate``."""
+        options: dict[str, Any] = {} if self.cache is None else {"past_key_values": self.cache}
+        if self._constrained is not None:
+            options["logits_processor"] = LogitsProcessorList([self._constrained])
+        return options
+
+    def take(self, output: Tensor, stops: Sequence[int]) -> list[int]:
+        """Add the new tokens of ``output`` to the answers; returns the places of the rows that have not ended."""
+        unfinished = []
+        for place, tokens in enumerate(output[:, self.ids.shape[1] :].tolist()):
+            end = next((at for at, token in enumerate(tokens) if token in stops), None)
+            self.answers[self.open[place]] += tokens[:end]
+            if end is None:
+                unfinished.append(place)
+        return unfinished
+
+    def keep(self, places: Sequence[int], output: Tensor) -> None:
+        """Go on from ``output`` with the rows at these places only."""
+        mask = torch.cat([self.mask, self.mask.new_ones(len(output), output.shape[1] - self.ids.shape[1])], dim=1)
+        if 0 < len(places) < len(self.open):
+            selected = torch.tensor(places, device=output.device)
+            if self.cache is not None:
+                self.cache.batch_select_indices(selected)
+            output, mask = output[selected], mask[selected]
+        if self._constrained is not None:
+            self._constrained.keep(places)
+        self.ids, self.mask, self.open = output, mask, [self.open[place] for place in places]
+
+
 class TransformersEngine(Engine):
     """Generation by transformers.
 
@@ -87,46 +138,33 @@ class TransformersEngine(Engine):
         self, rows: Sequence[list[int]], max_new_tokens: int, grammars: Sequence[str] | None = None
     ) -> list[list[int]]:
         """Generate one batch; all rows at once, each until its own end."""
+        batch = self._begin(rows, grammars)
+        left = max_new_tokens
+        while batch.open and left:
+            # Other caches (recurrent states) do not know how to leave rows out: those batches take one round.
+            steps = min(ROUND, left) if batch.cache is not None else left
+            output = self._generate(self.model, batch.ids, batch.mask, steps, **batch.options).sequences
+            unfinished = batch.take(output, self.stops)
+            left -= steps
+            if left:
+                batch.keep(unfinished, output)
+        return batch.answers
+
+    def _begin(self, rows: Sequence[list[int]], grammars: Sequence[str] | None) -> _Batch:
+        """A batch with what all its rows begin with computed, where that may be."""
         cache = DynamicCache(config=self.config.get_text_config(decoder=True))
         kinds = {type(layer) for layer in cache.layers}
-        # Other caches (recurrent states) do not know how to leave rows out: those batches take one round.
-        plain = kinds <= {DynamicLayer, DynamicSlidingWindowLayer}
         # A sliding window would count the padding between the shared beginning and the rest.
         shared = _computed_once(rows) if kinds <= {DynamicLayer} else 0
         ids, mask = self._padded(rows, shared)
         if shared:
             self.model(input_ids=ids[:1, :shared], past_key_values=cache, use_cache=True, logits_to_keep=1)
             cache.batch_repeat_interleave(len(rows))
-        answers: list[list[int]] = [[] for _ in rows]
-        open_rows = list(range(len(rows)))
-        left = max_new_tokens
         constrained = None
         if grammars is not None:
             self._constraint = self._constraint or Constraint(self._tokenizer, self.stops)
             constrained = self._constraint.rows(grammars)
-        while open_rows and left:
-            steps = min(ROUND, left) if plain else left
-            options: dict[str, Any] = {"past_key_values": cache} if plain else {}
-            if constrained is not None:
-                options["logits_processor"] = LogitsProcessorList([constrained])
-            output = self._generate(self.model, ids, mask, steps, **options).sequences
-            kept = []
-            for place, tokens in enumerate(output[:, ids.shape[1] :].tolist()):
-                end = next((at for at, token in enumerate(tokens) if token in self.stops), None)
-                answers[open_rows[place]] += tokens[:end]
-                if end is None:
-                    kept.append(place)
-            left -= steps
-            if left and 0 < len(kept) < len(open_rows):
-                selected = torch.tensor(kept, device=ids.device)
-                cache.batch_select_indices(selected)
-                output, mask = output[selected], mask[selected]
-            if constrained is not None:
-                constrained.keep(kept)
-            open_rows = [open_rows[place] for place in kept]
-            mask = torch.cat([mask, mask.new_ones(len(mask), output.shape[1] - ids.shape[1])], dim=1)
-            ids = output
-        return answers
+        return _Batch(ids, mask, cache if kinds <= {DynamicLayer, DynamicSlidingWindowLayer} else None, constrained)
 
     def _padded(self, rows: Sequence[list[int]], shared: int = 0) -> tuple[Tensor, Tensor]:
         """Ids and attention mask ``(rows, longest)``, padded on the left of what follows the shared beginning."""

@@ -5,6 +5,7 @@ Greedy, from the same prompt token ids, with the same end tokens; adapters throu
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,10 +54,9 @@ class VllmEngine(Engine):
         revision: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
-        try:
-            import vllm
-        except ImportError:
-            raise MissingExtraError("vllm", "vllm", "generation.backend 'vllm'") from None
+        check_vllm()
+        import vllm
+
         self._vllm = vllm
         self._adapters: dict[Path, int] = {path: number for number, path in enumerate(adapters, start=1)}
         self._request: Any = None
@@ -105,6 +105,16 @@ class VllmEngine(Engine):
         )
         answers = [list(output.outputs[0].token_ids) for output in outputs]
         return [answer[:-1] if answer and answer[-1] in self.stops else answer for answer in answers]
+
+
+def check_vllm() -> None:
+    """Check that vLLM is there, without the seconds that it takes to import.
+
+    Raises:
+        MissingExtraError: If it is not installed.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        raise MissingExtraError("vllm", "vllm", "generation.backend 'vllm'")
 
 
 def _rank(adapters: Sequence[Path]) -> int:

@@ -180,9 +180,11 @@ _NOT_JSON = object()
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        list(_fields(value))  # which goes as deep as the value
     except (ValueError, RecursionError):
         return _NOT_JSON
+    return value
 
 
 def _same(one: Any, other: Any) -> bool:

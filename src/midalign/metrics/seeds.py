@@ -6,7 +6,7 @@ Per language and per group, as in `midalign.metrics.scoring`. The interval is th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,20 +63,30 @@ def score_seeds(
     scores = []
     for at, stratum in enumerate(first):
         for measure in stratum.measures:
-            name = measure.name
-            values = [strata[at].value(name) for strata in by_seed]
-            found = seed_summary(values, [draws[at][name] for draws in drawn], seed)
-            signature = measure.signature + suffix
-            scores.append(_score(name, found, len(stratum.stats), signature, stratum.language, stratum.direction))
+            values = [strata[at].value(measure.name) for strata in by_seed]
+            found = seed_summary(values, [draws[at][measure.name] for draws in drawn], seed)
+            signature, n = measure.signature + suffix, len(stratum.stats)
+            scores.append(_score(measure.name, found, n, signature, stratum.language, stratum.direction))
     for group, members in group_members(first, groups).items():
-        places = [at for at, stratum in enumerate(first) if any(stratum is member for member in members)]
-        for name in (measure.name for measure in members[0].measures):
-            values = [float(np.mean([strata[at].value(name) for at in places])) for strata in by_seed]
-            means: list[FloatArray] = [mean_over(members, [draws[at][name] for at in places], seed) for draws in drawn]
-            n = sum(len(member.stats) for member in members)
-            signature = group_signature(name, members) + suffix
-            scores.append(_score(name, seed_summary(values, means, seed), n, signature, None, group))
+        places = [at for at, stratum in enumerate(first) if stratum in members]
+        for measure in members[0].measures:
+            found = _of_group(measure.name, by_seed, drawn, places, seed)
+            signature, n = group_signature(measure.name, members) + suffix, sum(len(member.stats) for member in members)
+            scores.append(_score(measure.name, found, n, signature, None, group))
     return scores
+
+
+def _of_group(
+    name: str,
+    by_seed: Sequence[Sequence[Stratum]],
+    drawn: Sequence[Sequence[Mapping[str, FloatArray]]],
+    places: Sequence[int],
+    seed: int,
+) -> SeedSummary:
+    """One measure of the mean over the languages at these places."""
+    values = [float(np.mean([strata[at].value(name) for at in places])) for strata in by_seed]
+    members = [by_seed[0][at] for at in places]
+    return seed_summary(values, [mean_over(members, [own[at][name] for at in places], seed) for own in drawn], seed)
 
 
 def _score(name: str, found: SeedSummary, n: int, signature: str, language: str | None, group: str | None) -> SeedScore:

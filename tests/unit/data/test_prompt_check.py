@@ -176,6 +176,16 @@ def test_a_prompt_does_not_end_in_what_a_tokenizer_appends(single, chat):
         assert row["input_ids"].count(2) == 1
 
 
+def test_a_tokenizer_in_python_that_appends_its_end_token():
+    from transformers import ByT5Tokenizer
+
+    tokenizer = ByT5Tokenizer()
+    assert tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id
+    check_prompt(EXAMPLE, tokenizer)
+    (row,) = training_rows([EXAMPLE], tokenizer)
+    assert row["input_ids"].count(tokenizer.eos_token_id) == 1
+
+
 def test_a_tokenizer_that_adds_tokens_where_it_is_told_not_to_is_refused():
     class Insisting(type(build_tokenizer())):
         def __call__(self, text, **options):

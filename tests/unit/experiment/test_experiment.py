@@ -1,5 +1,6 @@
 """The whole job of a recipe: what is refused before it starts, where it goes on, and what its summary says."""
 
+import shutil
 import sys
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from midalign.errors import DataError, MissingExtraError, ModelError
 from midalign.experiment.experiment import Experiment
 from midalign.experiment.summary import SYSTEMS, TRAINED, changed_examples
+from midalign.experiment.validate import ValidateJob
 from midalign.generation import job as generation
 from midalign.merging import job as merging
 from midalign.probing import job as probing
@@ -41,11 +43,33 @@ def test_what_cannot_fit_is_found_before_anything_is_written(world, tmp_path, ov
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_extra_of_the_answers_is_found_before_anything_is_trained(world, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "llguidance", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'midalign\[constrained\]'"):
-        Experiment(recipe(world, "generation.constrained=slots"), tmp_path / "out")
+@pytest.mark.parametrize(
+    ("override", "module", "extra"),
+    [
+        ("generation.constrained=slots", "llguidance", "constrained"),
+        ("generation.backend=vllm", "vllm", "vllm"),
+    ],
+)
+def test_a_missing_extra_of_the_answers_is_found_before_anything_is_trained(
+    world, tmp_path, monkeypatch, override, module, extra
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=rf"pip install 'midalign\[{extra}\]'"):
+        Experiment(recipe(world, override), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    with pytest.raises(ModelError, match=rf"generation: .*pip install 'midalign\[{extra}\]'"):
+        ValidateJob(recipe(world, override)).check()
+
+
+def test_validate_asks_the_tokenizer_as_the_run_will(world, tmp_path):
+    for folder in ("model", "slots", "lines", "probe"):
+        shutil.copytree(world / folder, tmp_path / folder)
+    ValidateJob(recipe(tmp_path)).check()
+    (tmp_path / "model" / "chat_template.jinja").write_text("{% for m in messages %}{{ m.role }}{% endfor %}")
+    with pytest.raises(ModelError, match="model: the chat template of the tokenizer cannot put a question"):
+        ValidateJob(recipe(tmp_path)).check()
+    with pytest.raises(ModelError, match="the chat template of the tokenizer cannot put a question"):
+        Experiment(recipe(tmp_path), tmp_path / "out")
 
 
 WORK = ((probing, "probe"), (training, "train"), (merging, "tune_weights"), (generation, "generate"))

@@ -2,6 +2,7 @@
 
 import sys
 import types
+from importlib.machinery import ModuleSpec
 
 import pytest
 import torch
@@ -52,6 +53,7 @@ def fake_vllm(monkeypatch):
     request = types.ModuleType("vllm.lora.request")
     request.LoRARequest = LoRARequest
     vllm = types.ModuleType("vllm")
+    vllm.__spec__ = ModuleSpec("vllm", None)
     vllm.LLM, vllm.SamplingParams = FakeLLM, lambda **options: types.SimpleNamespace(**options)
     for name, module in {
         "vllm": vllm,
