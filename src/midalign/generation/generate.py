@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from midalign.answers.format import AnswerFormat
 from midalign.answers.predictions import append_predictions, read_partial
 from midalign.generation.engine import Engine, TransformersEngine
-from midalign.generation.questions import Question, batches_by_length, check_window, questions
+from midalign.generation.questions import Question, batches_by_length, check_limits, questions
 from midalign.progress import Progress
 from midalign.records import Prediction, TaskExample
 
@@ -66,7 +66,7 @@ def generate(
     """
     asked = questions(examples, tokenizer, answer_format)
     engine = model if isinstance(model, Engine) else TransformersEngine(model, tokenizer)
-    check_window(engine.config, asked, max_new_tokens)
+    check_limits(engine.config, tokenizer, asked, max_new_tokens)
     done = read_partial(partial) if partial is not None else {}
     batches = list(batches_by_length(asked, max_new_tokens, batch_tokens * engine.batch_factor))
     if adapter is not None and batches:

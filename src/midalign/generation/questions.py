@@ -18,6 +18,7 @@ from midalign.data.prompt_tokens import answer_ids, prompt_ids
 from midalign.data.prompts import render
 from midalign.errors import DataError
 from midalign.generation.constraint import Constraint
+from midalign.models.limits import check_ids, context_window
 from midalign.records import TaskExample
 
 logger = logging.getLogger(__name__)
@@ -80,18 +81,22 @@ def batches_by_length(asked: Sequence[Question], new_tokens: int, batch_tokens: 
         ordered = ordered[size:]
 
 
-def check_window(config: Any, asked: Sequence[Question], max_new_tokens: int) -> None:
-    """Refuse prompts that leave no room for an answer in the model's window.
+def check_limits(
+    config: Any, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Question], max_new_tokens: int
+) -> None:
+    """Refuse prompts that leave no room for an answer in the window, or hold a token that the model does not have.
 
     Args:
         config: The model's configuration.
+        tokenizer: Its tokenizer.
         asked: The questions.
         max_new_tokens: Longest answer.
 
     Raises:
-        DataError: Naming the longest such item.
+        DataError: Naming the longest such item, or the first such token.
     """
-    window = getattr(config.get_text_config(), "max_position_embeddings", None)
+    check_ids([question.ids for question in asked], tokenizer, config, "the prompts")
+    window = context_window(config, tokenizer)
     longest = max(asked, key=lambda question: len(question.ids), default=None)
     if window and longest is not None and len(longest.ids) + max_new_tokens > window:
         raise DataError(
@@ -125,7 +130,7 @@ def check_questions(
         ModelError: If the chat template leaves out what is asked, or llguidance cannot read the tokenizer.
     """
     asked = questions(examples, tokenizer, answer_format)
-    check_window(config, asked, max_new_tokens)
+    check_limits(config, tokenizer, asked, max_new_tokens)
     if answer_format.constrained is not None:
         _check_gold(tokenizer, asked, answer_format)
 

@@ -31,6 +31,7 @@ from midalign.merging.search import (
 )
 from midalign.metrics.scoring import mean_over
 from midalign.models.hidden import unwrap
+from midalign.models.limits import context_window
 from midalign.progress import Progress
 from midalign.recipe.sections import MergeSection, Recipe
 from midalign.records import TaskExample
@@ -215,7 +216,7 @@ def _loss_of(
         dev,
         tokenizer,
         recipe.answer_format,
-        max_length=getattr(unwrap(model).config.get_text_config(), "max_position_embeddings", None),
+        max_length=context_window(unwrap(model).config, tokenizer),
     )
 
     def measure() -> tuple[float, FloatArray]:

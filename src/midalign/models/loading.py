@@ -30,6 +30,7 @@ from midalign.errors import MissingExtraError, MissingFileError, ModelError
 from midalign.files import local_path
 from midalign.models.gguf import check_gguf, cut_as_trained, dequantized
 from midalign.models.hidden import find_decoder
+from midalign.models.limits import check_vocabulary
 from midalign.models.load_report import check_fills, fills, renamings
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,8 @@ def load_tokenizer(
 
     Raises:
         MissingFileError: If a local folder does not exist.
-        ModelError: If it cannot be loaded, or has no end-of-sequence token to stop on.
+        ModelError: If it cannot be loaded, has no end-of-sequence token to stop on, or gives tokens that the model has
+            no embedding for.
     """
     found = check_model_path(name, gguf_file)
     options = {"revision": revision, "trust_remote_code": trust_remote_code} | _only_given(gguf_file=gguf_file)
@@ -124,8 +126,12 @@ def load_tokenizer(
             tokenizer = cut_as_trained(tokenizer, found, gguf_file, revision)
     if tokenizer.eos_token is None:
         raise ModelError(f"the tokenizer of {name!r} has no end-of-sequence token, so answers would never end")
-    if tokenizer.pad_token is None:
+    config = load_config(name, revision=revision, trust_remote_code=trust_remote_code, gguf_file=gguf_file)
+    rows = getattr(config.get_text_config(), "vocab_size", None)
+    if tokenizer.pad_token is None or (rows and tokenizer.pad_token_id >= rows):  # added, and not to the model
         tokenizer.pad_token = tokenizer.eos_token
+    if rows:
+        check_vocabulary(tokenizer, rows, name)
     tokenizer.padding_side = "right"
     return tokenizer
 

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from midalign.errors import DataError
-from midalign.models.hidden import unwrap
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +35,6 @@ class Tokens:
     def sha256(self) -> str:
         """Hash of what the model will see."""
         return hashlib.sha256(repr((self.ids, self.special)).encode()).hexdigest()
-
-
-def window(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The longest sequence that model and tokenizer allow, in tokens; None where neither states one."""
-    config = getattr(unwrap(model), "config", None)
-    stated = getattr(config.get_text_config(), "max_position_embeddings", None) if config is not None else None
-    limits = [limit for limit in (stated, tokenizer.model_max_length) if limit is not None and 0 < limit < 1e9]
-    return int(min(limits)) if limits else None
 
 
 def tokenize(

@@ -28,7 +28,9 @@ from midalign.functional.margin import check_options
 from midalign.functional.retrieval import retrieve_all
 from midalign.languages import canonical
 from midalign.models.encoding import Encoder, SentenceVectors, encode_corpus
-from midalign.models.tokens import tokenize, window
+from midalign.models.hidden import unwrap
+from midalign.models.limits import check_ids, context_window
+from midalign.models.tokens import tokenize
 from midalign.models.vector_cache import weights_key
 from midalign.probing.cache import finished_path, read_finished, write_finished
 from midalign.probing.content import ProbeContent
@@ -149,8 +151,11 @@ def probe_poolings(
     encoder = Encoder(
         model, poolings=poolings, layers=layers, batch_tokens=batch_tokens, pad_id=tokenizer.pad_token_id or 0
     )
-    longest = window(model, tokenizer)
+    config = unwrap(model).config
+    longest = context_window(config, tokenizer)
     tokens = {language: tokenize(tokenizer, text, longest, language) for language, text in texts.items()}
+    for language, found in tokens.items():
+        check_ids(found.ids, tokenizer, config, language)
     key = "" if cache is None else cache_key or weights_key(model)
     vectors = encode_corpus(encoder, tokens, cache=cache, model_key=key, progress=progress)
     about = {

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from midalign.functional.margin import retrieval_accuracy
-from midalign.models.hidden import find_decoder, pooled_states
-from midalign.models.tokens import window
+from midalign.models.hidden import find_decoder, pooled_states, unwrap
+from midalign.models.limits import context_window
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.records import ParallelPair
 from midalign.training.pair_batches import PairCollator, PairDataset
@@ -34,7 +34,7 @@ def choose_layer(
         The best layer (the lowest of equals; never 0, which has no block to train) and the accuracy of every layer, by
         cosine, averaged over both directions and the pairs of languages.
     """
-    data = PairDataset(pairs, tokenizer, window(model, tokenizer))
+    data = PairDataset(pairs, tokenizer, context_window(unwrap(model).config, tokenizer))
     collate = PairCollator(tokenizer.pad_token_id or 0)
     device = next(model.parameters()).device
     depth = find_decoder(model).depth

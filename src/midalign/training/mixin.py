@@ -32,7 +32,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from midalign.data.prompt_tokens import InTaskPrompt
 from midalign.errors import DataError, ModelError, RecipeError
 from midalign.models.hidden import find_decoder, unwrap, verify_stopping
-from midalign.models.tokens import window
+from midalign.models.limits import context_window
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.recipe.schedule import Objective, Schedule
 from midalign.records import ParallelPair
@@ -118,7 +118,8 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
                 "...); with prompt: none, leave it out"
             )
         tokenize = self.tokenize_pair_side or self.processing_class
-        limits = [getattr(self.args, "max_length", None), window(self.model, self.processing_class)]
+        window = context_window(unwrap(self.model).config, self.processing_class)
+        limits = [getattr(self.args, "max_length", None), window]
         limit = min((limit for limit in limits if limit is not None), default=None)
         self.pairs = PairDataset(pairs, tokenize, limit)
         learned = None

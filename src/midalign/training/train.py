@@ -33,6 +33,7 @@ from midalign.data.prompt_tokens import InTaskPrompt, training_rows
 from midalign.errors import ModelError, RecipeError, RunError, UserError
 from midalign.files import disk_is_full, write_json
 from midalign.models.hidden import find_decoder
+from midalign.models.limits import check_ids, context_window
 from midalign.models.loading import default_device
 from midalign.models.source import ModelSource
 from midalign.progress import Progress
@@ -179,13 +180,14 @@ def build_trainer(
         best, _ = choose_layer(model, tokenizer, pair_data.held_out or pair_data.train, alignment)
         alignment = alignment.model_copy(update={"layer": best})
     arguments = training_arguments(recipe, out / _CHECKPOINTS, aligns=objective != "task")
-    if window := getattr(model.config.get_text_config(), "max_position_embeddings", None):
+    if window := context_window(model.config, tokenizer):
         arguments.max_length = min(arguments.max_length or window, window)
     check_prompt(task_data.train[0], tokenizer, recipe.answer_format)
     rows, dev_rows = (
         training_rows(split, tokenizer, recipe.answer_format, max_length=arguments.max_length)
         for split in (task_data.train, task_data.dev)
     )
+    check_ids((row["input_ids"] for row in (*rows, *dev_rows)), tokenizer, model.config, "the task data")
     asked = None
     if alignment.prompt == "task" and objective != "task":
         asked = InTaskPrompt(tokenizer, recipe.task.name, recipe.answer_format)

@@ -6,7 +6,8 @@ import pytest
 
 from midalign.errors import DataError
 from midalign.models.encoding import Encoder
-from midalign.models.tokens import tokenize, window
+from midalign.models.limits import context_window
+from midalign.models.tokens import tokenize
 from tests.conftest import CORPUS, build_model
 
 WORDS = [word for line in CORPUS for word in line.split()]
@@ -14,7 +15,7 @@ WORDS = [word for line in CORPUS for word in line.split()]
 
 def test_long_sentences_are_cut_at_the_window_counted_and_logged(tokenizer, caplog):
     model = build_model("llama", max_position_embeddings=16)
-    assert window(model, tokenizer) == 16
+    assert context_window(model.config, tokenizer) == 16
     sentences = ["wake me up", " ".join(WORDS), "turn on the light " * 9]
     with caplog.at_level(logging.WARNING):
         tokens = tokenize(tokenizer, sentences, 16, "deu_Latn")
@@ -42,5 +43,5 @@ def test_the_hash_tells_texts_and_special_tokens_apart(tokenizer):
 def test_without_a_stated_window_nothing_is_cut(tokenizer):
     model = build_model("bloom")  # ALiBi: a real BLOOM states no window
     model.config.max_position_embeddings = None
-    assert window(model, tokenizer) is None
-    assert tokenize(tokenizer, ["wake " * 500], window(model, tokenizer)).truncated == 0
+    assert context_window(model.config, tokenizer) is None
+    assert tokenize(tokenizer, ["wake " * 500], context_window(model.config, tokenizer)).truncated == 0
