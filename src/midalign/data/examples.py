@@ -13,7 +13,8 @@ from midalign.data.parallel.corpus import read_parallel
 from midalign.data.parallel.layout import ParallelFormat, offers_splits
 from midalign.data.parallel.sacrebleu_sets import SACREBLEU, direction_of
 from midalign.data.tasks.chat import read_chat
-from midalign.data.tasks.read import TaskFormat, read_task, translation_examples
+from midalign.data.tasks.layout import TaskFormat
+from midalign.data.tasks.read import read_task, translation_examples
 from midalign.languages import ENGLISH, canonical
 from midalign.records import TaskExample, TaskName
 

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from midalign.answers.format import CONSTRAINED_HELP, METRIC_HELP, STYLE_HELP, AnswerFormat, Constrained, Style
 from midalign.data.parallel.corpus import Directions
 from midalign.data.parallel.layout import ParallelFormat
-from midalign.data.tasks.read import TaskFormat
+from midalign.data.tasks.layout import TaskFormat
 from midalign.functional.names import Candidates, MergeMethod
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.recipe.fields import (

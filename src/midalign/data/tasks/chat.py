@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from midalign.data.tasks.read import SPLITS
+from midalign.data.file_names import SPLITS
 from midalign.errors import DataError, LanguageError
 from midalign.files import missing_file, parse_json, read_json_lines, read_lines
 from midalign.languages import canonical

@@ -1,7 +1,7 @@
 """Task data in columns: xSID, Universal NER and generic BIO files, as `RawItem` records with every fault's line.
 
 The three share `read_conll`; JSON formats are in `midalign.data.tasks.json_files`. Which files to read, languages,
-splits and ids are `midalign.data.tasks.read`' business.
+splits and ids are the business of `midalign.data.tasks.layout` and `midalign.data.tasks.read`.
 
 A tag ``I-x`` that does not continue a span labelled ``x`` begins a new span (as in CoNLL-2000 and seqeval's default
 reading); such tags are counted and reported, as are sentences whose words do not spell their text.
@@ -9,26 +9,37 @@ reading); such tags are counted and reported, as are sentences whose words do no
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from midalign.answers.matching import word_offsets
 from midalign.errors import DataError
-from midalign.files import read_lines
+from midalign.files import is_blank, read_lines
 from midalign.records import Span
 
 logger = logging.getLogger(__name__)
 
 _TEXT_COMMENT = re.compile(r"#\s*text\s*=\s?(.*)")
 _INTENT_COMMENT = re.compile(r"#\s*intent\s*[=:]\s*(.*)")
+_KEY_COMMENT = re.compile(r"#\s*[\w.-]+\s*=(\s.*)?")
+_TAG = re.compile(r"O|[BI]-.+")
+_NUMBER = re.compile(r"[0-9]{1,9}")
+NO_TYPE = ("O", "OTH")
+"""Labels of entities that are none of Universal NER's three types, in its first release: ``B-O``, ``I-O``, ``OTH``."""
 
 
 @dataclass(frozen=True, slots=True)
 class RawItem:
-    """One item as its file has it; ``index`` counts from 0 within the file."""
+    """One item as its file has it; ``index`` counts from 0 within the file.
+
+    Attributes:
+        language: Canonical code where the row itself tells it.
+        split: The corpus's name of the split where the row itself tells it.
+    """
 
     index: int
     text: str
@@ -36,29 +47,34 @@ class RawItem:
     spans: tuple[Span, ...]
     intent: str = ""
     split: str = ""
+    language: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Where a CoNLL-like format keeps things.
+    """Where a CoNLL-like format keeps things; columns count from 0.
 
     Attributes:
-        word: Index of the word's column.
-        tag: Index of the tag's column.
-        count: Exact number of columns, or 0 for any number from 2 on that is the same throughout the file.
-        intent: Index of the intent's column, or None.
+        word: The word's column, or None: the first, but the second where the first numbers the words.
+        tag: The tag's column; -1 for the last.
+        counts: Numbers of columns that a file may have; none for any from 2 on.
+        intent: The intent's column, or None.
+        numbered: Whether the first column is always the number of the word.
+        untyped: Whether tags may be those of `NO_TYPE`.
     """
 
-    word: int
+    word: int | None
     tag: int
-    count: int = 0
+    counts: tuple[int, ...] = ()
     intent: int | None = None
+    numbered: bool = False
+    untyped: bool = False
 
 
 COLUMNS: Mapping[str, Columns] = {
-    "xsid": Columns(word=1, tag=3, count=4, intent=2),
-    "uner": Columns(word=1, tag=2, count=5),
-    "bio": Columns(word=0, tag=-1),
+    "xsid": Columns(word=1, tag=3, counts=(4,), intent=2, numbered=True),
+    "uner": Columns(word=1, tag=2, counts=(5, 3), numbered=True, untyped=True),  # its first release has three
+    "bio": Columns(word=None, tag=-1),
 }
 
 
@@ -79,84 +95,190 @@ class Repairs:
             logger.warning("%s:%d: %s (%d in this file, this is the first)", self.path, lines[0], kind, len(lines))
 
 
+@dataclass
+class _Sentence:
+    comments: list[str] = field(default_factory=list)
+    rows: list[tuple[int, list[str]]] = field(default_factory=list)
+
+
 def read_conll(path: Path, columns: Columns) -> Iterator[RawItem]:
     """Sentences of a column file: one word a line, a blank line after each sentence, ``#`` comments before it.
 
-    Columns are separated by tabs if the line has one, else by blanks. ``# text = ...`` gives the text; without it, or
-    where the words do not spell it, the text is the words joined by spaces. ``-DOCSTART-`` lines are skipped.
-
-    Empty words tagged ``O`` (xSID's Chinese has some) are left out and counted.
+    Columns are separated by tabs if the line has one, else by blanks; other white space belongs to a word. ``# text =
+    ...`` gives the text; without it, or where the words do not spell it, the text is the words joined by spaces.
+    ``-DOCSTART-`` lines are skipped. Empty words tagged ``O`` (xSID's Chinese has some) are left out and counted, and
+    so are sentences without any word.
 
     Raises:
-        DataError: Not UTF-8, a wrong number of columns, an empty word with a label, a tag that is not BIO; with file
-            and line.
+        DataError: Not UTF-8, a wrong number of columns, columns that cannot be told apart, an empty word with a label,
+            a tag that is not BIO; with file and line.
     """
     repairs = Repairs(path)
-    index = 0
-    comments: list[str] = []
-    rows: list[tuple[int, list[str]]] = []
-    expected = columns.count
-    for number, line in enumerate([*read_lines(path), ""], start=1):
-        if not line.strip():
-            if rows:
-                yield _conll_item(path, index, comments, rows, columns, repairs)
-                index += 1
-            comments, rows = [], []
-        elif line.startswith("#") and not rows and "\t" not in line:
-            comments.append(line)
-        else:
-            fields = line.split("\t") if "\t" in line else line.split()
-            if fields[0] == "-DOCSTART-":
-                continue
-            expected = expected or len(fields)
-            if len(fields) != expected or len(fields) < 2:
+    sentences = _sentences(path, columns)
+    rows = [row for sentence in sentences for row in sentence.rows]
+    if columns.word is None:
+        columns = replace(columns, word=_word_column(path, sentences))
+        _check_one_tag(path, rows, columns)
+    elif columns.numbered:
+        for number, fields in rows:
+            if not _NUMBER.fullmatch(fields[0]):
                 raise DataError(
-                    f"{path}:{number}: {len(fields)} columns where {max(expected, 2)} were expected, so word and tag "
-                    f"cannot be told apart: {line[:80]!r}; separate columns by one tab, sentences by a blank line"
+                    f"{path}:{number}: {fields[0]!r} in the first column, which numbers the words in this format; "
+                    "give the format by its name if it is another one (bio: word first, tag last)"
                 )
-            rows.append((number, fields))
+    for index, sentence in enumerate(sentences):
+        item = _item(path, index, sentence, columns, repairs)
+        if item is not None:
+            yield item
     repairs.report()
 
 
-def _conll_item(
-    path: Path,
-    index: int,
-    comments: Sequence[str],
-    rows: Sequence[tuple[int, list[str]]],
-    columns: Columns,
-    repairs: Repairs,
-) -> RawItem:
-    kept = []
-    for number, fields in rows:
-        if fields[columns.word].strip():
-            kept.append((number, fields))
-        elif fields[columns.tag] == "O":
-            repairs.add("the word is empty; left out", number)
-        else:
+def _sentences(path: Path, columns: Columns) -> list[_Sentence]:
+    """The file cut at its blank lines; sentences without rows are left out."""
+    lines = [*enumerate(read_lines(path), start=1), (0, "")]
+    counts = _counts_of_columns(lines, columns)
+    least = max(2, (columns.word or 0) + 1, columns.tag + 1)
+    found, sentence = [], _Sentence()
+    for number, line in lines:
+        fields = _fields(line)
+        if is_blank(line):
+            found.append(sentence)
+            sentence = _Sentence()
+        elif line.startswith("#") and not sentence.rows and _is_comment(line, fields, counts, columns.numbered):
+            sentence.comments.append(line)
+        elif fields[0] != "-DOCSTART-":
+            if len(fields) not in counts or len(fields) < least:
+                raise DataError(
+                    f"{path}:{number}: {len(fields)} columns where {max(*counts, least)} were expected, so word and "
+                    f"tag cannot be told apart: {line[:80]!r}; separate columns by one tab, sentences by a blank line"
+                )
+            sentence.rows.append((number, fields))
+    return [sentence for sentence in found if sentence.rows]
+
+
+def _counts_of_columns(lines: Sequence[tuple[int, str]], columns: Columns) -> tuple[int, ...]:
+    """How many columns rows may have: as many as the first row has; the format's, where that is none of them."""
+    held = [_fields(line) for _, line in lines if not is_blank(line) and not line.startswith("-DOCSTART-")]
+    plain = [fields for fields in held if not fields[0].startswith("#")] or [f for f in held if _TAG.fullmatch(f[-1])]
+    count = len(plain[0]) if plain else 0
+    return (count,) if count in columns.counts or not columns.counts else columns.counts
+
+
+def _fields(line: str) -> list[str]:
+    if "\t" in line:
+        return [cell.strip(" ") for cell in line.split("\t")]
+    return [cell for cell in line.split(" ") if cell]
+
+
+def _is_comment(line: str, fields: Sequence[str], counts: Sequence[int], numbered: bool) -> bool:
+    """Whether a line that begins with ``#`` is a comment rather than a word such as ``#`` or ``#tag`` with its tag."""
+    if numbered or not _TAG.fullmatch(fields[-1]) or _KEY_COMMENT.fullmatch(line):
+        return True
+    return len(fields) not in counts and line[1:2] in ("", " ", "\t")
+
+
+def _word_column(path: Path, sentences: Sequence[_Sentence]) -> int:
+    """The first column, or the second where the first numbers the words of every sentence."""
+    rows = [row for sentence in sentences for row in sentence.rows]
+    if not rows or not all(_NUMBER.fullmatch(fields[0]) for _, fields in rows):
+        return 0
+    counted = _count_the_words([[int(fields[0]) for _, fields in sentence.rows] for sentence in sentences])
+    line, fields = rows[0]
+    if counted and len(fields) > 2:
+        logger.info("%s: the first column numbers the words, which stand in the second", path)
+        return 1
+    if len(fields) > 2 or (counted and len(rows) > len(sentences)):
+        raise DataError(
+            f"{path}:{line}: the first column holds only numbers{'' if counted else ' that do not count 1, 2, 3'}, so "
+            "it is unclear where the words are; say with `columns` which column is the word and which is the tag"
+        )
+    return 0
+
+
+def _count_the_words(numbers: Sequence[Sequence[int]]) -> bool:
+    """Whether the numbers of each sentence, or of all of them on and on, count from 0 or from 1."""
+
+    def counts(row: Sequence[int], start: int) -> bool:
+        return list(row) == list(range(start, start + len(row)))
+
+    on_and_on = list(itertools.chain.from_iterable(numbers))
+    return any(all(counts(row, start) for row in numbers) or counts(on_and_on, start) for start in (0, 1))
+
+
+def _check_one_tag(path: Path, rows: Sequence[tuple[int, Sequence[str]]], columns: Columns) -> None:
+    """Refuse two columns of tags with labels in common (nested entities): it is unclear which are meant."""
+    if not rows:
+        return
+
+    def labels(at: int) -> set[str]:
+        tags = [fields[at] for _, fields in rows]
+        return {tag[2:] for tag in tags if tag != "O"} if all(_TAG.fullmatch(tag) for tag in tags) else set()
+
+    last = len(rows[0][1]) - 1
+    for at in range(last):
+        if at != columns.word and labels(at) & labels(last):
             raise DataError(
-                f"{path}:{number}: the word is empty but has the tag {fields[columns.tag]!r}, which would label "
-                "nothing; write the word, or the tag O"
+                f"{path}:{rows[0][0]}: columns {at} and {last} (from 0) both hold tags of the same labels, so it is "
+                "unclear which are meant; say with `columns` which column is the word and which is the tag"
             )
-    rows = kept
-    words = tuple(fields[columns.word] for _, fields in rows)
-    spans = read_bio(path, [(number, fields[columns.tag]) for number, fields in rows], repairs)
-    text = _comment(comments, _TEXT_COMMENT).strip()
+
+
+def _item(path: Path, index: int, sentence: _Sentence, columns: Columns, repairs: Repairs) -> RawItem | None:
+    at = columns.word or 0
+    first, fields = sentence.rows[0]
+    rows = _rows_with_words(path, sentence, columns, repairs)
+    if not rows:
+        repairs.add("the sentence has no word; left out", first)
+        return None
+    words = tuple(fields[at] for _, fields in rows)
+    spans = read_bio(path, [(number, fields[columns.tag]) for number, fields in rows], repairs, columns.untyped)
+    text = _comment(sentence.comments, _TEXT_COMMENT).strip()
     if not text or word_offsets(text, words) is None:
         if text:
             repairs.add("the words do not spell the sentence's text; taking the words as the text", rows[0][0])
         text = " ".join(words)
-    intent = _comment(comments, _INTENT_COMMENT).strip()
+    intent = _comment(sentence.comments, _INTENT_COMMENT).strip()
     if not intent and columns.intent is not None:
-        intent = rows[0][1][columns.intent]
+        intent = fields[columns.intent]
     return RawItem(index, text, words, spans, intent)
+
+
+def _rows_with_words(
+    path: Path, sentence: _Sentence, columns: Columns, repairs: Repairs
+) -> list[tuple[int, list[str]]]:
+    """The rows whose word can be seen; others are left out and counted, unless a span would be lost with them.
+
+    A word of invisible characters inside a span (MTOP's Thai has some) is left out, and the span goes on without it.
+    """
+    kept = []
+    tags = ["O", *(fields[columns.tag] for _, fields in sentence.rows), "O"]
+    for (number, fields), before, tag, after in zip(sentence.rows, tags, tags[1:], tags[2:], strict=False):
+        word = fields[columns.word or 0]
+        if not is_blank(word):
+            kept.append((number, fields))
+            continue
+        goes_on = after == f"I-{tag[2:]}" or (tag.startswith("I-") and before[2:] == tag[2:])
+        if tag != "O" and not (word and goes_on):
+            raise DataError(
+                f"{path}:{number}: the word is empty but has the tag {tag!r}, which would label "
+                "nothing; write the word, or the tag O"
+            )
+        repairs.add("the word is empty; left out", number)
+    return kept
 
 
 def _comment(comments: Sequence[str], pattern: re.Pattern[str]) -> str:
     return next((match[1] for line in comments if (match := pattern.fullmatch(line))), "")
 
 
-def read_bio(path: Path, tags: Sequence[tuple[int, str]], repairs: Repairs) -> tuple[Span, ...]:
+def read_bio(path: Path, tags: Sequence[tuple[int, str]], repairs: Repairs, untyped: bool = False) -> tuple[Span, ...]:
     """Spans of numbered BIO tags; an ``I-`` that continues nothing begins a span and is counted.
+
+    Args:
+        path: The file, for messages.
+        tags: Line and tag of each word.
+        repairs: Where an ``I-`` that continues nothing is counted.
+        untyped: Whether ``OTH`` by itself (read as ``I-OTH``) and the label ``O`` may occur.
 
     Raises:
         DataError: A tag that is neither ``O`` nor ``B-label`` nor ``I-label``.
@@ -165,16 +287,17 @@ def read_bio(path: Path, tags: Sequence[tuple[int, str]], repairs: Repairs) -> t
     for position, (number, tag) in enumerate(tags):
         if tag == "O":
             continue
-        prefix, _, label = tag.partition("-")
-        if prefix not in ("B", "I") or not label:
+        prefix, _, label = ("I", "-", tag) if untyped and tag == "OTH" else tag.partition("-")
+        if prefix not in ("B", "I") or not label or (label == "O" and not untyped):
             raise DataError(
-                f"{path}:{number}: the tag {tag!r} is not BIO, so its span is unknown; write O, B-label or I-label"
+                f"{path}:{number}: the tag {tag!r} is not BIO, so its span is unknown; write O, B-label or I-label, or "
+                "say with `columns` which column is the tag"
             )
         continues = bool(spans) and spans[-1].end == position and spans[-1].label == label
         if prefix == "I" and continues:
             spans[-1] = Span(label, spans[-1].start, position + 1)
             continue
-        if prefix == "I":
+        if prefix == "I" and tag != "OTH":
             repairs.add("an I- tag continues no span of its label; taken as the beginning of one", number)
         spans.append(Span(label, position, position + 1))
     return tuple(spans)

@@ -6,7 +6,7 @@ Faults name file and line. Files in columns are read by `midalign.data.tasks.col
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from midalign.answers.matching import match_items, word_offsets
 from midalign.answers.parse import parse_slots
 from midalign.data.tasks.columns import RawItem, Repairs
 from midalign.errors import DataError
-from midalign.files import parse_json, read_json_lines, read_lines
+from midalign.files import is_blank, parse_json, read_json_lines, read_lines
+from midalign.languages import canonical
 from midalign.records import Span
 
 _BRACKET = re.compile(r"\[\s*(?P<label>[^\[\]:]+?)\s*:\s*(?P<phrase>[^\[\]]*?)\s*\]")
@@ -41,28 +42,47 @@ def _rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, int, dict[
         yield number, index, row
 
 
-def read_massive(path: Path) -> Iterator[RawItem]:
+def read_massive(path: Path, language: str | None = None) -> Iterator[RawItem]:
     """MASSIVE: ``annot_utt`` has slots as ``[label : phrase]``; the index counts the file's rows, of all splits.
 
     Words are separated by blanks and by the brackets; in Japanese and Chinese every character is a word, except that
-    ASCII runs between blanks stay whole (as in MASSIVE's own ``create_hf_dataset.py``). The text is ``utt``.
+    ASCII runs between blanks stay whole (as in MASSIVE's own ``create_hf_dataset.py``). The text is ``utt``; rows
+    without any are left out and counted.
+
+    Args:
+        path: The file.
+        language: Canonical code for rows without a ``locale``; a row's own goes before it.
 
     Raises:
         DataError: Not UTF-8, not JSON, keys missing, brackets that are not ``[label : phrase]``.
+        LanguageError: A locale that is not known.
     """
     repairs = Repairs(path)
     for number, index, row in _rows(path, ("utt", "annot_utt", "partition")):
-        by_character = str(row.get("locale", path.stem))[:2].lower() in ("ja", "zh")
-        chunks = _annotated_chunks(row["annot_utt"], f"{path}:{number}")
+        place = f"{path}:{number}"
+        own = canonical(_text(row, "locale", place), place) if "locale" in row else ""
+        chunks = _annotated_chunks(row["annot_utt"], place)
         if any(label and not phrase for phrase, label in chunks):
             repairs.add("a slot has no phrase; left out", number)
-        words, spans = words_of_chunks(chunks, by_character)
+        words, spans = words_of_chunks(chunks, (own or language or "")[:3] in ("jpn", "zho"))
         text = row["utt"].strip()
         if word_offsets(text, words) is None:
             repairs.add("annot_utt does not spell utt; taking the text of annot_utt", number)
             text = " ".join("".join(chunk for chunk, _ in chunks).split())
-        yield RawItem(index, text, words, spans, str(row.get("intent", "")), row["partition"])
+        if is_blank(text):
+            repairs.add("the row has no text; left out", number)
+            continue
+        intent = "" if row.get("intent") is None else _text(row, "intent", place)
+        yield RawItem(index, text, words, spans, intent, row["partition"], own)
     repairs.report()
+
+
+def _text(row: Mapping[str, Any], key: str, place: str) -> str:
+    """A string, or a whole number as one (the hub's conversions number the intents)."""
+    value = row[key]
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise DataError(f"{place}: {key!r} is {value!r}, not a string; write one, or leave the key out")
+    return str(value)
 
 
 def _annotated_chunks(annotated: str, where: str) -> list[tuple[str, str]]:
@@ -111,17 +131,21 @@ def read_snips(path: Path) -> Iterator[RawItem]:
         raise DataError(f"{path}: not the Snips format, which has one object with one intent as its only key")
     ((intent, rows),) = content.items()
     for index, row in enumerate(rows if isinstance(rows, list) else [None]):
-        try:
-            chunks = [(str(piece["text"]), str(piece.get("entity", ""))) for piece in row["data"]]
-        except (TypeError, KeyError, AttributeError):
+        pieces = row.get("data") if isinstance(row, dict) else None
+        if not isinstance(pieces, list) or not all(map(_is_piece, pieces)):
             raise DataError(
                 f"{path}: item {index} of {intent!r} is not of the form "
                 '{"data": [{"text": ..., "entity": ...}, ...]} that Snips has'
-            ) from None
+            )
+        chunks = [(piece["text"], piece.get("entity", "")) for piece in pieces]
         words, spans = words_of_chunks(chunks)
         text = " ".join("".join(chunk for chunk, _ in chunks).split())
-        if words:  # Snips has a few items without any text
+        if not is_blank(text):  # Snips has a few items without any text
             yield RawItem(index, text, words, spans, intent)
+
+
+def _is_piece(piece: Any) -> bool:
+    return isinstance(piece, dict) and isinstance(piece.get("text"), str) and isinstance(piece.get("entity", ""), str)
 
 
 def read_reference(path: Path) -> Iterator[RawItem]:
@@ -149,5 +173,8 @@ def read_reference(path: Path) -> Iterator[RawItem]:
         if None in found:
             repairs.add("a slot of the completion is not in the command; left out", number)
         spans = sorted((span for span in found if span), key=lambda span: span.start)
+        if is_blank(text):
+            repairs.add("the command is empty; left out", number)
+            continue
         yield RawItem(index, text, words, tuple(spans))
     repairs.report()

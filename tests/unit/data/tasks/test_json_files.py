@@ -8,7 +8,7 @@ import pytest
 
 from midalign.data.tasks.columns import RawItem
 from midalign.data.tasks.json_files import read_massive, read_reference, read_snips, words_of_chunks
-from midalign.errors import DataError
+from midalign.errors import DataError, LanguageError
 from midalign.records import Span
 
 
@@ -32,6 +32,7 @@ def test_a_massive_row_is_read_exactly(tmp_path: Path) -> None:
         (Span("time", 4, 6), Span("date", 7, 8)),
         "alarm_set",
         "test",
+        "eng_Latn",
     )
 
 
@@ -93,6 +94,55 @@ def test_faults_of_massive_files_are_named_with_their_line(tmp_path: Path, conte
         list(read_massive(tmp_path / "f.jsonl"))
 
 
+def row(**changes: Any) -> dict[str, Any]:
+    return {"id": "0", "locale": "de-DE", "partition": "test", "utt": "a", "annot_utt": "a"} | changes
+
+
+def test_each_row_of_massive_tells_its_own_language(tmp_path: Path) -> None:
+    rows = [row(), row(locale="fr-FR"), row(locale="zh-CN", utt="播放", annot_utt="播放")]
+    items = list(read_massive(lines(tmp_path / "all.jsonl", *rows)))
+    assert [item.language for item in items] == ["deu_Latn", "fra_Latn", "zho_Hans"]
+    assert items[2].words == ("播", "放")
+    without = {key: value for key, value in row(utt="播放", annot_utt="播放").items() if key != "locale"}
+    (item,) = read_massive(lines(tmp_path / "x.jsonl", without), "jpn_Jpan")
+    assert (item.language, item.words) == ("", ("播", "放"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"locale": 3.5}, DataError, "f.jsonl:1: 'locale' is 3.5, not a string"),
+        ({"locale": None}, DataError, "f.jsonl:1: 'locale' is None"),
+        ({"locale": "qq-QQ"}, LanguageError, "f.jsonl:1: unknown language 'qq-QQ'"),
+        ({"intent": ["x"]}, DataError, r"f.jsonl:1: 'intent' is \['x'\]"),
+        ({"intent": True}, DataError, "f.jsonl:1: 'intent' is True"),
+    ],
+)
+def test_odd_values_of_massive_are_refused_and_not_turned_into_text(
+    tmp_path: Path, changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        list(read_massive(lines(tmp_path / "f.jsonl", row(**changes))))
+
+
+@pytest.mark.parametrize(("intent", "expected"), [("alarm_set", "alarm_set"), (48, "48"), (None, "")])
+def test_an_intent_is_a_word_or_the_number_that_conversions_give_it(
+    tmp_path: Path, intent: object, expected: str
+) -> None:
+    assert next(read_massive(lines(tmp_path / "f.jsonl", row(intent=intent)))).intent == expected
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\u200b"])
+def test_rows_without_text_are_left_out_and_counted(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = list(read_massive(lines(tmp_path / "f.jsonl", row(utt=text, annot_utt=text), row())))
+    assert [item.index for item in items] == [1]
+    assert "f.jsonl:1: the row has no text; left out" in caplog.text
+    assert list(read_reference(lines(tmp_path / "r.jsonl", {"prefix": LLAMA.format(text), "text": "None"}))) == []
+    assert "r.jsonl:1: the command is empty; left out" in caplog.text
+
+
 def test_words_end_where_a_piece_ends() -> None:
     words, spans = words_of_chunks([("play ", ""), ("Yo Ho", "track"), (". ", ""), (" ", "empty")])
     assert (words, spans) == (("play", "Yo", "Ho", "."), (Span("track", 1, 3),))
@@ -118,6 +168,9 @@ def test_a_snips_file_is_read_with_its_intent(tmp_path: Path) -> None:
         ('{"a": [], "b": []}', "one intent as its only key"),
         ('{"PlayMusic": [{"text": "x"}]}', "item 0 of 'PlayMusic'"),
         ('{"PlayMusic": {"data": []}}', "item 0 of 'PlayMusic'"),
+        ('{"PlayMusic": [{"data": [{"text": null}]}]}', "item 0 of 'PlayMusic'"),
+        ('{"PlayMusic": [{"data": [{"text": "x", "entity": 3}]}]}', "item 0 of 'PlayMusic'"),
+        ('{"PlayMusic": [{"data": "text"}]}', "item 0 of 'PlayMusic'"),
     ],
 )
 def test_faults_of_snips_files_are_named(tmp_path: Path, content: str, message: str) -> None:

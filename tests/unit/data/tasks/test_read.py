@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -119,6 +120,165 @@ def test_the_references_records_need_a_language(tmp_path: Path) -> None:
         read_task(tmp_path / "train.jsonl", languages=["en", "de"])
 
 
+# Which file, which language
+
+
+def bio(folder: Path, *names: str) -> Path:
+    for name in names:
+        content = f"{name} B-x\n".encode()
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    return folder
+
+
+def languages_of(examples: list[TaskExample]) -> dict[str, str]:
+    return {example.id.rpartition(":")[0]: example.language for example in examples}
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["test_de.tsv", "test_fr.tsv", "test_it.tsv"], {"test_de": "deu_Latn", "test_it": "ita_Latn"}),
+        (["de-test.conll", "fr-test.conll", "it-test.conll"], {"de-test": "deu_Latn", "it-test": "ita_Latn"}),
+        (["de.bio", "it.bio", "pt-BR.bio"], {"de": "deu_Latn", "it": "ita_Latn"}),
+        (["NER-de-test.tsv", "NER-it-test.tsv"], {"NER-de-test": "deu_Latn", "NER-it-test": "ita_Latn"}),
+        (["de_news.bio.gz", "it_news.bio"], {"de_news": "deu_Latn", "it_news": "ita_Latn"}),
+    ],
+)
+def test_the_language_of_a_file_stands_first_or_last(tmp_path: Path, names: list[str], found: dict[str, str]) -> None:
+    bio(tmp_path, *names)
+    assert languages_of(read_task(tmp_path, format="bio", languages=["de", "it"])) == found
+    assert languages_of(read_task(tmp_path, format="bio")).keys() >= found.keys()
+    only = read_task(tmp_path, format="bio", languages=["de"])
+    assert set(languages_of(only).values()) == {"deu_Latn"}
+
+
+def test_one_language_is_that_of_all_files_only_where_no_name_tells_another(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bio(tmp_path / "a", "part1.bio", "part2.bio")
+    assert set(languages_of(read_task(tmp_path / "a", languages=["tr"])).values()) == {"tur_Latn"}
+    bio(tmp_path / "b", "part1.bio", "de.bio")
+    assert languages_of(read_task(tmp_path / "b", languages=["de"])) == {"de": "deu_Latn"}
+    assert "left alone, because their names tell no language" in caplog.text
+    with pytest.raises(LanguageError, match=r"the data has no 'tr'.*available here: deu_Latn"):
+        read_task(tmp_path / "b", languages=["tr"])
+    with pytest.raises(LanguageError, match=r"part1.bio: the file's name does not tell its language"):
+        read_task(tmp_path / "b")
+
+
+@pytest.mark.parametrize("name", ["my_data.bio", "no_context_test.bio", "max_len.bio", "de_fr.bio", "words.bio"])
+def test_a_name_with_words_that_are_codes_or_with_two_languages_tells_none(tmp_path: Path, name: str) -> None:
+    bio(tmp_path, name)
+    with pytest.raises(LanguageError, match="does not tell its language for certain"):
+        read_task(tmp_path)
+    assert read_task(tmp_path, languages=["sw"])[0].language == "swh_Latn"
+
+
+def test_notes_beside_the_data_are_left_alone(tmp_path: Path) -> None:
+    bio(tmp_path, "en.bio")
+    for name in ("README.txt", "LICENSE", ".en.bio.swp", "notes.txt"):
+        (tmp_path / name).write_text("About these data\n")
+    assert languages_of(read_task(tmp_path)) == {"en": "eng_Latn"}
+    assert languages_of(read_task(tmp_path, languages=["en"])) == {"en": "eng_Latn"}
+
+
+def test_a_file_whose_name_tells_no_split_is_named_beside_others_that_do(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bio(tmp_path, "de_test.bio", "fr.bio", "de_train.bio")
+    assert languages_of(read_task(tmp_path)) == {"de_test": "deu_Latn"}
+    assert "left alone, because their names tell no split:" in caplog.text
+    assert "fr.bio" in caplog.text
+    bio(tmp_path, "de_train_test.bio")
+    with pytest.raises(DataError, match=r"de_train_test.bio: the name tells two splits"):
+        read_task(tmp_path)
+
+
+def test_rows_of_several_locales_in_one_file(tmp_path: Path) -> None:
+    rows = [
+        {"locale": locale, "partition": "test", "utt": "a", "annot_utt": "a"} for locale in ("de-DE", "fr-FR", "de-DE")
+    ]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert ids(read_task(tmp_path, languages=["de"])) == ["test:0", "test:2"]
+    assert ids(read_task(tmp_path, languages=["de"], limit=1)) == ["test:0"]
+    assert [e.language for e in read_task(tmp_path)] == ["deu_Latn", "fra_Latn", "deu_Latn"]
+    with pytest.raises(LanguageError, match="the data has no tur_Latn; available here: deu_Latn"):
+        read_task(tmp_path, languages=["de", "tr"])
+    (tmp_path / "test.jsonl").write_text(json.dumps(rows[0] | {"locale": "fr-FR"}) + "\n")
+    (tmp_path / "test.jsonl").rename(tmp_path / "de-DE.jsonl")
+    with pytest.raises(DataError, match="no items in split 'test'"):
+        read_task(tmp_path, languages=["de"])
+
+
+def test_massive_rows_without_a_locale_are_of_the_files_language_or_the_one_asked_for(tmp_path: Path) -> None:
+    row = {"partition": "test", "utt": "a", "annot_utt": "a"}
+    (tmp_path / "test.jsonl").write_text(json.dumps(row))
+    assert read_task(tmp_path, languages=["de"])[0].language == "deu_Latn"
+    with pytest.raises(LanguageError, match="neither the file's name nor item 0 tells its language"):
+        read_task(tmp_path)
+    (tmp_path / "test.jsonl").rename(tmp_path / "fr-FR.jsonl")
+    assert read_task(tmp_path)[0].language == "fra_Latn"
+
+
+@pytest.mark.parametrize("name", ["de.test.conll.gz", "de_x-ud-test.iob2.gz", "de-DE.jsonl.gz", "validate_A.json.gz"])
+def test_packed_files_of_every_format_are_read_by_their_names(tmp_path: Path, name: str) -> None:
+    contents = {
+        "conll": "1\tgo\tmove\tO\n",
+        "iob2": "1\tgo\tO\t-\t-\n",
+        "jsonl": json.dumps({"partition": "test", "utt": "go", "annot_utt": "go"}),
+        "json": json.dumps({"A": [{"data": [{"text": "go"}]}]}),
+    }
+    (tmp_path / name).write_bytes(gzip.compress(contents[name.split(".")[-2]].encode()))
+    (example,) = read_task(tmp_path)
+    assert (example.text, example.id) == ("go", f"{name.removesuffix('.gz').rpartition('.')[0]}:0")
+
+
+def test_home_folders_may_be_named_by_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    bio(tmp_path / "d", "de.bio")
+    assert languages_of(read_task("~/d")) == {"de": "deu_Latn"}
+
+
+# Columns and labels by option
+
+
+def test_columns_may_be_said(tmp_path: Path) -> None:
+    (tmp_path / "de.tsv").write_text("x\tAna\tB-PER\tB-LOC\n")
+    (example,) = read_task(tmp_path, columns={"word": 1, "tag": 2})
+    assert (example.words, example.spans) == (("Ana",), (Span("PER", 0, 1),))
+    for wrong in ({"word": 1}, {"word": "a", "tag": 2}, {"word": 1, "tag": -1}, {"eng": 0, "deu": 1}):
+        with pytest.raises(DataError, match="it says which column is the word and which the tag"):
+            read_task(tmp_path, columns=wrong)
+    with pytest.raises(DataError, match="'xsid' has columns of its own"):
+        read_task(tmp_path / "de.tsv", format="xsid", columns={"word": 1, "tag": 2})
+    with pytest.raises(DataError, match=r"de.tsv:1: 4 columns where 8 were expected"):
+        read_task(tmp_path, columns={"word": 1, "tag": 7})
+
+
+UNER_FIRST = "1\tAna\tB-PER\n2\tX\tB-OTH\n3\tY\tI-OTH\n4\tZ\tB-O\n5\tW\tI-O\n"
+
+
+def test_entities_of_no_type_are_no_spans_unless_they_are_asked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "en_ewt-ud-test.iob2").write_text(UNER_FIRST)
+    (example,) = read_task(tmp_path)
+    assert example.spans == (Span("PER", 0, 1),)
+    assert "spans of these labels are left out: O (1), OTH (1)" in caplog.text
+    (example,) = read_task(tmp_path, labels=["PER", "OTH"])
+    assert example.spans == (Span("PER", 0, 1), Span("OTH", 1, 3))
+
+
+def test_only_spans_of_the_labels_asked_for_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "de.bio").write_text("Ana B-PER\nx B-MISC\n")
+    assert read_task(tmp_path, labels=["PER"])[0].spans == (Span("PER", 0, 1),)
+    with pytest.raises(DataError, match=r"labels names 'PRE', which no span has.*Did you mean 'PER'"):
+        read_task(tmp_path, labels=["PRE", "MISC"])
+    with pytest.raises(DataError, match="labels is empty"):
+        read_task(tmp_path, labels=[])
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -176,3 +336,18 @@ def test_every_xsid_file_of_the_data_folder_is_read(data_folder: Path) -> None:
     assert len(test) == 500 * (len(per_file) - 1) + 250  # Japanese has half of them
     assert len(dev) == 300 * (len(per_file) - 1) + 150
     assert all(e.intent and e.text for e in [*test, *dev])
+
+
+@pytest.mark.data
+def test_mtop_and_universal_ner_of_the_data_folder_are_read(data_folder: Path) -> None:
+    languages = ["en", "de", "es", "fr", "hi", "th"]
+    for split, n in (("train", 770), ("test", 1092)):
+        examples = read_task(data_folder / "mtop", split=split, languages=languages)
+        assert len(examples) == n * len(languages)
+        assert all(e.intent and e.words for e in examples)
+    uner = read_task(data_folder / "uner", task="extraction")
+    assert {e.language for e in uner} == {
+        "dan_Latn", "deu_Latn", "eng_Latn", "por_Latn", "swe_Latn", "zho_Hant",
+    }  # fmt: skip
+    assert {span.label for e in uner for span in e.spans} == {"PER", "ORG", "LOC"}
+    assert len([e for e in uner if e.id.startswith("de_pud")]) == 1000
