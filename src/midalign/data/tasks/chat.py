@@ -20,17 +20,20 @@ from __future__ import annotations
 
 import csv
 import json
-import re
+import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from midalign.data.file_names import SPLITS
+from midalign.data.file_names import bare, data_files, language_of_each, shown, split_name
+from midalign.data.tasks.layout import files_of_split
 from midalign.errors import DataError, LanguageError
-from midalign.files import missing_file, parse_json, read_json_lines, read_lines
-from midalign.languages import canonical
+from midalign.files import local_path, missing_file, parse_json, read_json_lines, read_lines
+from midalign.languages import canonical, known
 from midalign.records import Message, TaskExample
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _FORM = 'a row such as {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}'
@@ -44,6 +47,7 @@ class _Table:
     name: str
     language: str | None
     rows: Iterator[tuple[str, Mapping[str, Any]]]
+    beside: bool = False  # its name tells no language, but those of the files beside it do
 
 
 def read_chat(data: str | Path, *, languages: Sequence[str] | None = None, split: str = "test") -> list[TaskExample]:
@@ -65,9 +69,9 @@ def read_chat(data: str | Path, *, languages: Sequence[str] | None = None, split
     wanted = None if languages is None else [canonical(code) for code in languages]
     found: list[TaskExample] = []
     present: set[str] = set()
-    for table in _tables(data, split):
-        for number, (place, row) in enumerate(table.rows):
-            language = _language(row, table, wanted, place)
+    for table in _tables(data, split, wanted):
+        present |= {table.language} if table.language else set()
+        for number, place, language, row in _rows(table, wanted):
             present.add(language)
             if wanted is None or language in wanted:
                 found.append(_example(row, f"{table.name}:{number}", language, place))
@@ -80,61 +84,57 @@ def read_chat(data: str | Path, *, languages: Sequence[str] | None = None, split
     return found
 
 
-def _tables(data: str | Path, split: str) -> Iterator[_Table]:
-    path = Path(data).expanduser()
-    if path.is_file():
-        yield _file(path)
-    elif path.is_dir():
-        for file in _files_of_split(path, split):
-            yield _file(file)
-    elif str(data).startswith((".", "/", "~")) or str(data).count("/") != 1:
-        raise missing_file(path)
-    else:
-        yield from _hub_tables(str(data), split)
+def _rows(table: _Table, wanted: Sequence[str] | None) -> Iterator[tuple[int, str, str, Mapping[str, Any]]]:
+    """The rows of a table, each with its number, place and language; none of a table in another language."""
+    if wanted is not None and table.language not in (None, *wanted):
+        return
+    for number, (place, row) in enumerate(table.rows):
+        if table.beside and not row.get("language"):
+            logger.warning("%s: left alone, because neither name nor row tells its language", place)
+            return
+        yield number, place, _language(row, table, place), row
+
+
+def _tables(data: str | Path, split: str, wanted: Sequence[str] | None) -> Iterator[_Table]:
+    path = local_path(data)
+    if not path.exists():
+        if str(data).startswith((".", "/", "~")) or str(data).count("/") != 1:
+            raise missing_file(path)
+        yield from _hub_tables(str(data), split, _the_only(wanted))
+        return
+    files = [path] if path.is_file() else _files_of_split(path, split)
+    languages = language_of_each([bare(file).stem for file in files], wanted)
+    only = None if any(languages) else _the_only(wanted)
+    for file, language in zip(files, languages, strict=True):
+        beside = language is None and any(languages) and wanted is not None
+        yield replace(_file(file, language or only), beside=beside)
+
+
+def _the_only(wanted: Sequence[str] | None) -> str | None:
+    return wanted[0] if wanted is not None and len(wanted) == 1 else None
 
 
 def _files_of_split(folder: Path, split: str) -> list[Path]:
     """The files of a folder whose name names the split; those in a folder of that name; or all, where none is named."""
-    names = {split, *SPLITS.get(split, ())}
-    every = {alias for aliases in SPLITS.values() for alias in aliases}
-    for name in sorted(names):
-        if (folder / name).is_dir():
-            folder = folder / name
-            break
-    files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.suffix in SUFFIXES]
-    of_split = [file for file in files if set(_words(file)) & names]
-    if not of_split and not any(set(_words(file)) & every for file in files):
-        of_split = files
+    name = split_name(split)
+    folder = next((inner for inner in folder.iterdir() if inner.is_dir() and split_name(inner.name) == name), folder)
+    files = [file for file in data_files(folder) if bare(file).suffix in SUFFIXES]
+    of_split = files_of_split(files, name)
     if not of_split:
-        shown = ", ".join(file.name for file in files[:5]) or f"no {', '.join(SUFFIXES)} file"
+        found = shown(file.name for file in files) or f"no {', '.join(SUFFIXES)} file"
         raise DataError(
-            f"{folder}: no file for the split {split!r} (found: {shown}). Name files <language>.<split>.jsonl, such as "
+            f"{folder}: no file for the split {split!r} (found: {found}). Name files <language>.<split>.jsonl, such as "
             f"deu.{split}.jsonl"
         )
     return of_split
 
 
-def _words(file: Path) -> list[str]:
-    return re.split(r"[._-]", file.stem.casefold())
-
-
-def _file(path: Path) -> _Table:
+def _file(path: Path, language: str | None) -> _Table:
     readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
-    if path.suffix not in readers:
+    suffix = bare(path).suffix
+    if suffix not in readers:
         raise DataError(f"{path}: rows are read from {', '.join(readers)}; convert it, or give another file")
-    return _Table(path.stem, _language_of_name(path), readers[path.suffix](path))
-
-
-def _language_of_name(path: Path) -> str | None:
-    """The language that a file's name begins with; None where it begins with something else."""
-    splits = {alias for aliases in SPLITS.values() for alias in aliases}
-    code = re.split(r"[.]", path.stem)[0]
-    if code.casefold() in splits:
-        return None
-    try:
-        return canonical(code)
-    except LanguageError:
-        return None
+    return _Table(bare(path).stem, language, readers[suffix](path))
 
 
 def _jsonl(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -154,6 +154,11 @@ def _json(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     reader = csv.DictReader([line + "\n" for line in read_lines(path)], strict=True)
     try:
+        names = reader.fieldnames or ()
+        if len(set(names)) < len(names):
+            raise DataError(
+                f"{path}:1: two columns have one name ({', '.join(names)}), and one would be lost; rename it"
+            )
         for row in reader:
             place = f"{path}:{reader.line_num}"
             if None in row or None in row.values():
@@ -183,23 +188,23 @@ def _parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     return ((f"{path}: row {number}", row) for number, row in enumerate(rows, start=1))
 
 
-def _hub_tables(name: str, split: str) -> Iterator[_Table]:
+def _hub_tables(name: str, split: str, only: str | None) -> Iterator[_Table]:
     """One table for each configuration that is named after a language, or the only one."""
     import datasets
 
     try:
         configurations = datasets.get_dataset_config_names(name)
         for configuration in configurations:
-            language = _language_of_name(Path(f"{configuration}.{split}"))
+            language = known(configuration)
             if language is None and len(configurations) > 1:
                 continue
             of_split = datasets.get_dataset_split_names(name, configuration)
-            chosen = next((each for each in (split, *SPLITS.get(split, ())) if each in of_split), None)
+            chosen = next((each for each in of_split if split_name(each) == split_name(split)), None)
             if chosen is None:
                 raise DataError(f"{name}: no split {split!r}; there are {', '.join(of_split)}")
             table = datasets.load_dataset(name, configuration, split=chosen)
             rows = ((f"{name}, {configuration}, {chosen}, row {i}", row) for i, row in enumerate(table, start=1))
-            yield _Table(f"{configuration}.{split}", language, rows)
+            yield _Table(f"{configuration}.{split}", language or only, rows)
     except (OSError, ValueError) as fault:
         if isinstance(fault, DataError):
             raise
@@ -209,14 +214,12 @@ def _hub_tables(name: str, split: str) -> Iterator[_Table]:
         ) from fault
 
 
-def _language(row: Mapping[str, Any], table: _Table, wanted: Sequence[str] | None, place: str) -> str:
+def _language(row: Mapping[str, Any], table: _Table, place: str) -> str:
     code = row.get("language")
     if isinstance(code, str) and code.strip():
         return canonical(code, place)
     if table.language is not None:
         return table.language
-    if wanted is not None and len(wanted) == 1:
-        return wanted[0]
     raise LanguageError(
         f"{place}: nothing tells the language of this row, which decides whether it is trained on. Name the file "
         "<language>.<split>.jsonl, add a column 'language', or ask for exactly one language"

@@ -1,6 +1,7 @@
 """Rows of trl's dataset formats, in every layout in which people keep them."""
 
 import csv
+import gzip
 import io
 import json
 import re
@@ -120,6 +121,41 @@ def test_a_hub_dataset_by_configuration_or_by_column(monkeypatch):
         read_chat("me/mine")
     tables = {"default": [{**SHAPES["text"], "language": "fr"}]}
     assert read_chat("me/mine", split="train")[0].language == "fra_Latn"
+
+
+def test_names_tell_the_language_first_or_last_and_packed_files_are_read(tmp_path):
+    rows = [SHAPES["messages"]]
+    for name in ("test_de.jsonl", "test_it.jsonl", "notes_test.jsonl", "README.json", "fr.train.jsonl"):
+        write(tmp_path / name, rows)
+    packed = gzip.compress((tmp_path / "test_de.jsonl").read_bytes())
+    (tmp_path / "test_nl.jsonl.gz").write_bytes(packed)
+    found = read_chat(tmp_path, languages=["de", "it", "nl"])
+    assert {e.id: e.language for e in found} == {
+        "test_de:0": "deu_Latn", "test_it:0": "ita_Latn", "test_nl:0": "nld_Latn",
+    }  # fmt: skip
+
+
+def test_a_file_of_no_language_beside_others_is_not_of_the_one_asked_for(tmp_path, caplog):
+    write(tmp_path / "deu.test.jsonl", [SHAPES["messages"]])
+    write(tmp_path / "other.test.jsonl", [SHAPES["messages"]])
+    assert [e.id for e in read_chat(tmp_path, languages=["deu"])] == ["deu.test:0"]
+    assert "other.test.jsonl:1: left alone" in caplog.text
+    with pytest.raises(LanguageError, match=r"other\.test\.jsonl:1: nothing tells the language"):
+        read_chat(tmp_path)
+
+
+def test_faults_of_a_language_that_nobody_asked_for_do_not_matter(tmp_path):
+    write(tmp_path / "deu.test.jsonl", [SHAPES["messages"]])
+    (tmp_path / "fra.test.jsonl").write_text("{\n")
+    assert len(read_chat(tmp_path, languages=["deu"])) == 1
+    with pytest.raises(DataError, match=r"fra\.test\.jsonl:1"):
+        read_chat(tmp_path)
+
+
+def test_a_column_that_comes_twice_is_refused(tmp_path):
+    (tmp_path / "deu.test.csv").write_text("prompt,completion,prompt\na,b,c\n")
+    with pytest.raises(DataError, match=r"deu\.test\.csv:1: two columns have one name"):
+        read_chat(tmp_path)
 
 
 BAD = {
