@@ -1,7 +1,10 @@
 """The README's tree is the real one: its folders and common modules, each with the first sentence of its docstring."""
 
 import ast
+import importlib.util
 import re
+
+import pytest
 
 from tests.conftest import ROOT
 
@@ -36,3 +39,22 @@ def test_the_tree_is_the_real_one():
     others = re.findall(r"[\w.]+/?", last.partition("(")[0])
     assert all((ROOT / name).exists() for name in others), others
     assert max(map(len, shown)) <= 120
+
+
+@pytest.mark.parametrize(
+    "page", sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")]), ids=lambda page: page.name
+)
+def test_files_and_names_that_a_page_mentions_exist(page):
+    text = page.read_text(encoding="utf-8")
+    tracked = [
+        str(path.relative_to(ROOT))
+        for part in ("src", "tests", "benchmarks", "experiments", "examples")
+        for path in (ROOT / part).rglob("*.*")
+    ]
+    for name in re.findall(r"`([\w/]+\.(?:py|yaml|sh|css|in))`", text):
+        assert any(f"/{path}".endswith(f"/{name}") for path in tracked), name
+    for name in re.findall(r"`(midalign\.[\w.]+)[`(]", text):
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute) or importlib.util.find_spec(name), name
+    for link in re.findall(r"\]\((?!http)([^)#]+)", text):
+        assert (page.parent / link).exists(), link
