@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from midalign.errors import MissingExtraError as MissingExtraError
     from midalign.errors import MissingFileError as MissingFileError
     from midalign.errors import ModelError as ModelError
+    from midalign.errors import OptionError as OptionError
     from midalign.errors import RecipeError as RecipeError
     from midalign.errors import RunError as RunError
     from midalign.errors import UserError as UserError
@@ -63,6 +64,7 @@ _MODULE_OF = {
     "MissingExtraError": "errors",
     "MissingFileError": "errors",
     "ModelError": "errors",
+    "OptionError": "errors",
     "PairedScore": "metrics.comparison",
     "ParallelCorpus": "data.parallel.corpus",
     "ParallelPair": "records",

@@ -82,6 +82,17 @@ class ModelError(UserError, ValueError):
     """
 
 
+class OptionError(UserError, ValueError):
+    """A name or number that a function does not take, such as an unknown pooling.
+
+    Example:
+        >>> midalign.probe(model, tokenizer, {"en": ["yes", "no"], "de": ["ja", "nein"]}, k=1, pooling="meen")
+        Traceback (most recent call last):
+            ...
+        midalign.errors.OptionError: unknown pooling 'meen': ... Did you mean 'mean'...
+    """
+
+
 class RunError(UserError, ValueError):
     """A run folder that cannot be used: of another recipe, incomplete, or in the way.
 

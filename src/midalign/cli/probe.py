@@ -22,7 +22,7 @@ from midalign.cli.options import (
     model_of,
 )
 from midalign.errors import listed
-from midalign.functional.names import CANDIDATES
+from midalign.functional.names import CANDIDATES, MARGINS, POOLINGS
 
 
 def probe(
@@ -37,10 +37,8 @@ def probe(
     adapter: AdapterPath = None,
     gguf_file: GgufFile = None,
     revision: Revision = None,
-    pooling: Annotated[
-        str, typer.Option(help="mean, mean_no_special, mean_no_first, mean_unit, last or weighted.")
-    ] = "mean",
-    margin: Annotated[str, typer.Option(help="ratio, distance, absolute or cosine.")] = "ratio",
+    pooling: Annotated[str, typer.Option(help=f"{listed(POOLINGS)}.")] = "mean",
+    margin: Annotated[str, typer.Option(help=f"{listed(MARGINS)}.")] = "ratio",
     k: Annotated[int, typer.Option(help="Neighbours in the margin.")] = 4,
     candidates: Annotated[str, typer.Option(help=f"{listed(CANDIDATES)}, which is what LASER's xsim does.")] = "all",
     limit: Annotated[int | None, typer.Option(help="Only the first so many sentences.")] = None,

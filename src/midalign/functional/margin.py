@@ -31,10 +31,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from midalign.errors import ModelError, RecipeError, did_you_mean
-
-MARGINS: tuple[str, ...] = ("ratio", "distance", "absolute", "cosine")
-CANDIDATES: tuple[str, ...] = ("all", "nearest")
+from midalign.errors import ModelError, OptionError, did_you_mean
+from midalign.functional.names import CANDIDATES, MARGINS
 
 # Similarities, scores and masked scores of one block: 1 GiB together, so n up to 9,459 needs no second product.
 _BLOCK_BYTES = 1 << 30
@@ -103,7 +101,7 @@ def retrieve(
         ``(n,)`` indices into y for the rows of x, and ``(m,)`` indices into x for the rows of y; int64.
 
     Raises:
-        RecipeError: If a name is unknown or ``k`` is not from 1 to the number of sentences.
+        OptionError: If a name is unknown or ``k`` is not from 1 to the number of sentences.
         ModelError: If a vector is zero or not finite.
         ValueError: If the shapes do not fit or ``block`` is less than 1.
     """
@@ -209,22 +207,31 @@ def check_options(margins: Sequence[str], k: int, candidates: str, n: int) -> No
     """Refuse options that `retrieve` and `retrieve_all` cannot serve over ``n`` sentences.
 
     Raises:
-        RecipeError: If a name is unknown, no margin is named, or ``k`` is not from 1 to ``n``.
+        OptionError: If a name is unknown, no margin is named, or ``k`` is not from 1 to ``n``.
+    """
+    check_names(margins, candidates)
+    if not 1 <= k <= n:
+        raise OptionError(
+            f"k = {k} nearest neighbours do not fit {n} sentences, so the margin is not defined. "
+            f"Write k from 1 to {n}, or give more sentences."
+        )
+
+
+def check_names(margins: Sequence[str], candidates: str) -> None:
+    """Refuse names of margins that are not in `MARGINS`, and of candidates that are not in `CANDIDATES`.
+
+    Raises:
+        OptionError: With the allowed names and the nearest one; or if no margin is named.
     """
     for what, given, allowed in (("margin", margins, MARGINS), ("candidates", (candidates,), CANDIDATES)):
         for name in given:
             if name not in allowed:
-                raise RecipeError(
+                raise OptionError(
                     f"unknown {what} {name!r}: retrieval would not be defined. Write one of {', '.join(allowed)}."
                     f"{did_you_mean(name, allowed)}"
                 )
     if not margins:
-        raise RecipeError(f"no margin is named. Write at least one of {', '.join(MARGINS)}.")
-    if not 1 <= k <= n:
-        raise RecipeError(
-            f"k = {k} nearest neighbours do not fit {n} sentences, so the margin is not defined. "
-            f"Write k from 1 to {n}, or give more sentences."
-        )
+        raise OptionError(f"no margin is named. Write at least one of {', '.join(MARGINS)}.")
 
 
 def _retrieve_blocks(

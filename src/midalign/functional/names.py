@@ -7,6 +7,14 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict, get_args
 
+Pooling = Literal["mean", "mean_no_special", "mean_no_first", "mean_unit", "last", "weighted"]
+"""The ways to make one vector of the states of a sentence's tokens (`midalign.functional.pooling`)."""
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+
+Margin = Literal["ratio", "distance", "absolute", "cosine"]
+"""The scores of a candidate translation (`midalign.functional.margin`)."""
+MARGINS: tuple[Margin, ...] = get_args(Margin)
+
 Candidates = Literal["all", "nearest"]
 """The sentences among which a translation is retrieved (`midalign.functional.margin`)."""
 CANDIDATES: tuple[Candidates, ...] = get_args(Candidates)

@@ -24,9 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from midalign.errors import RecipeError, did_you_mean
-
-POOLINGS: tuple[str, ...] = ("mean", "mean_no_special", "mean_no_first", "mean_unit", "last", "weighted")
+from midalign.errors import OptionError, did_you_mean
+from midalign.functional.names import POOLINGS
 
 
 def pool(
@@ -44,7 +43,7 @@ def pool(
         Sentence vectors ``(batch, hidden)`` in float32, not scaled to unit length.
 
     Raises:
-        RecipeError: If ``pooling`` is unknown.
+        OptionError: If ``pooling`` is unknown.
         ValueError: As `token_weights` and `pool_all`.
     """
     weights = token_weights(attention_mask, pooling, special_tokens_mask)
@@ -66,7 +65,7 @@ def token_weights(attention_mask: Tensor, pooling: str = "mean", special_tokens_
         Weights ``(batch, seq)`` in float32; rows sum to 1, padding has weight 0.
 
     Raises:
-        RecipeError: If ``pooling`` is unknown.
+        OptionError: If ``pooling`` is unknown.
         ValueError: If a row is all padding, if the shapes do not fit, or if `mean_no_special` gets no mask.
     """
     check_pooling(pooling)
@@ -135,10 +134,10 @@ def check_pooling(pooling: str) -> None:
     """Refuse a name that is not in `POOLINGS`.
 
     Raises:
-        RecipeError: With the allowed names and the nearest one.
+        OptionError: With the allowed names and the nearest one.
     """
     if pooling not in POOLINGS:
-        raise RecipeError(
+        raise OptionError(
             f"unknown pooling {pooling!r}: there would be no sentence vectors. Write one of "
             f"{', '.join(POOLINGS)}.{did_you_mean(pooling, POOLINGS)}"
         )

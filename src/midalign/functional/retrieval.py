@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from midalign.errors import RecipeError
+from midalign.errors import OptionError
 from midalign.functional.margin import batch_size, check_options, retrieve_units, unit
 from midalign.progress import Progress
 
@@ -43,7 +43,7 @@ def retrieve_all(
         sentence i of language a retrieves. The diagonal is -1. `hits` and `hubness` read them.
 
     Raises:
-        RecipeError: As `retrieve`, or with fewer than two languages.
+        OptionError: As `retrieve`, or with fewer than two languages.
         ModelError: As `retrieve`, naming the language.
         ValueError: If the languages do not have the same shape.
     """
@@ -189,7 +189,7 @@ def _units(vectors: Mapping[str, Tensor] | Tensor) -> Tensor:
     """Unit vectors of all languages ``(N, n, d)`` float32, in one tensor so that a run of languages is a view."""
     named = dict(vectors) if isinstance(vectors, Mapping) else {f"language {i}": v for i, v in enumerate(vectors)}
     if len(named) < 2:
-        raise RecipeError(f"retrieval needs two languages or more, not {len(named)}. Name another language.")
+        raise OptionError(f"retrieval needs two languages or more, not {len(named)}. Name another language.")
     first, expected = next((name, values.shape) for name, values in named.items())
     for name, values in named.items():
         if values.shape != expected:

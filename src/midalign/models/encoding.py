@@ -79,13 +79,13 @@ class Encoder:
 
     Args:
         model: A causal language model, plain or with an adapter; used in evaluation mode and put back afterwards.
-        poolings: Names from `midalign.functional.pooling.POOLINGS`; several cost little more than one.
+        poolings: Names from `midalign.functional.names.POOLINGS`; several cost little more than one.
         layers: Which layers, 0 to depth; all by default. Blocks above the highest are not run.
         batch_tokens: Padded tokens in a batch, at most; halved whenever memory runs out. None: `BATCH_TOKENS`.
         pad_id: Token id at padded positions, which no result depends on.
 
     Raises:
-        RecipeError: If a pooling is unknown.
+        OptionError: If a pooling is unknown.
         ModelError: If the decoder cannot be found or has no such layer.
     """
 

@@ -210,7 +210,7 @@ def pooled_states(
         model: A causal language model in evaluation mode, plain or with an adapter.
         input_ids: ``(batch, seq)``, right-padded.
         attention_mask: ``(batch, seq)``, 1 for real tokens.
-        poolings: Names from `midalign.functional.pooling.POOLINGS`.
+        poolings: Names from `midalign.functional.names.POOLINGS`.
         special_tokens_mask: ``(batch, seq)``, 1 for tokens that the tokenizer added.
         layers: Which layers, 0 to depth; all by default. Blocks above the highest are not run, and never the final
             norm.

@@ -10,6 +10,8 @@ from typing import Any, ClassVar, cast
 
 from midalign.data.parallel.corpus import ParallelCorpus, read_parallel
 from midalign.data.parallel.layout import ParallelFormat
+from midalign.functional.margin import check_names
+from midalign.functional.pooling import check_pooling
 from midalign.models.adapters import attach_adapter
 from midalign.models.source import ModelSource
 from midalign.probing.comparison import write_comparison, write_transfer
@@ -37,6 +39,9 @@ class ProbeJob(Job[ProbeResult]):
         compare: ``probe.json`` of another model, to say what changed from it to this.
         transfer: ``scores.json`` by language, to say whether retrieval predicts the score.
         cache: Folder to keep sentence vectors in; None keeps them while the probe runs only.
+
+    Raises:
+        OptionError: If there is no such pooling, margin or kind of candidates.
     """
 
     verb: ClassVar[str] = "probe"
@@ -58,6 +63,10 @@ class ProbeJob(Job[ProbeResult]):
     compare: str | None = None
     transfer: str | None = None
     cache: str | None = None
+
+    def __post_init__(self) -> None:
+        check_pooling(self.pooling)
+        check_names((self.margin,), self.candidates)
 
     def paths(self) -> list[str | None]:
         """What the job reads."""

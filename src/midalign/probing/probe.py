@@ -79,8 +79,8 @@ def probe(
         model: Any decoder-only causal language model, plain or with a PEFT adapter.
         tokenizer: Its tokenizer.
         corpus: By language as many sentences each, the i-th translations of each other.
-        pooling: One of `midalign.functional.pooling.POOLINGS`; ``mean`` is the paper's.
-        margin: One of `midalign.functional.margin.MARGINS`; ``ratio`` is the paper's. Plain cosine is reported beside
+        pooling: One of `midalign.functional.names.POOLINGS`; ``mean`` is the paper's.
+        margin: One of `midalign.functional.names.MARGINS`; ``ratio`` is the paper's. Plain cosine is reported beside
             it.
         k: Neighbours in the margin; 4 as in Artetxe and Schwenk 2019.
         candidates: ``all`` scores every sentence; ``nearest`` the k nearest by cosine, as LASER's xsim does.
@@ -101,7 +101,7 @@ def probe(
         The result; under ``accelerate launch`` the same on every process.
 
     Raises:
-        RecipeError: If a name is unknown, or ``k`` does not fit the number of sentences.
+        OptionError: If a name is unknown, or ``k`` does not fit the number of sentences.
         LanguageError: If a language code is not known.
         DataError: If the languages do not have as many sentences each, or one is empty.
         ModelError: If the model has no such layer, or its vectors are not finite.

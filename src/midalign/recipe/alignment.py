@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from midalign.errors import ModelError
-from midalign.functional.names import Direction
+from midalign.functional.names import Direction, Pooling
 from midalign.recipe.fields import (
     LARGEST,
     LARGEST_BATCH,
@@ -16,7 +16,6 @@ from midalign.recipe.fields import (
     REFERENCE,
     BatchSize,
     Count,
-    Pooling,
     Section,
     refuse_conflicts,
     source,

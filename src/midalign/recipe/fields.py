@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, get_args
+from typing import Annotated, Any, NamedTuple, Self, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -26,8 +26,6 @@ LARGEST_SEED = 2**32 - 1
 LARGEST = 1_000_000_000
 LARGEST_BATCH = 1_000_000
 
-Pooling = Literal["mean", "mean_no_special", "mean_no_first", "mean_unit", "last", "weighted"]
-Margin = Literal["ratio", "distance", "absolute", "cosine"]
 LanguageCode = Annotated[str, AfterValidator(lambda code: canonical(code, "recipe"))]
 LanguageCodes = Annotated[tuple[LanguageCode, ...], AfterValidator(lambda codes: tuple(dict.fromkeys(codes)))]
 Count = Annotated[int, Field(gt=0, le=LARGEST)]

@@ -18,7 +18,7 @@ from midalign.answers.format import CONSTRAINED_HELP, METRIC_HELP, STYLE_HELP, A
 from midalign.data.parallel.corpus import Directions
 from midalign.data.parallel.layout import ParallelFormat
 from midalign.data.tasks.layout import TaskFormat
-from midalign.functional.names import Candidates, MergeMethod
+from midalign.functional.names import Candidates, Margin, MergeMethod, Pooling
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.recipe.fields import (
     LARGEST,
@@ -28,9 +28,7 @@ from midalign.recipe.fields import (
     BatchSize,
     Count,
     LanguageCodes,
-    Margin,
     PathText,
-    Pooling,
     Section,
     refuse_conflicts,
     source,

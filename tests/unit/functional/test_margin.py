@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from midalign.errors import ModelError, RecipeError
-from midalign.functional.margin import CANDIDATES, MARGINS, retrieval_accuracy, retrieve, retrieve_units, unit
+from midalign.errors import ModelError, OptionError
+from midalign.functional.margin import retrieval_accuracy, retrieve, retrieve_units, unit
+from midalign.functional.names import CANDIDATES, MARGINS
 
 SCORED = ("ratio", "distance", "cosine")
 
@@ -298,15 +299,15 @@ def test_accuracy_is_the_share_of_own_translations_in_each_direction():
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
-        ({"margin": "ration"}, RecipeError, "unknown margin 'ration'.*Did you mean 'ratio'"),
-        ({"candidates": "near"}, RecipeError, "unknown candidates 'near'.*all, nearest"),
-        ({"k": 0}, RecipeError, "k = 0 .*from 1 to 6"),
-        ({"k": 7}, RecipeError, "k = 7 .*6 sentences.*from 1 to 6"),
+        ({"margin": "ration"}, OptionError, "unknown margin 'ration'.*Did you mean 'ratio'"),
+        ({"candidates": "near"}, OptionError, "unknown candidates 'near'.*all, nearest"),
+        ({"k": 0}, OptionError, "k = 0 .*from 1 to 6"),
+        ({"k": 7}, OptionError, "k = 7 .*6 sentences.*from 1 to 6"),
         ({"block": 0}, ValueError, "less than 1"),
         ({"block": -3}, ValueError, "less than 1"),
         ({"y": torch.ones(6, 5)}, ValueError, "3 dimensions but y 5"),
         ({"y": torch.ones(6)}, ValueError, r"y: expected \(n, d\), not shape \(6,\)"),
-        ({"y": torch.ones(0, 3)}, RecipeError, "0 sentences"),
+        ({"y": torch.ones(0, 3)}, OptionError, "0 sentences"),
     ],
 )
 def test_what_cannot_be_computed_is_refused_with_its_value(change, error, says):

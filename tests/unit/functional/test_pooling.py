@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from midalign.errors import RecipeError
-from midalign.functional.pooling import POOLINGS, pool, pool_all, token_weights
+from midalign.errors import OptionError
+from midalign.functional.names import POOLINGS
+from midalign.functional.pooling import pool, pool_all, token_weights
 
 
 def plain_vector(tokens, special, pooling):
@@ -179,7 +180,7 @@ def test_a_row_of_padding_is_refused():
 
 def test_an_unknown_name_is_refused_with_the_nearest_one():
     states, mask, _ = batch([4])
-    with pytest.raises(RecipeError, match=r"unknown pooling 'meen'.*mean_unit.*Did you mean 'mean'"):
+    with pytest.raises(OptionError, match=r"unknown pooling 'meen'.*mean_unit.*Did you mean 'mean'"):
         pool(states, mask, "meen")
 
 

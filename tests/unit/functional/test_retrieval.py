@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from midalign.errors import ModelError, RecipeError
-from midalign.functional.margin import CANDIDATES, MARGINS, retrieval_accuracy, retrieve
+from midalign.errors import ModelError, OptionError
+from midalign.functional.margin import retrieval_accuracy, retrieve
+from midalign.functional.names import CANDIDATES, MARGINS
 from midalign.functional.retrieval import accuracy, accuracy_matrix, hits, hubness, mean_cosines, retrieve_all
 from tests.conftest import DATA
 
@@ -95,8 +96,8 @@ def test_inputs_are_not_changed():
 @pytest.mark.parametrize(
     ("vectors", "options", "error", "says"),
     [
-        ({"deu": torch.ones(6, 3)}, {}, RecipeError, "two languages or more, not 1"),
-        ({}, {}, RecipeError, "two languages or more, not 0"),
+        ({"deu": torch.ones(6, 3)}, {}, OptionError, "two languages or more, not 1"),
+        ({}, {}, OptionError, "two languages or more, not 0"),
         (
             {"deu": torch.ones(6, 3), "fra": torch.ones(5, 3)},
             {},
@@ -104,9 +105,9 @@ def test_inputs_are_not_changed():
             r"fra has vectors \(5, 3\) but deu \(6, 3\)",
         ),
         ({"deu": torch.ones(6, 3), "fra": torch.zeros(6, 3)}, {}, ModelError, "fra: .*sentence 0 is all zeros"),
-        ({"deu": torch.ones(3, 3), "fra": torch.ones(3, 3)}, {}, RecipeError, "k = 4 .*3 sentences"),
-        ({"deu": torch.ones(6, 3), "fra": torch.ones(6, 3)}, {"margins": ()}, RecipeError, "no margin"),
-        ({"deu": torch.ones(6, 3), "fra": torch.ones(6, 3)}, {"margins": ("ratoi",)}, RecipeError, "'ratoi'"),
+        ({"deu": torch.ones(3, 3), "fra": torch.ones(3, 3)}, {}, OptionError, "k = 4 .*3 sentences"),
+        ({"deu": torch.ones(6, 3), "fra": torch.ones(6, 3)}, {"margins": ()}, OptionError, "no margin"),
+        ({"deu": torch.ones(6, 3), "fra": torch.ones(6, 3)}, {"margins": ("ratoi",)}, OptionError, "'ratoi'"),
     ],
 )
 def test_what_cannot_be_computed_is_refused_by_language(vectors, options, error, says):

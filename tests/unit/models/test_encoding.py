@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from midalign.errors import ModelError, RecipeError
+from midalign.errors import ModelError, OptionError
 from midalign.functional.pooling import POOLINGS
 from midalign.models import encoding
 from midalign.models.encoding import Encoder, encode_corpus
@@ -148,7 +148,7 @@ def test_layers_that_the_model_has_not_are_refused(layers):
 
 
 def test_an_unknown_pooling_is_refused_before_any_forward():
-    with pytest.raises(RecipeError, match="mean_unit"):
+    with pytest.raises(OptionError, match="mean_unit"):
         Encoder(build_model("llama"), poolings=["mean_units"])
 
 

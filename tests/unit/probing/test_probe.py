@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 
 import midalign.probing.probe
 from midalign.data.parallel.corpus import read_parallel
-from midalign.errors import DataError, LanguageError, ModelError, RecipeError, RunError
+from midalign.errors import DataError, LanguageError, ModelError, OptionError, RunError
 from midalign.probing.probe import ProbeResult, probe, probe_poolings
 from midalign.probing.statistics import hit_counts
 from tests.conftest import build_model
@@ -214,9 +214,9 @@ def test_hits_count_the_directions_of_each_language():
         ({"eng": ["a"] * 5, "en": ["a"] * 5}, {}, DataError, "twice"),
         ({"eng": ["a"] * 5, "klingon": ["a"] * 5}, {}, LanguageError, "klingon"),
         ({"eng": ["a"] * 5, "deu": ["a", "", "a", "a", "a"]}, {}, DataError, "sentence 1 is empty"),
-        ({"eng": ["a"] * 3, "deu": ["a"] * 3}, {}, RecipeError, "k = 4"),
-        ({"eng": ["a"] * 5, "deu": ["a"] * 5}, {"margin": "ration"}, RecipeError, "'ratio'"),
-        ({"eng": ["a"] * 5, "deu": ["a"] * 5}, {"pooling": "mena"}, RecipeError, "'mean'"),
+        ({"eng": ["a"] * 3, "deu": ["a"] * 3}, {}, OptionError, "k = 4"),
+        ({"eng": ["a"] * 5, "deu": ["a"] * 5}, {"margin": "ration"}, OptionError, "'ratio'"),
+        ({"eng": ["a"] * 5, "deu": ["a"] * 5}, {"pooling": "mena"}, OptionError, "'mean'"),
         ({"eng": ["a"] * 5, "deu": ["a"] * 5}, {"layers": [9]}, ModelError, "4 blocks"),
         ({"eng": ["a"] * 5, "deu": ["a"] * 5}, {"groups": {"low": ["xxx"]}}, LanguageError, "group low"),
     ],
