@@ -41,18 +41,16 @@ def test_the_tree_is_the_real_one():
     assert max(map(len, shown)) <= 120
 
 
-@pytest.mark.parametrize(
-    "page", sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")]), ids=lambda page: page.name
-)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PLACES = ("src", "tests", "benchmarks", "experiments", "examples")
+FILES = [f"/{path.relative_to(ROOT)}" for place in PLACES for path in (ROOT / place).rglob("*.*")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_and_names_that_a_page_mentions_exist(page):
     text = page.read_text(encoding="utf-8")
-    tracked = [
-        str(path.relative_to(ROOT))
-        for part in ("src", "tests", "benchmarks", "experiments", "examples")
-        for path in (ROOT / part).rglob("*.*")
-    ]
     for name in re.findall(r"`([\w/]+\.(?:py|yaml|sh|css|in))`", text):
-        assert any(f"/{path}".endswith(f"/{name}") for path in tracked), name
+        assert any(path.endswith(f"/{name}") for path in FILES), name
     for name in re.findall(r"`(midalign\.[\w.]+)[`(]", text):
         module, _, attribute = name.rpartition(".")
         assert hasattr(importlib.import_module(module), attribute) or importlib.util.find_spec(name), name

@@ -1,4 +1,4 @@
-"""The contrastive alignment objective: tensors in, scalar out.
+"""InfoNCE, the contrastive alignment loss: tensors in, scalar out.
 
 InfoNCE over a batch of n translation pairs (arXiv 2502.14830, eq. 2):
 

@@ -1,8 +1,8 @@
-"""The update of one weight by LoRA: a pair of factors, its scale, its norm; no files, no models.
+"""LoRA factors: the low-rank update of one weight, with its scale and norm; no files, no models.
 
 A LoRA adapter changes a weight by the *update* ``dW = scale * B @ A``, where ``A`` is ``(rank, in)``, ``B``
-is ``(out, rank)`` and ``scale`` is ``alpha / rank`` (``alpha / sqrt(rank)`` for rsLoRA). How several updates become one
-is the business of `midalign.functional.merge_methods`.
+is ``(out, rank)`` and ``scale`` is ``alpha / rank`` (``alpha / sqrt(rank)`` for rsLoRA).
+`midalign.functional.merge_methods` merges several updates into one.
 """
 
 from __future__ import annotations

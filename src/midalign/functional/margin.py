@@ -7,19 +7,20 @@ sentences of b, and ``near(y)`` that of y to its k nearest of a:
     distance  cos(x, y) -  (near(x) + near(y)) / 2
     absolute  cos(x, y), the name it has in LASER; `cosine` is the same
 
-How language x is scored against a batch of languages y, both directions and all margins from the same similarities:
+The algorithm scores language x against a batch of languages y. Both directions and all margins come from the same
+similarities:
 
 1. similarities by blocks of rows, ``x[rows] @ y.T``; where one block holds them all, they are computed once;
 2. first pass: the k nearest along rows, and along columns merged from block to block;
 3. second pass: scores and their argmax along rows, and along columns merged from block to block.
 
-All languages of the batch share each step, because starting and joining threads (or a kernel) costs as much as the
-step itself on 1,000 sentences; benchmarks/probe_retrieve.py measures it.
+All languages of the batch share each step: on 1,000 sentences, starting and joining threads (or a kernel) costs as much
+as the step itself. benchmarks/probe_retrieve.py measures that.
 
-Choices where the literature is silent: equal scores go to the lowest index; a candidate under ``nearest`` is any
-sentence at least as near as the k-th nearest, so ties stay in; where the denominator of ``ratio`` is negative we
-divide all the same, as LASER does (it needs mean cosines below 0, which no language model gives), and a denominator
-of exactly 0 counts as the smallest positive float, so that 0 / 0 is 0 and never NaN.
+The literature leaves some cases open. Among equal scores the lowest index wins. Under ``nearest``, every sentence at
+least as near as the k-th nearest is a candidate, so ties stay in. A negative denominator of ``ratio`` is used as it is,
+as in LASER (it needs mean cosines below 0, which no language model gives). A denominator of exactly 0 counts as the
+smallest positive float, so that 0 / 0 is 0 and never NaN.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def unit(vectors: Tensor, name: str = "the vectors") -> Tensor:
 
     Args:
         vectors: ``(n, d)``, any float dtype.
-        name: What the message calls them, such as the language.
+        name: Name of the vectors in an error message, such as the language.
 
     Returns:
         ``(n, d)`` float32, detached from any graph.
@@ -87,7 +88,7 @@ def retrieve(
     candidates: str = "all",
     block: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """For each sentence of either language, the best one of the other.
+    """Margin-based retrieval between two languages: for each sentence, the best one of the other language.
 
     Args:
         x: Vectors ``(n, d)``; need not be of unit length.
@@ -136,7 +137,7 @@ def retrieval_accuracy(
 
 
 def batch_size(n: int, device: torch.device) -> int:
-    """How many languages of ``n`` sentences `retrieve_units` should be given at once; at least 1."""
+    """Number of languages of ``n`` sentences that `retrieve_units` should be given at once; at least 1."""
     cells = _BATCH_CELLS_CPU if device.type == "cpu" else _BATCH_CELLS_DEVICE
     return max(1, cells // (n * n))
 
@@ -144,7 +145,7 @@ def batch_size(n: int, device: torch.device) -> int:
 def retrieve_units(
     x: Tensor, y: Tensor, margins: Sequence[str], k: int, candidates: str, block: int | None
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """`retrieve` between one language and several, on vectors that `unit` has made and options that are checked.
+    """`retrieve` between one language and several, for unit vectors and checked options.
 
     Args:
         x: Unit vectors of one language ``(n, d)`` float32.
@@ -310,7 +311,7 @@ class _Best:
         self._score = torch.full(shape, float("-inf"), device=device)
 
     def add(self, start: int, forward_scores: Tensor, backward_scores: Tensor) -> None:
-        """Take in the block whose first row is ``start``; among equal scores the lowest index stays."""
+        """Add the scores of the block whose first row is ``start``; among equal scores the lowest index stays."""
         self.forward.append(forward_scores.argmax(dim=-1))
         score, row = backward_scores.max(dim=0)
         better = score > self._score

@@ -1,14 +1,14 @@
 """Merging LoRA updates: the factor pairs of one module in, one factor pair out; no files, no models.
 
-The field uses the same words for different formulas; here each formula has a name of its own:
+The field uses the same words for different formulas. Here each formula has its own name:
 
-1. `merge_sum` is the exact weighted sum of the updates, at the price of adding up the ranks (PEFT: ``cat``).
+1. `merge_sum` is the exact weighted sum of the updates; its rank is the sum of their ranks (PEFT: ``cat``).
 2. `merge_svd` is that sum, truncated to a rank; the error of the truncation is returned.
 3. `merge_parameters` averages the factors, which is *not* an average of the updates.
 4. `merge_peft_linear` is what PEFT calls ``linear``: the sum of the updates plus cross terms.
 5. `merge_ties` and `merge_dare` work on the dense updates and are truncated to a rank, as `merge_svd` is.
 
-An adapter that does not touch a module is left out of the lists, which in every formula equals factors of zero. All
+An adapter that does not change a module is left out of the lists; in every formula that equals factors of zero. All
 arithmetic is in float32, or in float64 where the factors are, and the result always has ``scale`` 1.
 """
 
@@ -34,8 +34,8 @@ class Merged:
 
     Attributes:
         factors: The merged update, with ``scale`` 1.
-        lost: Frobenius norm of what truncation to a rank cut off from the method's own formula; 0 for methods that are
-            low-rank by nature.
+        lost: Frobenius norm of what truncation to a rank cut off from the method's own formula; 0 for methods that need
+            no truncation.
     """
 
     factors: LoraFactors
@@ -74,9 +74,9 @@ def merge_sum(factors: Sequence[LoraFactors], weights: Sequence[float]) -> Merge
 def merge_parameters(factors: Sequence[LoraFactors], weights: Sequence[float]) -> Merged:
     """Weighted sum of the factors: ``B = sum_i w_i sqrt(s_i) B_i``, ``A = sum_i w_i sqrt(s_i) A_i``.
 
-    With a common scale this is ``s (sum_i w_i B_i)(sum_i w_i A_i)``, "weight averaging" taken literally. It
-    holds each update with weight ``w_i**2`` and adds cross terms ``w_i w_j B_i A_j``; only for copies of one
-    adapter, with weights that add up to 1, is it the average of the updates.
+    With a common scale this is ``s (sum_i w_i B_i)(sum_i w_i A_i)``, "weight averaging" taken literally. It contains
+    each update with weight ``w_i**2`` and adds cross terms ``w_i w_j B_i A_j``. It is the average of the updates only
+    for copies of one adapter with weights that add up to 1.
 
     Args:
         factors: One pair per adapter that touches the module, all of one rank.
@@ -290,7 +290,7 @@ def check_method(method: str, options: Iterable[str]) -> None:
 
 
 def check_merge(method: str, factors: Sequence[LoraFactors], options: Mapping[str, Any]) -> None:
-    """Check what can be checked of a merge of one module before its weights are known.
+    """Check a merge of one module, as far as that is possible before its weights are known.
 
     Args:
         method: A key of `METHODS`.
@@ -358,7 +358,8 @@ def _truncate(update: Tensor, rank: int) -> Merged:
     """A dense update, ``(out, in)``, as factors: exact where the rank allows, else near the best of that rank.
 
     A full SVD of a 4096 x 14336 update takes about a minute of CPU time, times 200 modules; six rounds of randomised
-    subspace iteration (Halko et al. 2011, in torch) take a second and lose under 1 % more. What they lose is measured.
+    subspace iteration (Halko et al. 2011, in torch) take a second and lose under 1 % more. The loss is measured and
+    reported.
     """
     _check_rank(rank)
     out, inner = update.shape

@@ -1,6 +1,6 @@
-"""The names of the mathematics' choices, each list once: recipe, command line, help and checks take them from here.
+"""Names of the mathematics' options, listed only here; recipe, command line, help and checks use them.
 
-Apart from the functions that they name, so that ``--help`` need not import torch.
+They are not beside the functions that they name, so that ``--help`` need not import torch.
 """
 
 from __future__ import annotations

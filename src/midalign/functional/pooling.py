@@ -1,4 +1,4 @@
-"""Sentence vectors from hidden states: the mean over tokens and its robust relatives, all by name.
+"""Pooling: one sentence vector from the hidden states of the tokens, by the mean or a variant of it.
 
 A pooling is a set of weights, one per token, that sum to 1 over the real tokens of a row:
 
@@ -51,7 +51,7 @@ def pool(
 
 
 def token_weights(attention_mask: Tensor, pooling: str = "mean", special_tokens_mask: Tensor | None = None) -> Tensor:
-    """How much each token counts in its sentence vector.
+    """The weight of each token in its sentence vector.
 
     A row that loses all its tokens (only special tokens under `mean_no_special`, a single token under
     `mean_no_first`) keeps all its real tokens instead, so that every sentence has a vector.

@@ -1,4 +1,4 @@
-"""Retrieval in all directions of N languages, and what the predictions and vectors say beyond accuracy.
+"""Retrieval in all directions between N languages: accuracy, hubness and anisotropy.
 
 `retrieve_all` makes one similarity matrix per pair of languages (see `midalign.functional.margin`) and keeps, for every
 direction and sentence, which sentence was retrieved. From these predictions come `accuracy`, `hits` (to bootstrap

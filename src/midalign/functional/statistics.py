@@ -1,4 +1,4 @@
-"""How sure a score is: intervals, paired tests, correction for many tests, several seeds.
+"""Statistics of scores: confidence intervals, paired tests, correction for many tests, several seeds.
 
 Everything works on *sufficient statistics*: an array ``(items, columns)`` whose sum over items determines the score.
 Resampling then means summing rows again, never scoring text again. A ``Formula`` turns sums into scores and must
@@ -6,10 +6,10 @@ accept any leading axes: ``(..., columns) -> (...)``.
 
 The paired bootstrap (Koehn 2004) and approximate randomisation (Riezler and Maxwell 2005) follow sacreBLEU
 (``sacrebleu/significance.py``) down to the random numbers: on the same statistics and seed they give the same p-values,
-with one correction. sacreBLEU counts
-trials *strictly* above the observed difference, we count those at or above it, as Noreen (1989) and Riezler and
-Maxwell (2005) do. For BLEU the two hardly ever differ; for scores with few possible values, strict counting makes
-three differing items out of a hundred "significant", and two identical systems too.
+with one correction. sacreBLEU counts trials *strictly* above the observed difference; midalign counts those at or above
+it, as Noreen (1989) and Riezler and Maxwell (2005) do. For BLEU the two hardly ever differ; for scores with few
+possible values, strict counting makes three differing items out of a hundred "significant", and two identical systems
+too.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def paired_result(a: float, b: float, resampled_a: FloatArray, resampled_b: Floa
 
     p = (1 + number of resamples whose absolute difference exceeds its mean by at least the observed difference)
     / (1 + resamples), as in sacreBLEU (after multeval); the interval is of the signed difference. Where only a few
-    items differ, p is on the small side: prefer approximate randomisation, which is exact in the limit.
+    items differ, p is too small: prefer approximate randomisation, which is exact in the limit.
     """
     distances = np.abs(resampled_b - resampled_a)
     p_value = _share_at_or_above(distances - distances.mean(), abs(b - a))
@@ -162,7 +162,7 @@ def seed_summary(values: Sequence[float], resampled: Sequence[FloatArray], seed:
     """Mean, standard deviation and interval of one system trained with several seeds, on the same items.
 
     The interval is a two-level bootstrap: each resample draws seeds with replacement and, once for all of them, items
-    with replacement, and averages the drawn seeds' scores. With few seeds it is on the narrow side.
+    with replacement, and averages the drawn seeds' scores. With few seeds it is too narrow.
 
     Args:
         values: The score of each seed.
@@ -196,6 +196,6 @@ def _draws(items: int, resamples: int, rng: np.random.Generator) -> list[FloatAr
 
 
 def _share_at_or_above(values: FloatArray, threshold: float) -> float:
-    """The p-value, with one added to both counts; equal up to rounding counts as equal."""
+    """The p-value: the share at or above the threshold, with one added to both counts; rounding does not matter."""
     tolerance = 1e-9 * max(1.0, abs(threshold))
     return float((np.sum(values >= threshold - tolerance) + 1) / (len(values) + 1))
