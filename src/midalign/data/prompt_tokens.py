@@ -93,7 +93,8 @@ class InTaskPrompt:
 
     Args:
         tokenizer: Any tokenizer of transformers.
-        task: Slot filling or extraction, whose prompt names no language.
+        task: Slot filling or extraction, whose prompt names no language; or chat, where the sentence is the only turn
+            after the system text.
         answer_format: As `training_rows`.
 
     Example:
@@ -129,7 +130,9 @@ class InTaskPrompt:
         }
 
     def _ids(self, text: str) -> list[int]:
-        example = TaskExample(id="", task=self.task, language="", text=text)
+        turn = {"role": "user", "content": text}
+        messages = (turn,) if self.task == "chat" else ()
+        example = TaskExample(id="", task=self.task, language="", text=text, messages=messages)
         return prompt_ids(render(example, self.tokenizer, self.answer_format), self.tokenizer)
 
 

@@ -12,7 +12,15 @@ from midalign.answers.predictions import read_predictions
 from midalign.data.examples import limited, read_examples
 from midalign.errors import RunError
 from midalign.evaluation.comet import DEFAULT_MODEL, SEGMENTS, read_segments, score_comet, write_segments
-from midalign.evaluation.score import COMPARISONS, SCORES, compare_runs, score, score_over_seeds, write_scores
+from midalign.evaluation.score import (
+    COMPARISONS,
+    SCORES,
+    check_metrics,
+    compare_runs,
+    score,
+    score_over_seeds,
+    write_scores,
+)
 from midalign.files import write_json
 from midalign.languages import canonical
 from midalign.metrics.comparison import PairedScore
@@ -71,6 +79,7 @@ class EvaluateJob(Job[Evaluation]):
     seed: int = SEED
 
     def __post_init__(self) -> None:
+        check_metrics(self.task, self.answer_format)
         if len(set(self.predictions)) < len(self.predictions):
             raise RunError("--predictions names a file twice; each file is another seed of the same system")
         if self.comet and len(self.comet) != len(self.predictions):

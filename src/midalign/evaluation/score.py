@@ -13,7 +13,7 @@ from pathlib import Path
 from midalign.answers.format import AnswerFormat
 from midalign.errors import DataError
 from midalign.files import write_json
-from midalign.metrics.chat import chat_strata
+from midalign.metrics.chat import chat_strata, check_metric
 from midalign.metrics.comparison import PairedScore, compare_strata
 from midalign.metrics.extraction import extraction_strata
 from midalign.metrics.scoring import Groups, Predictions, Stratum, score_strata
@@ -30,6 +30,18 @@ _MAIN_METRIC: dict[TaskName, str] = {"slots": "slot_f1", "translation": "chrf", 
 def main_metric(task: TaskName, answer_format: AnswerFormat = AnswerFormat()) -> str:
     """The metric that a task's settings are chosen by, and that a report shows first."""
     return answer_format.metrics[0] if task == "chat" else _MAIN_METRIC[task]
+
+
+def check_metrics(task: TaskName, answer_format: AnswerFormat) -> None:
+    """Check, before any work is done, that answers can be scored by the metrics that are asked for.
+
+    Raises:
+        MissingExtraError: If a metric needs a package that is not installed.
+        RunError: If there is no such metric.
+    """
+    if task == "chat":
+        for name in answer_format.metrics:
+            check_metric(name)
 
 
 def strata_of(

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from midalign.data.prompt_check import check_prompt
 from midalign.errors import ModelError, UserError
+from midalign.evaluation.score import check_metrics
 from midalign.experiment.named import TESTBED, ready_model
 from midalign.files import write_json
 from midalign.generation.constraint import load_llguidance

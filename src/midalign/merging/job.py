@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from midalign.errors import RunError
+from midalign.evaluation.score import check_metrics
 from midalign.files import check_target, write_json
 from midalign.functional.merge_methods import Weight, check_method
 from midalign.functional.names import MergeOptions
@@ -110,6 +111,8 @@ class MergeJob(Job[Mapping[str, Weight]]):
         for name in results:  # anything else there is the user's
             check_target(run.out / name)
         check_merge(self.adapters, self.method, options)
+        if self.recipe is not None:
+            check_metrics(self.recipe.task.name, self.recipe.answer_format)
         if self.recipe is not None and dev is None:
             dev = read_task_data(self.recipe).dev
         tokenizer, model = self.base.tokenizer(), self.base.load()

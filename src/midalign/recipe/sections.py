@@ -143,6 +143,15 @@ class TaskSection(Section):
     limit_test: Count | None = Field(default=None, description="Largest number of test items per language.")
     limit_dev: Count | None = Field(default=100, description="Largest number of dev items per language.")
 
+    @model_validator(mode="after")
+    def _metrics_are_for_chat(self) -> TaskSection:
+        if self.name != "chat" and self.metric != AnswerFormat().metrics:
+            conflict = (
+                f"metric = {list(self.metric)} is for name: chat; {self.name} has metrics of its own. Leave it out"
+            )
+            return refuse_conflicts(self, [conflict])
+        return self
+
 
 class ParallelSection(Section):
     """Parallel sentences to align on."""

@@ -190,6 +190,11 @@ def build_trainer(
     check_ids((row["input_ids"] for row in (*rows, *dev_rows)), tokenizer, model.config, "the task data")
     asked = None
     if alignment.prompt == "task" and objective != "task":
+        if any(example.task == "chat" and not example.messages for example in task_data.train):
+            raise RecipeError(
+                "alignment.prompt: task needs rows of messages: where a prompt is plain text, nothing tells where in "
+                "it a sentence would stand. Write prompt: none, or the rows as messages"
+            )
         asked = InTaskPrompt(tokenizer, recipe.task.name, recipe.answer_format)
     layer = None
     if objective == "align":

@@ -45,10 +45,11 @@ CALLS = {
     ),
     "train": (["a.yaml"], {"recipe": "b.yaml", "overrides": "seed=7", "objective": "task"}),
     "merge": (
-        ["--base", "m", "--adapter", "task=a", "--adapter", "alignment=b", "--weights", "task=1.0,alignment=0.5"],
+        ["--base", "m", "--adapter", "task=a", "--adapter", "alignment=b", "--method", "svd",
+         "--weights", "task=1.0,alignment=0.5"],
         {
             "base": "n", "adapter": "third=c", "weights": "task=1.0,alignment=0.4", "tune": "a.yaml",
-            "method": "svd", "rank": "2", "gguf_file": "g.gguf", "revision": "r", "dtype": "float32",
+            "method": "ties", "rank": "2", "gguf_file": "g.gguf", "revision": "r", "dtype": "float32",
             "export": "base", "trust_remote_code": None,
         },
     ),
