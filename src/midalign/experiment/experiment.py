@@ -20,7 +20,7 @@ from midalign.answers.predictions import PREDICTIONS
 from midalign.data.parallel.corpus import ParallelCorpus
 from midalign.errors import DataError
 from midalign.evaluation.job import EvaluateJob
-from midalign.evaluation.score import SCORES, check_metrics, main_metric
+from midalign.evaluation.score import SCORES, main_metric
 from midalign.experiment.probe_comparison import compare_probes, correlate_transfer
 from midalign.experiment.summary import BASELINE, SUMMARY, SYSTEMS, TRAINED, summarise
 from midalign.experiment.validate import check_packages
@@ -122,7 +122,6 @@ class Experiment:
 
     def _check_fit(self) -> None:
         """Find out now what would otherwise fail after hours: a layer or a prompt that the model has no room for."""
-        check_metrics(self.recipe.task.name, self.recipe.answer_format)
         if not self.pairs.train:
             raise DataError(
                 "languages.aligned names no language other than English, so there is nothing to align on. Name some, "

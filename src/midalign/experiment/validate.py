@@ -15,7 +15,6 @@ from midalign.experiment.named import TESTBED, ready_model
 from midalign.files import write_json
 from midalign.generation.constraint import load_llguidance
 from midalign.generation.vllm import check_vllm
-from midalign.metrics.chat import check_metric
 from midalign.models.loading import check_model_path
 from midalign.models.source import ModelSource
 from midalign.progress import Progress
@@ -104,9 +103,7 @@ def check_packages(recipe: Recipe) -> None:
         load_llguidance()
     if recipe.generation.backend == "vllm":
         check_vllm()
-    if recipe.task.name == "chat":
-        for name in recipe.answer_format.metrics:
-            check_metric(name)
+    check_metrics(recipe.task.name, recipe.answer_format)
 
 
 @contextmanager

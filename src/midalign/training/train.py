@@ -46,6 +46,7 @@ from midalign.recipe.data import (
     read_task_data,
 )
 from midalign.recipe.sections import Recipe
+from midalign.records import TaskExample
 from midalign.training.arguments import lora_config, training_arguments
 from midalign.training.checkpoints import Stopwatch, last_whole_checkpoint, stopped_early_at
 from midalign.training.layer_choice import choose_layer
@@ -190,12 +191,7 @@ def build_trainer(
     check_ids((row["input_ids"] for row in (*rows, *dev_rows)), tokenizer, model.config, "the task data")
     asked = None
     if alignment.prompt == "task" and objective != "task":
-        if any(example.task == "chat" and not example.messages for example in task_data.train):
-            raise RecipeError(
-                "alignment.prompt: task needs rows of messages: where a prompt is plain text, nothing tells where in "
-                "it a sentence would stand. Write prompt: none, or the rows as messages"
-            )
-        asked = InTaskPrompt(tokenizer, recipe.task.name, recipe.answer_format)
+        asked = _in_task_prompt(recipe, tokenizer, task_data.train)
     layer = None
     if objective == "align":
         layer = max(alignment.resolve_layers(find_decoder(model).depth))
@@ -224,6 +220,20 @@ def build_trainer(
         if parameter.requires_grad and parameter.dtype == torch.bfloat16 and recipe.model.quantization:
             parameter.data = parameter.data.float()
     return trainer
+
+
+def _in_task_prompt(recipe: Recipe, tokenizer: Any, examples: Sequence[TaskExample]) -> InTaskPrompt:
+    """What puts the sentences of pairs into the prompt of the task.
+
+    Raises:
+        RecipeError: If the task's prompts have no place for a sentence.
+    """
+    if any(example.task == "chat" and not example.messages for example in examples):
+        raise RecipeError(
+            "alignment.prompt: task needs rows of messages: where a prompt is plain text, nothing tells where in it a "
+            "sentence would stand. Write prompt: none, or the rows as messages"
+        )
+    return InTaskPrompt(tokenizer, recipe.task.name, recipe.answer_format)
 
 
 def _summary(
