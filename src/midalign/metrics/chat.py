@@ -1,4 +1,4 @@
-"""Metrics of free answers by name, for any task: text, labels, JSON, or a function of the user's own.
+"""Metrics of free answers, chosen by name: of text, labels or JSON, or a function of your own.
 
 =================  ==========================================================================================
 ``exact_match``    share of answers equal to the reference, blanks at both ends dropped
@@ -10,7 +10,7 @@
 ``module:name``    mean of a function ``(prediction, reference) -> float`` in a module that Python can import
 =================  ==========================================================================================
 
-Every metric becomes statistics per item, so that intervals and paired tests are those of the other tasks.
+Every metric is computed from statistics per item, so intervals and paired tests work as for the other tasks.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def chat_strata(
 
 
 def check_metric(name: str) -> Callable[[Rows, Sequence[str]], Block]:
-    """The metric of that name, found before any work is done.
+    """Check that a metric exists and can be used, before any work is done.
 
     Raises:
         MissingExtraError: If it needs a package that is not installed.
@@ -212,7 +212,7 @@ def _accuracy(rows: Rows, _labels: Sequence[str]) -> Block:
 
 
 def _macro_f1(rows: Rows, labels: Sequence[str]) -> Block:
-    """Counts of every label of the references; an answer that is no label is a miss, and no label of its own."""
+    """Counts of every label of the references. An answer that is no such label counts as a miss, not as a new label."""
     place = {label: number for number, label in enumerate(labels)}
     table = np.zeros((len(rows), 3 * len(labels)), dtype=np.float64)
     for row, (example, output) in zip(table, rows, strict=True):

@@ -1,4 +1,4 @@
-"""Two systems on the same test set: differences, intervals and p-values, for any task.
+"""Paired comparison of two systems on the same test set: differences, intervals and p-values, for any task.
 
 Per language: paired bootstrap (interval of the difference and p), approximate randomisation (p), and the latter's p
 corrected by Holm over the languages of one metric. Per group: the same tests on the mean over its languages, items

@@ -1,4 +1,4 @@
-"""JSON extraction of entities: F1 over spans, how many outputs parse, and how the others failed.
+"""Metrics of entity extraction as JSON: span F1, share of outputs that parse, and why the others do not.
 
 ========================  ============================================================================
 ``entity_f1``             micro F1 over spans; an output that does not parse finds nothing

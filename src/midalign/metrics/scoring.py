@@ -1,6 +1,6 @@
-"""From statistics per item to `Score` records: what all tasks share.
+"""Scoring that all tasks share: from statistics per item to `Score` records.
 
-1. `align_outputs` puts predictions beside examples, by id; missing and unknown ids are errors.
+1. `align_outputs` matches predictions to examples by id; missing and unknown ids are errors.
 2. A task turns each language's items into a `Stratum`: statistics ``(items, columns)`` and the measures over them.
 3. `score_strata` gives one score per measure and language, and one per measure and group.
 
@@ -171,7 +171,7 @@ def score_strata(
 
 
 def settings(resamples: int, seed: int) -> str:
-    """The end of a signature: what decides an interval."""
+    """End of a signature: the settings that decide an interval."""
     return f"|bs:{resamples}|seed:{seed}|midalign:{version('midalign')}"
 
 
@@ -184,9 +184,9 @@ def resampled_values(stratum: Stratum, resamples: int, seed: int) -> dict[str, F
 def mean_over(members: Sequence[Stratum], values: Sequence[FloatArray], seed: int = SEED) -> FloatArray:
     """The mean over languages of resampled (or randomised) values, each ``(resamples,)``.
 
-    All languages were drawn with the same seed, so each one's values are first put in an order of their own: draws of
-    different languages are then independent, and nothing has to be scored again. The order depends on the language and
-    the seed only.
+    All languages were resampled with the same seed. Each language's values are therefore first put into an order of its
+    own, so that the resamples of different languages are independent without another scoring. The order depends on the
+    language and the seed only.
     """
     shuffled = []
     for member, drawn in zip(members, values, strict=True):
@@ -196,7 +196,7 @@ def mean_over(members: Sequence[Stratum], values: Sequence[FloatArray], seed: in
 
 
 def group_signature(name: str, members: Sequence[Stratum]) -> str:
-    """How a group's value is computed; languages may differ, as in the tokenizer of BLEU."""
+    """Signature of a group's score; its languages may differ, for example in the tokenizer of BLEU."""
     signatures = sorted({member.measure(name).signature for member in members})
     return " ".join(signatures) + f"|mean over languages:{len(members)}"
 

@@ -1,4 +1,4 @@
-"""Slot filling: span F1 as seqeval computes it, and what the parts of a slot score apart.
+"""Metrics of slot filling: span F1 as seqeval computes it, and F1 of labels and values apart.
 
 Predicted phrases become spans by the rule of `midalign.answers.matching`; a phrase that matches nothing stays a false
 positive. Where all phrases match, ``slot_f1`` equals seqeval's micro F1 on the same BIO tags.
@@ -55,9 +55,9 @@ def slot_strata(examples: Sequence[TaskExample], predictions: Predictions, style
     """The statistics of each language, for scores and for comparisons.
 
     Args:
-        examples: Gold. Its labels are known, which matters for values that contain ``;``.
+        examples: Gold. Its labels decide where a value ends that contains ``;``.
         predictions: What was answered, for exactly the examples' ids.
-        style: The format the system was to write.
+        style: The style of answers that was asked for.
 
     Raises:
         DataError: No examples, or ids that do not fit.

@@ -1,12 +1,11 @@
-"""Translation: BLEU, chrF, chrF++ and TER, computed by sacreBLEU, resampled from its sufficient statistics.
+"""Metrics of translation: sacreBLEU's BLEU, chrF, chrF++ and TER, resampled from its sufficient statistics.
 
 BLEU uses the target language's tokenizer: ``zh`` for Chinese, ``ja-mecab`` and ``ko-mecab`` for Japanese and Korean
 where MeCab is installed and ``char`` where it is not (the signature says which), ``13a`` for the rest. TER of Chinese
 and Japanese is by character (sacreBLEU's ``normalized`` and ``asian_support``), since words there are not separated.
 All four stay in sacreBLEU's 0 to 100; TER is better when lower. Signatures begin with sacreBLEU's own.
 
-COMET needs an environment of its own: `midalign.evaluation.comet` computes it, and `segment_strata` files its scores
-here.
+COMET needs an environment of its own. `midalign.evaluation.comet` computes it, and `segment_strata` takes its scores.
 """
 
 from __future__ import annotations
@@ -46,13 +45,13 @@ _MECAB_MODULES = {"ja-mecab": "MeCab", "ko-mecab": "mecab_ko"}
 def translation_strata(examples: Sequence[TaskExample], predictions: Predictions) -> list[Stratum]:
     """The statistics of each direction, for scores and for comparisons.
 
-    A direction is filed under its side that is not English (the target, if neither is). Where both directions of a
-    language are in the data, `Stratum.direction` names each, such as ``"deu_Latn-eng_Latn"``.
+    A direction belongs to the language of its side that is not English (of the target, if neither is). Where both
+    directions of a language are in the data, `Stratum.direction` names each, such as ``"deu_Latn-eng_Latn"``.
 
     Args:
         examples: Source texts with references.
-        predictions: What was answered, for exactly the examples' ids. Blanks around an output are dropped; line breaks
-            in it become spaces, as one line is one segment.
+        predictions: What was answered, for exactly the examples' ids. Blanks around an output are dropped. Line breaks
+            in it become spaces, since one line is one segment.
 
     Raises:
         DataError: No examples, or ids that do not fit.

@@ -1,6 +1,6 @@
-"""Finished layers of a probe on disk, beside the sentence vectors, so that an interrupted one goes on where it stopped.
+"""Cache of finished layers on disk, beside the sentence vectors, so that an interrupted probe can resume.
 
-A file is named by a hash of the files of vectors it was made from and of the options of the retrieval. It holds the
+The name of a file is a hash of the vector files that it was made from and of the options of the retrieval. It holds the
 layer's numbers as JSON, its hits, and a checksum of both.
 """
 
@@ -28,10 +28,10 @@ _OPTIONS = ("margin", "k", "candidates")
 
 
 def finished_path(files: Sequence[Path], layer: int, about: Mapping[str, Any]) -> Path | None:
-    """Where the numbers of one layer belong; None where the vectors are not on disk.
+    """Path of the file for one layer; None where the vectors are not on disk.
 
     Args:
-        files: The vectors of each language, whose names tell model, text, pooling and layers.
+        files: The vectors of each language; their names depend on model, text, pooling and layers.
         layer: Its number.
         about: ``margin``, ``k`` and ``candidates`` of the retrieval.
     """

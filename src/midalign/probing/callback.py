@@ -1,4 +1,4 @@
-"""A callback for any transformers Trainer that watches retrieval at chosen layers while a model trains."""
+"""Trainer callback that logs translation retrieval at chosen layers while a model trains."""
 
 from __future__ import annotations
 
@@ -30,18 +30,19 @@ class ProbeOptions(TypedDict, total=False):
 
 
 class ProbeCallback(TrainerCallback):  # type: ignore[misc] # transformers is untyped for mypy
-    """Logs ``retrieval_layer_<k>``, the mean retrieval accuracy of a small parallel corpus, during training.
+    """Trainer callback that logs the retrieval accuracy of a small parallel corpus during training.
 
-    It probes at the start of training and at every evaluation, or every so many updates. At an evaluation the value is
-    also among its metrics, as ``eval_retrieval_layer_<k>``, so ``metric_for_best_model`` and early stopping can use it.
-    Add it with ``trainer.add_callback(ProbeCallback(trainer, corpus, layers=[16]))``.
+    It probes at the start of training and then at every evaluation, or after every `every` updates, and logs the mean
+    accuracy as ``retrieval_layer_<k>``. At an evaluation the value is also a metric, ``eval_retrieval_layer_<k>``, so
+    that ``metric_for_best_model`` and early stopping can use it. Add it with
+    ``trainer.add_callback(ProbeCallback(trainer, corpus, layers=[16]))``.
 
     Args:
-        trainer: The Trainer, through which values reach its log and trackers.
+        trainer: The Trainer to log with.
         corpus: As in `midalign.probing.probe.probe`; a few hundred sentences of a few languages keep it to seconds.
-        layers: Which layers; blocks above the highest are not run.
+        layers: Numbers of the layers to probe; blocks above the highest are not run.
         tokenizer: By default the Trainer's ``processing_class``.
-        every: Probe after every so many updates; None: at every evaluation.
+        every: Number of updates between two probes; None probes at every evaluation.
         options: Passed on to `midalign.probing.probe.probe` (``pooling``, ``margin``, ``k``, ``batch_tokens``, ...).
 
     Raises:
@@ -77,7 +78,7 @@ class ProbeCallback(TrainerCallback):  # type: ignore[misc] # transformers is un
     def on_train_begin(
         self, _args: TrainingArguments, state: TrainerState, *_: TrainerControl, **_rest: object
     ) -> None:
-        """The values that training starts from; not again when it is resumed."""
+        """Probe before the first update, but not when training is resumed."""
         if state.global_step == 0:
             self.trainer.log(self._probe())
 

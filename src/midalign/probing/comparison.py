@@ -1,8 +1,8 @@
-"""Questions asked of finished probes: what did training change, and does retrieval predict transfer?
+"""Comparison of two probes, and correlation of retrieval with downstream scores.
 
-`compare` sets two probes of the same sentences side by side, per layer and per language, with a paired bootstrap over
-sentences. `correlate` sets retrieval accuracy against a downstream score per language, with Pearson's and Spearman's
-coefficients at each layer (the paper's claim is p < 0.01); `correlate_gains` does the same for changes. All return
+`compare` gives the difference of two probes of the same sentences, per layer and language, with a paired bootstrap over
+sentences. `correlate` correlates retrieval accuracy with a downstream score over languages: Pearson's and Spearman's
+coefficients at each layer (the paper's claim is p < 0.01). `correlate_gains` does the same for changes. All return
 plain data for JSON.
 """
 
@@ -43,7 +43,7 @@ FEWEST_LANGUAGES = 4
 
 
 def compare(before: ProbeResult, after: ProbeResult, *, resamples: int = RESAMPLES, seed: int = 0) -> ProbeComparison:
-    """What changed from one probe to another: for example before and after alignment.
+    """Difference of two probes of the same sentences, for example before and after alignment.
 
     Args:
         before: Probe of the first model.
@@ -55,10 +55,10 @@ def compare(before: ProbeResult, after: ProbeResult, *, resamples: int = RESAMPL
     Returns:
         ``languages``, ``n``, ``best_layer`` (before and after) and ``layers``: for each layer ``before``, ``after``,
         ``difference``, ``low``, ``high``, ``p_value``, and the same by language and by group of ``after``. Languages
-        have besides ``p_holm``, corrected for the number of languages of that layer.
+        also have ``p_holm``, corrected for their number.
 
     Raises:
-        RunError: If the probes are not comparable, or one was read without its hits.
+        RunError: If the probes differ in sentences or options, or one was read without its hits.
 
     Example:
         >>> corpus = midalign.read_parallel("probe")
@@ -111,11 +111,11 @@ def compare(before: ProbeResult, after: ProbeResult, *, resamples: int = RESAMPL
 def correlate(
     result: ProbeResult, transfer_scores: Mapping[str, float], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> TransferCorrelation:
-    """Does retrieval accuracy predict a downstream score, language by language?
+    """Correlation of retrieval accuracy with a downstream score, over languages.
 
     Args:
         result: A probe, usually of the base model.
-        transfer_scores: By language (any codes) a downstream score, usually of the fine-tuned model on languages
+        transfer_scores: Language (any code) to its downstream score, usually of the fine-tuned model on languages
             without task data. Languages that were not probed are left out and named in the result.
         resamples: Resamples of the languages, for the intervals.
         seed: Of the bootstrap.
@@ -144,11 +144,11 @@ def correlate(
 def correlate_gains(
     comparison: ProbeComparison, gains: Mapping[str, float], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> TransferCorrelation:
-    """Does more alignment bring more transfer? Change of retrieval against change of a downstream score.
+    """Correlation of changes: does more alignment bring a higher downstream score?
 
     Args:
         comparison: Of two probes, as `compare` gives it.
-        gains: By language (canonical codes) the change of the score between the same two models.
+        gains: Language (canonical code) to the change of its score between the same two models.
         resamples: As in `correlate`.
         seed: As in `correlate`.
 

@@ -1,4 +1,4 @@
-"""What ``probe.json``, ``comparison.json`` and ``transfer.json`` hold, as types; docs/probe.md says what it means.
+"""Types of what ``probe.json``, ``comparison.json`` and ``transfer.json`` hold; docs/probe.md explains the keys.
 
 A number is None where it is not defined.
 """
@@ -26,13 +26,13 @@ class Gap(TypedDict):
 
 
 class Neighbour(Gap):
-    """The best layer less one beside it."""
+    """Accuracy of the best layer minus that of a layer beside it."""
 
     p_value: Number
 
 
 class BestLayerBootstrap(TypedDict):
-    """Whether the best layer is really the best: against its neighbours, and share of resamples, by layer."""
+    """Bootstrap of the best layer: differences to its neighbours; by layer, the share of resamples that it wins."""
 
     neighbours: dict[str, Neighbour]
     share_best: dict[str, Number]
@@ -86,7 +86,7 @@ class ProbeContent(TypedDict):
 
 
 class Change(TypedDict):
-    """Retrieval of two probes, and their paired difference; ``p_holm`` (languages only) counts all languages."""
+    """Retrieval of two probes and their paired difference; ``p_holm`` (languages only) corrects for all languages."""
 
     before: Number
     after: Number
@@ -134,7 +134,7 @@ class Coefficient(TypedDict):
 
 
 class LayerCorrelation(TypedDict):
-    """Retrieval at one layer against the scores; ``accuracy`` is in the order of the languages."""
+    """Correlation of retrieval at one layer with the scores; ``accuracy`` is in the order of the languages."""
 
     layer: int
     accuracy: list[Number]

@@ -34,10 +34,10 @@ class ProbeJob(Job[ProbeResult]):
         format: Format of the corpus.
         languages: Canonical codes; None for all that the corpus has.
         split: Split, where the corpus has several.
-        limit: Only the first so many sentences.
+        limit: Number of sentences to read, from the first; None for all.
         pooling: As in `midalign.probe`; likewise `margin`, `k`, `candidates`, `groups` and `seed`.
-        compare: ``probe.json`` of another model, to say what changed from it to this.
-        transfer: ``scores.json`` by language, to say whether retrieval predicts the score.
+        compare: ``probe.json`` of another model, to compare this one with.
+        transfer: ``scores.json`` by language, to correlate retrieval with.
         cache: Folder to keep sentence vectors in; None keeps them while the probe runs only.
 
     Raises:

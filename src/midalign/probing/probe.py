@@ -1,4 +1,4 @@
-"""Probing: at which layers does a model retrieve translations, in which languages, and how sure is that?
+"""Probing: translation retrieval at every layer, by language and group, with intervals.
 
 1. Sentence vectors of all layers in one pass (`midalign.models.encoding`), from a cache where there is one.
 2. Per layer, retrieval in all directions with a margin and with plain cosine (`midalign.functional.retrieval`).
@@ -78,7 +78,8 @@ def probe(
     Args:
         model: Any decoder-only causal language model, plain or with a PEFT adapter.
         tokenizer: Its tokenizer.
-        corpus: By language as many sentences each, the i-th translations of each other.
+        corpus: A parallel corpus, or a mapping from language to a list of sentences. All lists have the same length,
+            and sentence i of each list is a translation of sentence i of the others.
         pooling: One of `midalign.functional.names.POOLINGS`; ``mean`` is the paper's.
         margin: One of `midalign.functional.names.MARGINS`; ``ratio`` is the paper's. Plain cosine is reported beside
             it.
@@ -86,16 +87,16 @@ def probe(
         candidates: ``all`` scores every sentence; ``nearest`` the k nearest by cosine, as LASER's xsim does.
         groups: Groups of languages to report (``low_resource``, ...); scripts and families are always reported.
         layers: Which layers, 0 (embeddings) to depth; all by default.
-        batch_tokens: Padded tokens in a batch, halved whenever memory runs out; None: 16,384 on an accelerator, 1,024
+        batch_tokens: Padded tokens in a batch; halved when memory runs out. None is 16,384 on an accelerator and 1,024
             on a CPU, where larger batches are slower.
-        cache: Folder for sentence vectors and finished layers: a second probe costs only what its options change, and
-            an interrupted one goes on at the language, or at the layer, where it stopped. Without it all vectors are
-            held in memory.
-        cache_key: What identifies model and adapter in the cache, such as name and revision; None hashes the weights,
-            which takes about a second a GB.
-        progress: Called with ``"encode"`` or ``"retrieve"``, and the number of sentences or layer-wise pairs of
-            languages done and of all of them.
-        seed: Of the bootstrap and of the choice of mapped sentences.
+        cache: Folder for sentence vectors and finished layers. A second probe recomputes only what its options change,
+            and an interrupted probe resumes at the language or layer where it stopped. None holds all vectors in
+            memory.
+        cache_key: Identifies model and adapter in the cache, for example name and revision. None hashes the weights,
+            which takes about one second per GB.
+        progress: Called with ``"encode"`` and sentences done, or ``"retrieve"`` and pairs of languages done over all
+            layers, and with the total.
+        seed: Seed of the bootstrap, and of the choice of sentences for the 2-D projection.
 
     Returns:
         The result; under ``accelerate launch`` the same on every process.
@@ -103,7 +104,7 @@ def probe(
     Raises:
         OptionError: If a name is unknown, or ``k`` does not fit the number of sentences.
         LanguageError: If a language code is not known.
-        DataError: If the languages do not have as many sentences each, or one is empty.
+        DataError: If the languages differ in their number of sentences, or a sentence is empty.
         ModelError: If the model has no such layer, or its vectors are not finite.
         RunError: If the cache cannot be written to.
 
@@ -139,7 +140,7 @@ def probe_poolings(
     progress: Progress | None = None,
     seed: int = 0,
 ) -> dict[str, ProbeResult]:
-    """`probe` with several poolings from one pass over the text; arguments and errors as there.
+    """`probe` with several poolings in one pass over the text; arguments and errors as there.
 
     Returns:
         The result of each pooling.

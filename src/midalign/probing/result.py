@@ -1,4 +1,4 @@
-"""`ProbeResult`: what ``probe.json`` and its side file hold, to be read, asked and written."""
+"""`ProbeResult`: the content of ``probe.json`` and of ``hits.safetensors`` beside it, read and written."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class ProbeResult:
 
     Attributes:
         content: What ``probe.json`` holds; docs/probe.md describes every key.
-        hits: ``(layers, N, n)``: in how many of its 2 (N - 1) directions each language's sentences hit. None where it
-            was read without its side file; comparing two probes needs it.
+        hits: ``(layers, N, n)``: the number of directions, of 2 (N - 1), in which a sentence retrieved its translation.
+            None where ``hits.safetensors`` is missing; comparing two probes needs it.
 
     Example:
         >>> result = midalign.probe(model, tokenizer, midalign.read_parallel("probe"))
@@ -53,7 +53,7 @@ class ProbeResult:
 
     @property
     def best_layer(self) -> int:
-        """The layer with the highest mean accuracy (the lowest of equals)."""
+        """The layer with the highest mean accuracy; of equal ones the lowest."""
         return int(self.content["best_layer"])
 
     @property
@@ -91,7 +91,7 @@ class ProbeResult:
 
     @classmethod
     def from_file(cls, path: str | Path) -> ProbeResult:
-        """Read ``probe.json`` (or the folder it lies in), and its hits where they lie beside it.
+        """Read ``probe.json``, given by its path or its folder, and ``hits.safetensors`` beside it, if there is one.
 
         Raises:
             RunError: If it is missing, damaged, or no probe.

@@ -1,10 +1,10 @@
-"""The numbers of a probe from its predictions: accuracies, intervals, groups, hubs, tokens per word, a 2-D map.
+"""Statistics of a probe: accuracies, intervals, groups, hubness, tokens per word, a 2-D projection.
 
-Everything about uncertainty rests on one table, the *hits*: ``hits[layer, a, i]`` is in how many of the 2 (N - 1)
-directions from or into language a sentence i was retrieved correctly. The accuracy of a language is the mean over its
-directions, that of a group the mean over its languages (so a group of one language has one too), the overall accuracy
-the mean over all languages, which equals the mean over all directions. Intervals resample sentences, the same
-ones for all layers, so layers and probes of the same corpus are compared in pairs.
+All intervals come from one table, the *hits*: ``hits[layer, a, i]`` is the number of directions, of the 2 (N - 1) from
+or into language a, in which sentence i retrieved its translation. The accuracy of a language is the mean over its
+directions. That of a group is the mean over its languages, so a group of one language has one too. The overall accuracy
+is the mean over all languages, which equals the mean over all directions. Intervals resample sentences, the same ones
+for all layers, so that layers, and probes of the same corpus, are compared in pairs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def clean(value: float) -> float | None:
 
 
 def hit_counts(predictions: Tensor) -> HitArray:
-    """``(N, n)``: in how many of its directions each language's sentences hit, from predictions ``(N, N, n)``."""
+    """Hits ``(N, n)`` from predictions ``(N, N, n)``: the number of directions in which a sentence hits."""
     found = hits(predictions)
     return (found.sum(dim=0) + found.sum(dim=1)).numpy().astype(np.uint16)
 
@@ -45,14 +45,14 @@ def hit_counts(predictions: Tensor) -> HitArray:
 def layer_numbers(
     layer: int, vectors: Mapping[str, Tensor], predictions: Mapping[str, Tensor], margin: str
 ) -> dict[str, Any]:
-    """What can be said of one layer without resampling.
+    """Numbers of one layer that need no resampling: accuracy, cosines, hubness, matrix.
 
     Args:
         layer: Its number.
         vectors: By language ``(n, hidden)``.
         predictions: Of ``margin`` and ``cosine``, ``(N, N, n)`` each, from
             `midalign.functional.retrieval.retrieve_all`.
-        margin: Which of them counts.
+        margin: Name of the margin in `predictions` that the accuracy is of.
     """
     matrix = accuracy(predictions[margin])
     directions = matrix[~torch.eye(len(matrix), dtype=torch.bool)]
@@ -124,7 +124,7 @@ def interval(values: FloatArray) -> list[float | None]:
 
 
 def best_layer_bootstrap(layers: Sequence[int], overall: FloatArray, draws: FloatArray, best: int) -> dict[str, Any]:
-    """Whether the best layer is really better than its neighbours.
+    """Bootstrap of the best layer: is it really better than its neighbours?
 
     Args:
         layers: Numbers of the layers.
@@ -152,7 +152,7 @@ def best_layer_bootstrap(layers: Sequence[int], overall: FloatArray, draws: Floa
 
 
 def fertility(language: str, sentences: Sequence[str], tokens: Sequence[int]) -> dict[str, Any]:
-    """How finely the tokenizer cuts a language.
+    """Fertility: how many tokens the tokenizer makes of a language's text.
 
     Args:
         language: Canonical code.
@@ -160,8 +160,8 @@ def fertility(language: str, sentences: Sequence[str], tokens: Sequence[int]) ->
         tokens: Number of tokens of each, without special ones and before cutting at the window.
 
     Returns:
-        Tokens a sentence, a character (Unicode code points, spaces included) and a word (between white space; None
-        in scripts that write none).
+        Tokens per sentence, per character (Unicode code points, spaces included) and per word (between white space;
+        None for scripts without spaces).
     """
     total = sum(tokens)
     spaced = Language.parse(language).script not in UNSPACED_SCRIPTS
@@ -173,7 +173,7 @@ def fertility(language: str, sentences: Sequence[str], tokens: Sequence[int]) ->
 
 
 def project(vectors: Mapping[str, Tensor], rows: Sequence[int]) -> dict[str, Any]:
-    """A 2-D map of the same sentences in all languages: principal components of their unit vectors.
+    """2-D projection of the same sentences in all languages: the first two principal components of their unit vectors.
 
     Args:
         vectors: By language ``(n, hidden)``.
