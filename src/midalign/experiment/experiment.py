@@ -42,6 +42,7 @@ from midalign.recipe.data import (
 from midalign.recipe.sections import Recipe
 from midalign.report.page import write_report
 from midalign.runs import Job, Run
+from midalign.training.arguments import training_tokenizer
 from midalign.training.job import TrainJob
 from midalign.training.train import ADAPTER
 
@@ -79,7 +80,7 @@ class Experiment:
         self.progress = progress
         self.announce = announce
         self.model = ModelSource.of(recipe.model)
-        self.tokenizer = self.model.tokenizer()
+        self.tokenizer = training_tokenizer(recipe)
         self.task: TaskData = read_task_data(recipe)
         self.corpus: ParallelCorpus = read_probe_corpus(recipe)
         self.pairs = read_pair_data(recipe, evaluation_texts(self.task, self.corpus))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from midalign.recipe.data import data_paths, read_pair_data, read_probe_corpus, 
 from midalign.recipe.sections import Recipe
 from midalign.records import TaskExample
 from midalign.runs import Job, Run
+from midalign.training.arguments import check_model_arguments, training_tokenizer
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,15 @@ class ValidateJob(Job[dict[str, str]]):
     def _check_model(self, examples: Sequence[TaskExample]) -> None:
         section = self.recipe.model
         path = ready_model(section.path)
-        if path is not None and Path(check_model_path(path, section.gguf_file)).exists():
-            model = replace(ModelSource.of(section), path=path)
-            text = model.config().get_text_config()
-            self.recipe.alignment.check_model(text.num_hidden_layers, text.hidden_size)
-            for example in examples[:1]:
-                check_prompt(example, model.tokenizer(), self.recipe.answer_format)
+        if path is None or not Path(check_model_path(path, section.gguf_file)).exists():
+            return
+        recipe = self.recipe.model_copy(update={"model": section.model_copy(update={"path": path})})
+        config = ModelSource.of(recipe.model).config()
+        text = config.get_text_config()
+        recipe.alignment.check_model(text.num_hidden_layers, text.hidden_size)
+        check_model_arguments(recipe, config)
+        for example in examples[:1]:
+            check_prompt(example, training_tokenizer(recipe), recipe.answer_format)
 
 
 def check_packages(recipe: Recipe) -> None:

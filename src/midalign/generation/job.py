@@ -105,10 +105,11 @@ class GenerateJob(Job[list[Prediction]]):
             UserError: If data, model and options do not fit.
         """
         examples = self.examples()
-        tokenizer = self.model.tokenizer()
+        adapters = [self.adapter] if self.adapter is not None else []
+        tokenizer = self.model.tokenizer(adapters)
         check_questions(self.model.config(), tokenizer, examples, self.answer_format, self.max_new_tokens)
         if engine is None:
-            engine = self.engine(tokenizer, [self.adapter] if self.adapter else [])
+            engine = self.engine(tokenizer, adapters)
         run.begin()
         partial = run.out / f".{PREDICTIONS}.partial"
         with run.timed("generate"):

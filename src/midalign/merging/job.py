@@ -24,6 +24,7 @@ from midalign.evaluation.score import check_metrics
 from midalign.files import check_target, write_json
 from midalign.functional.merge_methods import Weight, check_method
 from midalign.functional.names import MergeOptions
+from midalign.generation.engine import end_tokens
 from midalign.merging.export import MERGE_FILE as RECORD
 from midalign.merging.export import check_merge, export_merged_base, merge_adapters
 from midalign.merging.tune import tune_weights
@@ -115,7 +116,7 @@ class MergeJob(Job[Mapping[str, Weight]]):
             check_metrics(self.recipe.task.name, self.recipe.answer_format)
         if self.recipe is not None and dev is None:
             dev = read_task_data(self.recipe).dev
-        tokenizer, model = self.base.tokenizer(), self.base.load()
+        tokenizer, model = self.base.tokenizer(self.adapters.values()), self.base.load()
         paths = {name: Path(path) for name, path in self.adapters.items()}
         tuned: dict[str, Any] = {}
         if self.recipe is not None:
@@ -124,7 +125,10 @@ class MergeJob(Job[Mapping[str, Weight]]):
         chosen: Mapping[str, Weight] = tuned["chosen"] if tuned else self.weights or {}
         with run.timed("merge"):
             done = merge_adapters(paths, chosen, self.method, out=run.out / ADAPTER, base_model=model, **options)
+            tokenizer.save_pretrained(run.out / ADAPTER)  # which says what prompts look like, and how answers end
             if self.export == "base":
+                settings = model.generation_config
+                settings.eos_token_id = end_tokens(settings.eos_token_id, tokenizer)
                 export_merged_base(model, run.out / ADAPTER, out=run.out / MODEL)
                 tokenizer.save_pretrained(run.out / MODEL)
         write_json(run.out / MERGE_FILE, tuned | {"method": self.method, "export": self.export, "merge": asdict(done)})

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from midalign.models.chat import take_over
 from midalign.models.loading import load_config, load_model, load_tokenizer
 
 
@@ -43,9 +45,15 @@ class ModelSource:
         """The model's configuration, without its weights; errors as of `midalign.models.loading.load_config`."""
         return load_config(self.path, **self._which())
 
-    def tokenizer(self) -> Any:
-        """The model's tokenizer; errors as of `midalign.models.loading.load_tokenizer`."""
-        return load_tokenizer(self.path, **self._which())
+    def tokenizer(self, adapters: Iterable[str | Path] = ()) -> Any:
+        """The model's tokenizer, with the end token and the chat template that `adapters` were trained with.
+
+        Raises:
+            UserError: As `midalign.models.loading.load_tokenizer` and `midalign.models.chat.take_over`.
+        """
+        tokenizer = load_tokenizer(self.path, **self._which())
+        take_over(tokenizer, adapters)
+        return tokenizer
 
     def _which(self) -> dict[str, Any]:
         names = ("revision", "trust_remote_code", "gguf_file")

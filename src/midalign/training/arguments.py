@@ -20,15 +20,23 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 from torch import nn
-from transformers import PreTrainedModel, Trainer
+from transformers import (
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+)
 from transformers.optimization import get_scheduler
 from transformers.pytorch_utils import Conv1D
 from trl import SFTConfig
 
 from midalign.errors import RecipeError, did_you_mean
 from midalign.models.adapter_fit import linear_shape
+from midalign.models.chat import choose
 from midalign.models.hidden import find_decoder
 from midalign.models.loading import default_device
+from midalign.models.source import ModelSource
 from midalign.recipe.file import all_faults
 from midalign.recipe.lora import LORA_DEFAULTS
 from midalign.recipe.sections import Recipe
@@ -67,6 +75,10 @@ def training_arguments(recipe: Recipe, checkpoints: Path, *, aligns: bool = True
     }
     if on_cpu:
         ours["gradient_checkpointing"] = False
+        if given.get("activation_offloading"):
+            raise RecipeError(
+                "training.activation_offloading = True: it moves activations off a GPU; leave it out here"
+            )
     given.pop("chat_template_path", None)  # it is the tokenizer's; trl would also add tokens to the model
     if "WORLD_SIZE" not in os.environ:  # a single process has no one to talk to, and transformers would fail
         given.pop("ddp_backend", None)
@@ -78,6 +90,21 @@ def training_arguments(recipe: Recipe, checkpoints: Path, *, aligns: bool = True
         return SFTConfig(**{**ours, **TRAINING_DEFAULTS, **given})
     except (ValueError, TypeError, ImportError) as fault:
         raise RecipeError(f"training: trl's SFTConfig refuses these arguments: {fault}") from None
+
+
+def training_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
+    """The model's tokenizer with ``training.eos_token`` and ``training.chat_template_path``, where they are given.
+
+    Raises:
+        UserError: If the tokenizer cannot be loaded, or has no such token or no use for the template.
+    """
+    return as_chosen(ModelSource.of(recipe.model).tokenizer(), recipe)
+
+
+def as_chosen(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> PreTrainedTokenizerBase:
+    """The tokenizer itself, with the end token and the chat template that a recipe chooses; errors as of `choose`."""
+    choose(tokenizer, end_token=recipe.training.eos_token, template_path=recipe.training.chat_template_path)
+    return tokenizer
 
 
 def lora_config(recipe: Recipe, model: PreTrainedModel, layers: int | None = None) -> LoraConfig:
@@ -151,6 +178,24 @@ def check_arguments(recipe: Recipe, where: str = "recipe") -> None:
         raise RecipeError(all_faults(where, faults))
 
 
+def check_model_arguments(recipe: Recipe, config: PretrainedConfig) -> None:
+    """Check ``lora:``, ``training.eos_token`` and ``training.chat_template_path`` against the model, not its weights.
+
+    Args:
+        recipe: The recipe.
+        config: The model's configuration.
+
+    Raises:
+        UserError: If a module, token or template is not there.
+    """
+    training_tokenizer(recipe)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=recipe.model.trust_remote_code)
+    lora_config(recipe, model)
+    if recipe.alignment.layer != "auto":
+        lora_config(recipe, model, max(recipe.alignment.resolve_layers(find_decoder(model).depth)))
+
+
 def _optimizer_faults(recipe: Recipe, arguments: SFTConfig) -> Iterator[str]:
     """Optimizers that cannot be made here, and arguments that this one does not take."""
     try:
@@ -220,7 +265,7 @@ def _without_effect(config: LoraConfig, names: list[str], found: list[str]) -> I
     if not isinstance(config.target_modules, str):
         for part in sorted(config.target_modules):
             if not any(name == part or name.endswith(f".{part}") for name in names):
-                yield f"target_modules names {part!r}, which is no module{did_you_mean(part, _ends(names))}"
+                yield f"target_modules names {part!r}, which is no module.{did_you_mean(part, _ends(names))}"
     if config.exclude_modules:
         everything = copy.copy(config)
         everything.exclude_modules = None

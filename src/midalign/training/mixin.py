@@ -207,6 +207,9 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
             batch_sampler=sampler,
             collate_fn=_CollateEither(self.data_collator, self.collate_pairs),
             num_workers=self.args.dataloader_num_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            persistent_workers=self.args.dataloader_persistent_workers and self.args.dataloader_num_workers > 0,
+            multiprocessing_context=getattr(self.args, "dataloader_multiprocessing_context", None),
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
         )
         # The sampler already deals to processes; accelerate's own sharding would deal whole batches in turn and

@@ -47,7 +47,7 @@ from midalign.recipe.data import (
 )
 from midalign.recipe.sections import Recipe
 from midalign.records import TaskExample
-from midalign.training.arguments import lora_config, training_arguments
+from midalign.training.arguments import as_chosen, lora_config, training_arguments
 from midalign.training.checkpoints import Stopwatch, last_whole_checkpoint, stopped_early_at
 from midalign.training.layer_choice import choose_layer
 from midalign.training.model_card import model_card
@@ -173,6 +173,7 @@ def build_trainer(
         RecipeError: If trl or peft refuses the arguments of ``training:`` or ``lora:``.
         UserError: If data, model and recipe do not fit.
     """
+    tokenizer = as_chosen(tokenizer, recipe)
     alignment = recipe.alignment
     if objective != "joint":
         # An adapter trained alone has no other objective to go over to: patience is for the joint one.

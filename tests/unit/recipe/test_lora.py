@@ -6,7 +6,7 @@ import pytest
 from peft import LoraConfig
 
 from midalign.errors import RecipeError
-from midalign.models.adapter_files import _UNSUPPORTED
+from midalign.models.adapter_settings import _UNSUPPORTED
 from midalign.recipe.file import build_recipe
 from midalign.recipe.lora import REFUSED, LoraArguments, LoraSection
 from midalign.training.arguments import lora_config

@@ -58,7 +58,6 @@ APPLIED = {
     "gradient_checkpointing_kwargs": "{use_reentrant: false}",
     "activation_checkpointing": "true",
     "activation_checkpointing_kwargs": "{use_reentrant: false}",
-    "activation_offloading": "true",
     "torch_compile": "true",
     "torch_compile_backend": "eager",
     "torch_compile_mode": "default",
@@ -90,8 +89,8 @@ APPLIED = {
     "trackio_static_space_id": "false",
     "eos_token": "<|im_end|>",
 }
-# Not to be seen in the configuration of a single process: of the tokenizer (test_arguments.py), and of a launcher.
-ELSEWHERE = {"chat_template_path", "ddp_backend"}
+# Not to be seen here: of the tokenizer (test_effects.py), of several processes, of a GPU.
+ELSEWHERE = {"chat_template_path", "ddp_backend", "activation_offloading"}
 # What the value of some needs beside what `_NEEDS` says.
 BESIDE = {
     "optim_args": ["training.optim=sgd"],

@@ -57,6 +57,7 @@ def test_defaults_are_the_papers_and_a_recipe_wins_over_them(recipe, tmp_path):
         ("training.load_best_model_at_end=true", "load_best_model_at_end"),
         ("training.debug=everything", "everything"),
         ("training.tf32=true", "tf32"),
+        ("training.activation_offloading=true", "moves activations off a GPU"),
         ("lora.layers_pattern=layers", "layers_to_transform"),
     ],
 )

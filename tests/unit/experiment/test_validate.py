@@ -1,0 +1,37 @@
+"""What ``midalign validate`` finds in a model before anything is trained."""
+
+import pytest
+
+from midalign.errors import ModelError
+from midalign.experiment.validate import ValidateJob
+from midalign.recipe.file import load_recipe
+from tests.tiny_world import write_world
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """The file of a tiny recipe."""
+    return write_world(tmp_path_factory.mktemp("world"))
+
+
+def test_a_sound_recipe_is_counted(recipe):
+    assert ValidateJob(load_recipe(recipe)).check()["task"] == "12 train, 8 dev, 12 test"
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("lora.target_modules=[qproj]", "target_modules names 'qproj', which is no module. Did you mean 'q_proj'"),
+        ("lora.target_modules=[embed_tokens]", "only linear layers can get an adapter"),
+        ("lora.layers_to_transform=[3]", "no module that gets an adapter is in blocks 1 to 2"),
+        ("lora.rank_pattern={nothing: 3}", "rank_pattern names 'nothing'"),
+        ("training.eos_token=<|im_end|>", "no token '<|im_end|>'"),
+        ("training.chat_template_path=/nowhere/chat.jinja", "there is no such file"),
+        ("training.chat_template_path=/nowhere", "no tokenizer can be loaded"),
+        ("alignment.layer=9", "alignment.layer is 9"),
+    ],
+)
+def test_what_the_model_has_not_is_named(recipe, override, says):
+    with pytest.raises(ModelError) as caught:
+        ValidateJob(load_recipe(recipe, [override]), str(recipe)).check()
+    assert says in str(caught.value)
