@@ -1,8 +1,8 @@
 """LoRA adapters on disk: plain PEFT folders, read and checked, and written.
 
 An adapter is a folder with ``adapter_config.json`` (`midalign.models.adapter_settings`) and
-``adapter_model.safetensors``, whoever trained it. What PEFT would load or merge wrongly without an error is refused by
-name. Whether an adapter is of a model is the business of `midalign.models.adapter_fit`.
+``adapter_model.safetensors``, from midalign or elsewhere. What PEFT would load or merge wrongly without an error is
+refused by name. `midalign.models.adapter_fit` checks whether an adapter fits a model.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _WRAPPER = re.compile(r"(?:^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrap
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A LoRA adapter that was read and found sound.
+    """A LoRA adapter that has been read and checked.
 
     Attributes:
-        name: What messages call it.
+        name: Its name in error messages.
         path: Its folder.
         config: PEFT's own configuration.
         factors: The update of every module, by the module's name in the base model.
-        base_model: What it says it was trained on, or the empty string.
-        sha256: Of the configuration and the weights together.
+        base_model: The base model that its configuration names, or the empty string.
+        sha256: Hash of configuration and weights together.
     """
 
     name: str
@@ -62,16 +62,16 @@ def read_adapter(path: str | Path, name: str | None = None) -> Adapter:
 
     Args:
         path: The folder.
-        name: What messages call the adapter; its folder's name by default.
+        name: Name of the adapter in error messages; its folder's name by default.
 
     Returns:
-        The adapter, with the scale of each module worked out as PEFT does (rsLoRA, ``rank_pattern``,
-        ``alpha_pattern``), its tensors on the CPU in their stored type.
+        The adapter. The scale of each module is computed as in PEFT (rsLoRA, ``rank_pattern``, ``alpha_pattern``);
+        tensors are on the CPU in their stored type.
 
     Raises:
         MissingFileError: If the folder or one of its two files does not exist.
-        ModelError: If it is not a LoRA adapter, is of a kind that is no plain product of two factors (DoRA and its
-            relatives, trained embeddings or biases, LoRA on embeddings or convolutions), or is damaged.
+        ModelError: If it is not a LoRA adapter, if its update is not a plain product of two factors (DoRA and its
+            relatives, trained embeddings or biases, LoRA on embeddings or convolutions), or if it is damaged.
     """
     folder = Path(path)
     _check_files(folder)
@@ -211,7 +211,7 @@ def _factors(tensors: Mapping[str, Tensor], config: LoraConfig, path: Path) -> d
 
 
 def _check_factor(key: str, tensor: Tensor, path: Path) -> None:
-    """Refuse what is no matrix of finite numbers.
+    """Check that a factor is a matrix of finite numbers.
 
     Raises:
         ModelError: With the cause where it is known.
@@ -240,7 +240,7 @@ def _check_factor(key: str, tensor: Tensor, path: Path) -> None:
 
 
 def _foreign(key: str) -> str:
-    """What a tensor is that is no factor of a LoRA on a linear layer, and how to do without it."""
+    """Explanation of a tensor that is not a LoRA factor of a linear layer, and how to train without it."""
     lost = " It would be lost in a merge."
     if wrapper := _WRAPPER.search(key):
         return (

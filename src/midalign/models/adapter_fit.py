@@ -1,4 +1,4 @@
-"""Whether an adapter is of a model: the base that it names, and the name and shape of every module that it changes.
+"""Check that an adapter fits a model: the base that it names, and the name and shape of every module that it changes.
 
 The modules of some models were renamed in transformers (Gemma 3 with its vision tower, in 4.52). An adapter that was
 saved before is read under today's names, by the renamings that transformers has for old checkpoints and that PEFT uses.
@@ -22,10 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 def fitted(adapter: Adapter, model: nn.Module) -> Adapter:
-    """An adapter under the names of a model, checked to be of it: each module is a linear layer of the right shape.
+    """Check that an adapter fits a model, and give its modules the model's names.
 
-    Where both the adapter's base model and this one are folders, their weights are compared too; where the names
-    differ and nothing can be compared, a warning is logged.
+    Each module of the adapter must be a linear layer of the right shape. If both base models are folders, their weights
+    are compared too. If the names differ and nothing can be compared, a warning is logged.
 
     Args:
         adapter: What to check.
@@ -35,7 +35,7 @@ def fitted(adapter: Adapter, model: nn.Module) -> Adapter:
         The adapter itself, or a copy whose modules have today's names.
 
     Raises:
-        ModelError: If it is not of this model, naming the first module that does not fit.
+        ModelError: If it does not fit; the message names the first such module.
     """
     _check_name(adapter, str(getattr(model, "name_or_path", "") or ""))
     modules = dict(model.named_modules())
@@ -80,7 +80,7 @@ def _todays_names(model: nn.Module, older: Iterable[str]) -> dict[str, str]:
 
 
 def _check_name(adapter: Adapter, model_name: str) -> None:
-    """Refuse a base model known to be another one; shapes alone do not tell a model from its fine-tuned sister."""
+    """Refuse an adapter of another base model. Shapes alone do not tell a model from a fine-tuned copy of it."""
     if not adapter.base_model or not model_name:
         return
     same = same_base(adapter.base_model, model_name)

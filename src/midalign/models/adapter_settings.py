@@ -1,7 +1,7 @@
-"""The configuration of a LoRA adapter: read, checked, and refused by name where it asks for more than LoRA.
+"""The configuration of a LoRA adapter: read and checked; settings that ask for more than LoRA are refused by name.
 
-What PEFT would take wrongly without an error is refused: settings of other methods, of the wrong type, missing ones for
-which it would take a default, and those of a newer PEFT, which it drops.
+Settings that PEFT would misread without an error are refused: those of other methods, those of the wrong type, missing
+ones that PEFT would replace by a default, and those of a newer PEFT, which it drops.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def read_settings(path: Path) -> LoraConfig:
         path: Its ``adapter_config.json``.
 
     Raises:
-        ModelError: If it is not that of a plain product of two factors, or a setting cannot be understood.
+        ModelError: If the update is not a plain product of two factors, or a setting cannot be understood.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -137,7 +137,7 @@ def read_settings(path: Path) -> LoraConfig:
 
 
 def _check_supported(raw: Mapping[str, Any], path: Path) -> None:
-    """Refuse an adapter that is more than a product of two factors."""
+    """Refuse an adapter whose update is more than a product of two factors."""
     for field, reason in _UNSUPPORTED.items():
         if raw.get(field):
             raise ModelError(
@@ -158,10 +158,10 @@ def _check_supported(raw: Mapping[str, Any], path: Path) -> None:
 
 
 def _check_known(raw: Mapping[str, Any], path: Path) -> None:
-    """Refuse settings that this version of PEFT does not know, and would drop, where they are more than a default.
+    """Refuse settings that this version of PEFT does not know, unless they have their default.
 
-    PEFT writes every setting that it has, so that most of them mean nothing: off, empty, or a number that another one
-    would have to turn on. The last are only warned of.
+    PEFT drops such settings without an error. It writes every setting that it has, so most of them mean nothing: they
+    are off, empty, or a number that another setting would have to turn on. Such numbers only cause a warning.
     """
     known = {field.name for field in dataclasses.fields(LoraConfig)} | {"auto_mapping", "peft_version"}
     unknown = {

@@ -1,7 +1,6 @@
-"""LoRA adapters on a model: attach one, weigh several live, merge them into one adapter or into the base weights.
+"""LoRA adapters on a model: attach one or several, or merge one into the base weights.
 
-The files are the business of `midalign.models.adapter_files`, the arithmetic of
-`midalign.functional.merge_methods`.
+`midalign.models.adapter_files` reads the files; `midalign.functional.merge_methods` has the formulas.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ def merge_into_base(model: PreTrainedModel, path: str | Path) -> Callable[[], No
         path: A PEFT LoRA folder.
 
     Returns:
-        A function that puts the former weights back, bit by bit; they are kept in the CPU's memory as long as it is.
+        A function that restores the former weights bit by bit. It keeps them in the CPU's memory.
 
     Raises:
         MissingFileError: If the adapter is not there.
@@ -104,7 +103,7 @@ def merge_into_base(model: PreTrainedModel, path: str | Path) -> Callable[[], No
 
 
 def attach_adapters(model: PreTrainedModel, adapters: Mapping[str, Adapter]) -> PeftModel:
-    """A PeftModel with all the adapters loaded, by PEFT names, and the tensors of each checked to be in place."""
+    """A PeftModel with all the adapters loaded; the tensors of each are checked to be in place."""
     if any(isinstance(module, LoraLayer) for module in model.modules()):
         raise ModelError("The model already carries a LoRA adapter, whose update would be added. Give the base model.")
     adapters = {peft_name: fitted(adapter, model) for peft_name, adapter in adapters.items()}

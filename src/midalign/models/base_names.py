@@ -1,4 +1,4 @@
-"""Whether two names of a base model mean the same weights: hub names, downloads of them, folders and copies."""
+"""Comparison of base models by name: do two hub names or folders mean the same weights?"""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 1. `midalign.models.tokens.tokenize` turns sentences into token ids, cut at the model's window.
 2. Sentences are sorted by length, longest first, and batched up to a budget of padded tokens.
 3. `midalign.models.hidden.pooled_states` pools each layer while the forward pass runs.
-4. Out of memory halves the budget and goes on; the smaller budget stays for the rest of the corpus.
-5. The vectors of each finished language are kept in memory, or in a cache folder from which a later or an interrupted
-   run goes on. Batches never mix languages, so a resumed run gives the same bits as an uninterrupted one.
+4. When memory runs out, the budget is halved, for the rest of the corpus too.
+5. The vectors of each finished language are kept in memory, or in a cache folder that a later or resumed run reads.
+   Batches never mix languages, so a resumed run gives the same bits as an uninterrupted one.
 
 Under ``accelerate launch`` (or any initialised ``torch.distributed``) each process encodes its share of every
 language's sentences, and the first process gathers and keeps them.
@@ -49,9 +49,9 @@ class SentenceVectors:
 
     Attributes:
         languages: In the order of the corpus.
-        layers: The layers there are.
-        poolings: The poolings there are.
-        n: Sentences of each language.
+        layers: Numbers of the layers.
+        poolings: Names of the poolings.
+        n: Number of sentences of each language.
     """
 
     languages: tuple[str, ...]
@@ -82,7 +82,7 @@ class Encoder:
         poolings: Names from `midalign.functional.names.POOLINGS`; several cost little more than one.
         layers: Which layers, 0 to depth; all by default. Blocks above the highest are not run.
         batch_tokens: Padded tokens in a batch, at most; halved whenever memory runs out. None: `BATCH_TOKENS`.
-        pad_id: Token id at padded positions, which no result depends on.
+        pad_id: Token id at padded positions; no result depends on it.
 
     Raises:
         OptionError: If a pooling is unknown.
@@ -123,7 +123,7 @@ class Encoder:
 
         Args:
             tokens: The sentences.
-            progress: Called after each batch with the number of this process's sentences done and of all of them.
+            progress: Called after each batch with the number of this process's sentences done, and their total.
 
         Returns:
             For each pooling ``(layers, n, hidden)`` float32 on the CPU. Where several processes share the work only
@@ -205,7 +205,7 @@ class Encoder:
 
 
 def _room(layers: int, n: int, like: Tensor) -> Tensor:
-    """Memory for ``(layers, n, hidden)``: beside the model, if it fits, so that the vectors travel once."""
+    """Memory for ``(layers, n, hidden)``: on the model's device if it fits, so that vectors are copied only once."""
     try:
         return like.new_empty(layers, n, like.shape[-1])
     except RuntimeError as fault:
@@ -222,18 +222,18 @@ def encode_corpus(
     model_key: str = "",
     progress: Progress | None = None,
 ) -> SentenceVectors:
-    """Vectors of all languages, language by language; with a cache, only of those that are not in it.
+    """Sentence vectors of all languages. With a cache, only languages that are not in it are encoded.
 
     Args:
         encoder: Model, poolings, layers and batch size.
-        corpus: The tokens of each language, all of as many sentences.
-        cache: Folder of the first process to keep finished languages in, so that memory holds one language at a
-            time. It takes 4 x languages x sentences x layers x hidden bytes; without it, memory does.
-        model_key: What identifies weights and adapter; `midalign.models.vector_cache.weights_key` does for any model.
-        progress: Called with the number of sentences done, cached ones included, and of all of them.
+        corpus: The tokens of each language; all languages have the same number of sentences.
+        cache: Folder of the first process to keep finished languages in, so that memory holds one language at a time.
+            All vectors take 4 x languages x sentences x layers x hidden bytes, there or in memory.
+        model_key: Identifies weights and adapter, for example `midalign.models.vector_cache.weights_key`.
+        progress: Called with the number of sentences done, cached ones included, and the total.
 
     Returns:
-        The vectors; where several processes share the work, only on the first one.
+        The vectors; with several processes, only the first one gets them.
 
     Raises:
         RunError: If the cache cannot be written to.
@@ -267,7 +267,7 @@ def encode_corpus(
 
 
 def _agreed(kept: bool, world: int) -> bool:
-    """What the first process found in its cache: all must encode a language, or none."""
+    """What the first process found in its cache, sent to all: either all processes encode a language, or none."""
     if world == 1:
         return kept
     decision = [kept]
@@ -276,7 +276,7 @@ def _agreed(kept: bool, world: int) -> bool:
 
 
 def processes() -> tuple[int, int]:
-    """This process's rank and the number of processes; joins the group that ``accelerate launch`` has laid out."""
+    """This process's rank and the number of processes; joins the process group of ``accelerate launch``."""
     if not dist.is_available():
         return 0, 1
     if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -287,7 +287,7 @@ def processes() -> tuple[int, int]:
 
 
 def is_out_of_memory(fault: BaseException) -> bool:
-    """Whether an allocator, of whatever device, gave up."""
+    """Whether an error says that a device ran out of memory."""
     if isinstance(fault, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(fault, RuntimeError) and any(words in str(fault) for words in _OUT_OF_MEMORY)
@@ -295,7 +295,7 @@ def is_out_of_memory(fault: BaseException) -> bool:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within this context the model is in evaluation mode; each module's own mode is put back afterwards."""
+    """Put the model into evaluation mode within this context; each module's own mode is restored afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

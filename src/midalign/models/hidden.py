@@ -4,7 +4,7 @@
 embeddings). Two ways to get at it, both equal to a hook on the full model:
 
 1. `stopped_forward` runs only blocks 1 to k, with gradients, through the outermost wrapped model (DDP, FSDP2, PEFT):
-   for the length of one call the first k blocks stand in for the layer list and an identity for the final norm;
+   for the length of one call, the first k blocks replace the list of blocks, and an identity replaces the final norm;
 2. `pooled_states` runs the whole decoder once, without the LM head, and pools inside hooks as each block finishes, so
    that memory does not grow with layers x tokens.
 """
@@ -125,7 +125,7 @@ def stopped_after(model: nn.Module, layer: int) -> Iterator[None]:
         modules[decoder.layers_name], modules[decoder.norm_name] = blocks, norm
 
 
-def stopped_states(
+def states_up_to(
     model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, layer: int
 ) -> tuple[torch.Tensor, ...]:
     """Hidden states of layers 0 to `layer` with gradients, without running the blocks above.
@@ -156,8 +156,8 @@ def stopped_states(
 def stopped_forward(
     model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, layer: int
 ) -> torch.Tensor:
-    """The last of `stopped_states`: the raw output of block `layer`, ``(batch, seq, hidden)``."""
-    return stopped_states(model, input_ids, attention_mask, layer)[-1]
+    """The last of `states_up_to`: the raw output of block `layer`, ``(batch, seq, hidden)``."""
+    return states_up_to(model, input_ids, attention_mask, layer)[-1]
 
 
 def verify_stopping(model: nn.Module, layer: int) -> None:

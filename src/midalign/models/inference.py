@@ -1,4 +1,4 @@
-"""An adapter on a model for inference only: merged into the base weights, which is faster, where that is the same.
+"""An adapter for inference: merged into the base weights, which is faster, if that gives the same logits.
 
 1. the logits of a first batch are computed without the adapter and with it live;
 2. the update is added to the base weights (`midalign.models.adapters.merge_into_base`), and the logits computed again;
@@ -30,7 +30,7 @@ LOST_EFFECT = 0.25
 
 
 def with_adapter(model: PreTrainedModel, path: str | Path, logits: Callable[[Any], Tensor]) -> Any:
-    """The model with an adapter in effect, merged into its weights where that gives the same logits.
+    """Put an adapter on a model, merged into its weights if that gives the same logits.
 
     Args:
         model: The base model; changed for good.

@@ -1,4 +1,4 @@
-"""What a model has room for: the tokens of one sequence, and the numbers of tokens that it has embeddings for."""
+"""Limits of a model: the context window, and the token ids that it has embeddings for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _UNLIMITED = 10**9  # tokenizers without a limit say 1e30
 
 
 def context_window(config: Any, tokenizer: Any = None) -> int | None:
-    """The longest sequence that a model and its tokenizer allow, in tokens.
+    """Context window: the longest sequence that a model and its tokenizer allow, in tokens.
 
     Args:
         config: The model's configuration (`transformers.PretrainedConfig`).
@@ -29,15 +29,15 @@ def context_window(config: Any, tokenizer: Any = None) -> int | None:
 
 
 def check_vocabulary(tokenizer: Any, rows: int, name: str) -> None:
-    """Refuse a tokenizer that gives tokens which the model has no embedding for.
+    """Refuse a tokenizer with tokens that the model has no embedding for.
 
-    Tokens that were added to it and that nothing here asks for (no begin, end, padding, nor part of the chat template)
-    are let pass: the tokenizers of some models have a few that no text brings forth. `check_ids` finds those that do.
+    Added tokens that are neither begin, end or padding tokens nor part of the chat template are allowed: the tokenizers
+    of some models have a few that no text produces. `check_ids` finds those that a text does produce.
 
     Args:
         tokenizer: A tokenizer of transformers.
-        rows: Rows of the model's embeddings.
-        name: What the message calls the model.
+        rows: Number of rows of the model's embeddings.
+        name: Name of the model in the error message.
 
     Raises:
         ModelError: Naming the first such token.
@@ -58,7 +58,7 @@ def check_vocabulary(tokenizer: Any, rows: int, name: str) -> None:
 
 
 def check_ids(sequences: Iterable[Sequence[int]], tokenizer: Any, config: Any, name: str) -> None:
-    """Refuse token ids that a model has no embedding for, before it fails at them.
+    """Refuse token ids that the model has no embedding for, before the forward pass fails.
 
     Args:
         sequences: Token ids of each text.

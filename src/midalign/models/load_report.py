@@ -1,7 +1,7 @@
-"""Whether a checkpoint filled its model: a tensor that is missing, left over or of another shape is refused by name.
+"""Check that a checkpoint filled its model: missing, left-over or misshapen tensors are refused by name.
 
-transformers starts missing tensors at random and leaves others out, with no more than a warning in its log. A head that
-is tied to the embeddings may be absent; transformers knows, and does not report it.
+transformers initialises missing tensors at random and ignores left-over ones, with only a warning in its log. A head
+that is tied to the embeddings may be absent; transformers does not report it as missing.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _SHOWN = 3
 
 
 def renamings(report: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Ways to take wrappers out of the names of tensors, the simplest first; none where no name has any.
+    """Renamings that remove the name of a wrapper from the names of tensors, the simplest first.
 
     Args:
         report: transformers' loading info.
 
     Returns:
-        Arguments ``key_mapping`` of ``from_pretrained``: what to replace, as patterns, by what.
+        Values for the argument ``key_mapping`` of ``from_pretrained``: pattern to replacement.
     """
     names = report["unexpected_keys"]
     ways = (_WRAPPERS, _WRAPPERS | _CLASSES)
@@ -50,7 +50,7 @@ def check_fills(report: Mapping[str, Any], name: str) -> None:
 
     Args:
         report: transformers' loading info.
-        name: What the message calls the model.
+        name: Name of the model in the error message.
 
     Raises:
         ModelError: With the names of the first tensors that are missing, left over or of another shape.

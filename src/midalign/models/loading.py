@@ -49,10 +49,10 @@ def check_model_path(name: str, gguf_file: str | None = None) -> str:
 
     Args:
         name: Local folder (``~`` stands for the home folder) or hub name.
-        gguf_file: Name of a GGUF file in it, which then is the model.
+        gguf_file: Name of a GGUF file in it to load instead of safetensors.
 
     Returns:
-        What to load: the folder, or the hub name as it is.
+        The folder, or the hub name unchanged.
 
     Raises:
         MissingFileError: If `name` looks like a path and does not exist, or has no such GGUF.
@@ -111,12 +111,12 @@ def load_end_tokens(name: str, config: PretrainedConfig, *, revision: str | None
 def load_tokenizer(
     name: str, *, revision: str | None = None, trust_remote_code: bool = False, gguf_file: str | None = None
 ) -> PreTrainedTokenizerBase:
-    """Load a tokenizer, right-padding, with a padding token (its end-of-sequence token where it has none).
+    """Load a tokenizer that pads on the right. Without a padding token, the end-of-sequence token pads.
 
     Raises:
         MissingFileError: If a local folder does not exist.
-        ModelError: If it cannot be loaded, has no end-of-sequence token to stop on, or gives tokens that the model has
-            no embedding for.
+        ModelError: If it cannot be loaded, has no end-of-sequence token, or has tokens that the model has no embedding
+            for.
     """
     found = check_model_path(name, gguf_file)
     options = {"revision": revision, "trust_remote_code": trust_remote_code} | _only_given(gguf_file=gguf_file)
@@ -159,8 +159,8 @@ def load_model(
         trust_remote_code: Whether code from the model's repository may run here.
         quantization: ``"4bit"`` loads the weights in NF4 for QLoRA (needs the extra ``qlora``).
         gguf_file: Name of a GGUF file in the folder or repository, to be dequantised (needs the extra ``gguf``).
-        unwrap: Take the names of wrappers out of those of tensors, where all the weights fit then
-            (`midalign.models.load_report`), rather than refuse them.
+        unwrap: If all tensors fit once the name of a wrapper is removed from their names, load them so
+            (`midalign.models.load_report`) rather than refuse the checkpoint.
         options: Passed on to ``from_pretrained``.
 
     Raises:
@@ -265,9 +265,10 @@ def _quantization_config(quantization: str) -> Any:
 
 
 def _check_quantized(model: PreTrainedModel, name: str) -> None:
-    """Refuse a model none of whose layers transformers has quantised, and warn of one that it mostly has not.
+    """Refuse a model of which transformers has quantised no layer, and warn if it has quantised only a few.
 
-    It replaces plain linear layers and leaves subclasses (Falcon) and fused experts as they are, without a word.
+    transformers replaces plain linear layers only. It leaves subclasses (Falcon) and fused experts as they are, without
+    a warning.
     """
     small, large = 0, 0
     for block in find_decoder(model).blocks:
@@ -291,8 +292,8 @@ def _check_quantized(model: PreTrainedModel, name: str) -> None:
 def _keep_trainable(model: nn.Module) -> None:
     """Keep bitsandbytes from packing the weights for inference.
 
-    On a CPU with AVX512-BF16 it does so at the first pass without gradients, for good: scales are rounded to bfloat16,
-    and a later backward pass leaves the packed layers out, without an error.
+    On a CPU with AVX512-BF16, the first pass without gradients packs them permanently. Scales are then rounded to
+    bfloat16, and a later backward pass skips the packed layers without an error.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -300,7 +301,7 @@ def _keep_trainable(model: nn.Module) -> None:
 
 
 def _first_line(fault: Exception) -> str:
-    """What an exception says in one line, with its type where the words alone would not tell (a KeyError's)."""
+    """First line of an exception's message, with its type where the message alone is unclear (as of a KeyError)."""
     words = str(fault).strip().splitlines()[0] if str(fault).strip() else ""
     return (
         words

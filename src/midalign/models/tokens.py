@@ -1,4 +1,4 @@
-"""Sentences as token ids: special tokens as the tokenizer adds them, cut at the model's window, counted."""
+"""Tokenised sentences: with the special tokens that the tokenizer adds, truncated at the model's window."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Tokens:
         ids: Token ids of each sentence, special tokens as the tokenizer adds them, cut at the model's window.
         special: 1 at the tokens that the tokenizer added, parallel to `ids`.
         content: Number of tokens of each sentence before cutting, without special ones.
-        truncated: How many sentences were cut.
+        truncated: Number of sentences that were truncated.
     """
 
     ids: tuple[tuple[int, ...], ...]
@@ -45,8 +45,9 @@ def tokenize(
     Args:
         tokenizer: Any tokenizer of transformers.
         sentences: One text each.
-        longest: Cut at so many tokens, special ones included, as the tokenizer itself truncates; None for never.
-        name: What messages call the sentences, such as the language.
+        longest: Largest number of tokens, special ones included; longer sentences are truncated by the tokenizer. None
+            does not truncate.
+        name: Name of the sentences in error messages, such as the language.
 
     Raises:
         DataError: If a sentence is empty, or gives no token at all.

@@ -1,8 +1,8 @@
 """Sentence vectors on disk, one safetensors file for each language and pooling, each written whole or not at all.
 
-A file is named by the language, the pooling and a hash of everything that decides its content (model, adapter, token
-ids, layers), so a cache folder may serve many models and corpora. It holds one tensor a layer, ``(n, hidden)``
-float32, so that retrieval reads one layer at a time, and a checksum in its header.
+The name of a file has the language, the pooling and a hash of everything that decides its content (model, adapter,
+token ids, layers), so one cache folder can serve many models and corpora. The file holds one tensor per layer, ``(n,
+hidden)`` float32, so that retrieval reads one layer at a time, and a checksum in its header.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def cache_path(folder: Path, language: str, pooling: str, layers: Sequence[int], model_key: str, data_key: str) -> Path:
-    """Where the vectors of one language belong; another model, adapter, text, pooling or layer is another file."""
+    """Path of the vectors of one language; another model, adapter, text, pooling or layer has another path."""
     content = json.dumps([model_key, data_key, pooling, list(layers)])
     return folder / f"{language}.{pooling}.{hashlib.sha256(content.encode()).hexdigest()[:24]}.safetensors"
 
@@ -77,7 +77,7 @@ def read_layer(path: Path, layer: int) -> Tensor:
 
 
 def weights_key(model: nn.Module) -> str:
-    """A hash of every weight of the model, its adapters and their scales: about a second for each GB of weights.
+    """Hash of all weights of the model, its adapters and their scales; takes about a second per GB of weights.
 
     The adapters' scales and which of them are active are included, because they change the forward pass without
     changing a weight.

@@ -38,7 +38,7 @@ from midalign.recipe.schedule import Objective, Schedule
 from midalign.records import ParallelPair
 from midalign.training.objective import AlignmentObjective, held_out_metrics
 from midalign.training.pair_batches import PAIR_KEYS, PairCollator, PairDataset
-from midalign.training.preservation import preservation_loss, said_twice
+from midalign.training.preservation import doubled_sentences, preservation_loss
 from midalign.training.sampler import AlternatingBatchSampler
 from midalign.training.temperature import LearnedTemperature
 
@@ -258,7 +258,7 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         first = len(inputs["input_ids"]) // 2
         chosen = slice(first, first + self.alignment.preserve_rows)
         ids, mask, special = (inputs[n][chosen] for n in ("input_ids", "attention_mask", "special_tokens_mask"))
-        loss = preservation_loss(model, *said_twice(ids, mask, special, self.collate_pairs.pad_token_id))
+        loss = preservation_loss(model, *doubled_sentences(ids, mask, special, self.collate_pairs.pad_token_id))
         self._remember("preservation_loss", loss, 1.0)
         return loss * self.alignment.preserve
 

@@ -26,7 +26,7 @@ from torch import nn
 from midalign.functional.info_nce import info_nce
 from midalign.functional.margin import retrieval_accuracy
 from midalign.functional.pooling import pool
-from midalign.models.hidden import stopped_states
+from midalign.models.hidden import states_up_to
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.training.pair_batches import PAIR_KEYS, PairCollator, PairDataset, false_negatives
 
@@ -77,7 +77,7 @@ class AlignmentObjective:
         Returns:
             By layer ``(2 n, hidden)``, or ``(2 n, config.subspace)`` where only a subspace is aligned.
         """
-        states = stopped_states(model, batch["input_ids"], batch["attention_mask"], self.top)
+        states = states_up_to(model, batch["input_ids"], batch["attention_mask"], self.top)
         mask, special = batch["pooled_mask"], batch["special_tokens_mask"]
         pooled = {layer: pool(states[layer], mask, self.config.pooling, special) for layer in self.layers}
         if self.config.subspace is None:

@@ -23,7 +23,7 @@ from torch import nn
 from midalign.errors import ModelError
 
 
-def said_twice(
+def doubled_sentences(
     input_ids: torch.Tensor, attention_mask: torch.Tensor, special_tokens_mask: torch.Tensor, pad_token_id: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Rows in which each sentence follows itself.

@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from midalign.errors import ModelError
-from midalign.training.preservation import preservation_loss, said_twice, without_adapters
+from midalign.training.preservation import doubled_sentences, preservation_loss, without_adapters
 from tests.conftest import build_model
 
 IDS = torch.tensor([[1, 7, 8, 9, 2], [1, 5, 6, 0, 0]])
@@ -20,7 +20,7 @@ def lora_model(dropout=0.0):
 
 
 def test_a_sentence_follows_itself_and_only_its_second_copy_is_asked_for():
-    doubled, mask, asked = said_twice(IDS, MASK, SPECIAL, 0)
+    doubled, mask, asked = doubled_sentences(IDS, MASK, SPECIAL, 0)
     assert doubled.tolist() == [[1, 7, 8, 9, 7, 8, 9], [1, 5, 6, 5, 6, 0, 0]]
     assert mask.tolist() == [[1] * 7, [1] * 5 + [0] * 2]
     nexts = [doubled[row, torch.nonzero(asked[row]).flatten() + 1].tolist() for row in (0, 1)]
@@ -29,7 +29,7 @@ def test_a_sentence_follows_itself_and_only_its_second_copy_is_asked_for():
 
 def test_the_loss_is_the_divergence_of_plain_softmaxes_one_position_at_a_time():
     model = lora_model()
-    doubled, mask, asked = said_twice(IDS, MASK, SPECIAL, 0)
+    doubled, mask, asked = doubled_sentences(IDS, MASK, SPECIAL, 0)
     found = preservation_loss(model, doubled, mask, asked)
     total, count = 0.0, 0
     for row in range(2):
@@ -47,7 +47,7 @@ def test_the_loss_is_the_divergence_of_plain_softmaxes_one_position_at_a_time():
 def test_an_adapter_that_does_nothing_has_no_loss():
     torch.manual_seed(0)
     model = get_peft_model(build_model("llama"), LoraConfig(r=2, target_modules="all-linear"))  # B is zero
-    assert preservation_loss(model, *said_twice(IDS, MASK, SPECIAL, 0)).item() == pytest.approx(0, abs=1e-6)
+    assert preservation_loss(model, *doubled_sentences(IDS, MASK, SPECIAL, 0)).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_switching_adapters_off_leaves_dropout_and_what_is_trained_as_they_were():
@@ -63,4 +63,4 @@ def test_switching_adapters_off_leaves_dropout_and_what_is_trained_as_they_were(
 
 def test_a_model_without_adapter_is_refused():
     with pytest.raises(ModelError, match="has none"):
-        preservation_loss(build_model("llama"), *said_twice(IDS, MASK, SPECIAL, 0))
+        preservation_loss(build_model("llama"), *doubled_sentences(IDS, MASK, SPECIAL, 0))
