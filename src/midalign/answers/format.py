@@ -27,6 +27,13 @@ METRICS = ("exact_match", "token_f1", "chrf", "bleu", "rougeL", "json_match", "a
 METRIC_HELP = f"What answers of chat are scored by: {', '.join(METRICS)}, or module:function for your own."
 
 
+EntityTypes = tuple[tuple[str, str], ...]
+"""Names of entity types, each with what it means (empty where the name says it)."""
+ENTITY_TYPES: EntityTypes = (("PER", "people"), ("ORG", "organisations"), ("LOC", "places"))
+"""Those of Universal NER."""
+TYPES_HELP = "Entity types of extraction, each with what it means, such as PER=people; PER, ORG and LOC by default."
+
+
 @dataclass(frozen=True, slots=True)
 class AnswerFormat:
     """How the answers of a run look; the same in training, generation and evaluation.
@@ -38,6 +45,7 @@ class AnswerFormat:
         constrained: What generation is held to, a key of `CONSTRAINED_TASK`; None leaves the model free.
         metrics: What answers of the task chat are scored by (`midalign.metrics.chat`); settings are
             chosen by the first.
+        types: The entity types of extraction, which the prompt names.
 
     Example:
         >>> midalign.AnswerFormat("intent_slots", constrained="slots").style
@@ -48,6 +56,7 @@ class AnswerFormat:
     system: str | None = None
     constrained: Constrained | None = None
     metrics: tuple[str, ...] = ("exact_match",)
+    types: EntityTypes = ENTITY_TYPES
 
     def check_task(self, task: TaskName) -> None:
         """Check that the constraint is one for this task.

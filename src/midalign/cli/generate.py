@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from midalign.answers.format import CONSTRAINED_HELP, CONSTRAINED_TASK, STYLES, AnswerFormat
+from midalign.answers.format import CONSTRAINED_HELP, CONSTRAINED_TASK, ENTITY_TYPES, STYLES, TYPES_HELP, AnswerFormat
 from midalign.cli.console import console, do, say_where
 from midalign.cli.options import (
     AdapterPath,
@@ -46,6 +46,7 @@ def generate(
     batch_tokens: Annotated[int, typer.Option(min=1, help="Padded tokens in a batch.")] = 8192,
     system: Annotated[str | None, typer.Option(help="System text instead of midalign's own.")] = None,
     completion_style: CompletionStyle = "slots",
+    types: Annotated[list[str] | None, typer.Option(help=f"{TYPES_HELP} Give it several times.")] = None,
     constrained: Annotated[str, typer.Option(help=f"none, or what answers are held to: {CONSTRAINED_HELP}")] = "none",
     backend: Annotated[str, typer.Option(help=f"{listed(BACKENDS)}, which is an extra.")] = "transformers",
     dtype: Dtype = "auto",
@@ -66,7 +67,12 @@ def generate(
         languages=codes(languages),
         split=split,
         limit=limit,
-        answer_format=AnswerFormat(style, system, None if held == "none" else held),
+        answer_format=AnswerFormat(
+            style,
+            system,
+            None if held == "none" else held,
+            types=tuple(_type_of(text) for text in types) if types else ENTITY_TYPES,
+        ),
         max_new_tokens=max_new_tokens,
         batch_tokens=batch_tokens,
         backend=backend,
@@ -75,3 +81,9 @@ def generate(
     if predictions is not None:
         console.print(f"{len(predictions)} answers")
         say_where(out / job.result)
+
+
+def _type_of(text: str) -> tuple[str, str]:
+    """A type and its meaning, of ``name=meaning`` or of a name alone."""
+    name, _, meaning = text.partition("=")
+    return name, meaning

@@ -44,9 +44,9 @@ _INTENT_SLOTS = (
     "and separated by `; `; write None in place of the parts if there are none."
 )
 _EXTRACTION = (
-    "Find the named entities in the user's sentence: people (PER), organisations (ORG) and places (LOC).\n"
-    'Answer with JSON only, in the form {"Results": [{"TypeName": "LOC", "Text": "..."}]}, with one entry for each '
-    "entity, copied from the sentence in its order; the list is empty if there are no entities."
+    "Find the named entities in the user's sentence: {types}.\n"
+    'Answer with JSON only, in the form {{"Results": [{{"TypeName": "{last}", "Text": "..."}}]}}, with one entry for '
+    "each entity, copied from the sentence in its order; the list is empty if there are no entities."
 )
 _TRANSLATION = "Translate the user's text from {source} to {target}. Answer with the translation only."
 _ANSWER = "\nAnswer:\n"
@@ -143,7 +143,9 @@ def _instruction(example: TaskExample, answer_format: AnswerFormat) -> str:
     if example.task == "slots":
         return _INTENT_SLOTS if answer_format.style == "intent_slots" else _SLOTS
     if example.task == "extraction":
-        return _EXTRACTION
+        named = [f"{meaning} ({name})" if meaning else name for name, meaning in answer_format.types]
+        types = f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else named[0]
+        return _EXTRACTION.format(types=types, last=answer_format.types[-1][0])
     source = Language.parse(example.language).name
     target = Language.parse(example.target_language).name
     return _TRANSLATION.format(source=source, target=target)

@@ -72,7 +72,21 @@ def read_task_data(recipe: Recipe) -> TaskData:
                 f"{getattr(task, f'{name}_split')!r}). Every such language needs some: check the files and the split, "
                 "or take the language out of languages."
             )
+    _check_types(recipe, data)
     return data
+
+
+def _check_types(recipe: Recipe, data: TaskData) -> None:
+    """Refuse entity types in the data that the prompt does not name, so that nobody could answer with them."""
+    if recipe.task.name != "extraction":
+        return
+    known = {name for name, _ in recipe.task.types}
+    found = {span.label for part in data for example in part for span in example.spans}
+    if strange := sorted(found - known):
+        raise DataError(
+            f"{recipe.task.data}: there are entities of type {', '.join(strange)}, which the prompt does not name "
+            f"({', '.join(sorted(known))}). Write them in task.types, such as {{{strange[0]}: what it means}}"
+        )
 
 
 def read_pair_data(recipe: Recipe, evaluated: Iterable[str] = ()) -> PairData:

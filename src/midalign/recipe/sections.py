@@ -9,12 +9,22 @@ Relative paths are relative to the folder that the command is run in, as in a sh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from midalign.answers.format import CONSTRAINED_HELP, METRIC_HELP, STYLE_HELP, AnswerFormat, Constrained, Style
+from midalign.answers.format import (
+    CONSTRAINED_HELP,
+    ENTITY_TYPES,
+    METRIC_HELP,
+    STYLE_HELP,
+    TYPES_HELP,
+    AnswerFormat,
+    Constrained,
+    EntityTypes,
+    Style,
+)
 from midalign.data.parallel.corpus import Directions
 from midalign.data.parallel.layout import ParallelFormat
 from midalign.data.tasks.layout import TaskFormat
@@ -39,6 +49,16 @@ from midalign.records import RESAMPLES, Backend, Dtype, TaskName
 
 Metrics = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
 """Names of metrics; one alone may be written without a list."""
+
+
+def _types(given: object) -> object:
+    """Entity types as pairs, from a list of names or from names with meanings."""
+    if isinstance(given, Mapping):
+        return tuple(given.items())
+    return tuple((name, "") if isinstance(name, str) else name for name in given) if isinstance(given, list) else given
+
+
+Types = Annotated[EntityTypes, BeforeValidator(_types), Field(min_length=1)]
 
 
 class ModelSection(Section):
@@ -122,6 +142,7 @@ class TaskSection(Section):
     format: Literal[TaskFormat, ParallelFormat] = Field(
         default="auto", description="Format of the data; see docs/data.md."
     )
+    types: Types = Field(default=ENTITY_TYPES, description=f"{TYPES_HELP} A list of names, or names with meanings.")
     metric: Metrics = Field(
         default=("exact_match",),
         description=f"{METRIC_HELP} Several as a list: settings are chosen by the first.",
@@ -144,7 +165,10 @@ class TaskSection(Section):
     limit_dev: Count | None = Field(default=100, description="Largest number of dev items per language.")
 
     @model_validator(mode="after")
-    def _metrics_are_for_chat(self) -> TaskSection:
+    def _settings_are_for_the_task(self) -> TaskSection:
+        if self.name != "extraction" and self.types != ENTITY_TYPES:
+            conflict = f"types are for name: extraction; {self.name} has none. Leave them out"
+            return refuse_conflicts(self, [conflict])
         if self.name != "chat" and self.metric != AnswerFormat().metrics:
             conflict = (
                 f"metric = {list(self.metric)} is for name: chat; {self.name} has metrics of its own. Leave it out"
@@ -336,7 +360,11 @@ class Recipe(Section):
     def answer_format(self) -> AnswerFormat:
         """How answers look, in training, generation and evaluation alike."""
         return AnswerFormat(
-            self.evaluation.completion_style, self.task.system, self.generation.constrained, self.task.metric
+            self.evaluation.completion_style,
+            self.task.system,
+            self.generation.constrained,
+            self.task.metric,
+            self.task.types,
         )
 
     def as_dict(self) -> dict[str, object]:

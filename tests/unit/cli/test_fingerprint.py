@@ -58,7 +58,8 @@ CALLS = {
         {
             "model": "n", "data": "probe", "task": "extraction", "adapter": "a", "gguf_file": "g.gguf",
             "revision": "r", "languages": "eng", "format": "bio", "split": "dev", "limit": "3",
-            "max_new_tokens": "5", "batch_tokens": "9", "system": "", "completion_style": "intent_slots",
+            "max_new_tokens": "5", "batch_tokens": "9", "types": "DRUG=drugs",
+            "system": "", "completion_style": "intent_slots",
             "constrained": "slots", "backend": "vllm", "dtype": "float32", "trust_remote_code": None,
         },
     ),
