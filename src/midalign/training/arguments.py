@@ -1,7 +1,7 @@
 """The recipe's ``training:`` and ``lora:`` as trl's and peft's own configurations.
 
-Which of their arguments take effect, and why others are refused, stands in `midalign.recipe.training` and
-`midalign.recipe.lora`. `check_arguments` adds what only the libraries themselves know.
+`midalign.recipe.training` and `midalign.recipe.lora` say which arguments take effect, and why the others are refused.
+`check_arguments` adds the checks of the libraries themselves.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ _OF_THE_OPTIMIZER = ("optim_args", "adam_beta1", "adam_beta2", "adam_epsilon")
 
 
 def training_arguments(recipe: Recipe, checkpoints: Path, *, aligns: bool = True) -> SFTConfig:
-    """Arguments of trl's trainer: the paper's, then the recipe's.
+    """Arguments of trl's trainer: the paper's values, overridden by the recipe's.
 
     Args:
         recipe: The recipe.
         checkpoints: Folder for the checkpoints.
-        aligns: Whether the objective has alignment; without, evaluations measure no pairs, and a
-            ``metric_for_best_model`` of pairs becomes the loss.
+        aligns: Whether the objective has alignment. Without it, evaluations measure no pairs, and a
+            ``metric_for_best_model`` that is measured on pairs is replaced by the loss.
 
     Raises:
         RecipeError: If trl refuses a value.
@@ -96,7 +96,7 @@ def training_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     """The model's tokenizer with ``training.eos_token`` and ``training.chat_template_path``, where they are given.
 
     Raises:
-        UserError: If the tokenizer cannot be loaded, or has no such token or no use for the template.
+        UserError: If the tokenizer cannot be loaded, or the token or the template does not fit it.
     """
     return as_chosen(ModelSource.of(recipe.model).tokenizer(), recipe)
 
@@ -108,15 +108,15 @@ def as_chosen(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> PreTrainedT
 
 
 def lora_config(recipe: Recipe, model: PreTrainedModel, layers: int | None = None) -> LoraConfig:
-    """Configuration of the adapter for peft: the paper's values, then the recipe's.
+    """Configuration of the adapter for peft: the paper's values, overridden by the recipe's.
 
     Args:
         recipe: The recipe.
         model: The model, whose linear layers stand for ``all-linear``.
-        layers: Put adapters on this many blocks only, the lowest.
+        layers: Put adapters only on this many blocks, from the lowest.
 
     Raises:
-        RecipeError: If peft refuses a value, or a name or pattern is that of no linear layer of the model.
+        RecipeError: If peft refuses a value, or a name or pattern matches no linear layer of the model.
     """
     options = _lora_options(recipe)
     if options["target_modules"] == "all-linear":
@@ -153,7 +153,7 @@ def linear_names(model: nn.Module) -> list[str]:
 
 
 def check_arguments(recipe: Recipe, where: str = "recipe") -> None:
-    """Check ``training:`` and ``lora:`` by the libraries that they are for, without data and model.
+    """Check ``training:`` and ``lora:`` with trl, transformers and peft, without data and model.
 
     Raises:
         RecipeError: With what trl, transformers and peft refuse.
@@ -179,7 +179,7 @@ def check_arguments(recipe: Recipe, where: str = "recipe") -> None:
 
 
 def check_model_arguments(recipe: Recipe, config: PretrainedConfig) -> None:
-    """Check ``lora:``, ``training.eos_token`` and ``training.chat_template_path`` against the model, not its weights.
+    """Check ``lora:``, ``training.eos_token`` and ``training.chat_template_path`` against the model; no weights needed.
 
     Args:
         recipe: The recipe.

@@ -1,4 +1,4 @@
-"""Checkpoints of an interrupted training: which one is whole, whether training had stopped there, and its seconds."""
+"""Checkpoints of an interrupted training: the newest whole one, whether training had ended there, and its seconds."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _OPTIMIZER_STATES = ("optimizer.pt", "optimizer.bin", "optimizer_0", "latest")  
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; half-written ones are skipped with a warning and deleted.
+    """The newest whole checkpoint; half-written ones are skipped with a warning and deleted.
 
-    The trainer writes ``trainer_state.json`` last, so that a checkpoint whose state can be read is whole after a kill;
-    files that a failing disk cut short are found by their own formats.
+    The trainer writes ``trainer_state.json`` last. So after a kill, a checkpoint whose state can be read is whole.
+    Files that a failing disk truncated are detected by their own formats.
     """
     while folder.is_dir():
         newest = get_last_checkpoint(str(folder))
@@ -41,7 +41,7 @@ def last_whole_checkpoint(folder: Path) -> str | None:
 
 
 def _fault_of_checkpoint(checkpoint: Path) -> str | None:
-    """The first file of a checkpoint that is missing, cut short or of no use; None if it is whole."""
+    """The first file of a checkpoint that is missing, truncated or unreadable; None if the checkpoint is whole."""
     try:
         json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -61,7 +61,7 @@ def _fault_of_checkpoint(checkpoint: Path) -> str | None:
 
 
 def _missing_random_states(checkpoint: Path) -> list[str]:
-    """Random states that a process did not write, because it was killed; how many there are, other checkpoints tell."""
+    """Missing files of random states, one per process; other checkpoints show how many processes there were."""
     if (checkpoint / "rng_state.pth").exists():  # of a training in one process
         return []
     ranks = [int(file.stem.rpartition("_")[2]) for file in checkpoint.parent.glob("checkpoint-*/rng_state_*.pth")]
@@ -70,9 +70,9 @@ def _missing_random_states(checkpoint: Path) -> list[str]:
 
 
 def stopped_early_at(checkpoint: str) -> int | None:
-    """The update at which a callback had ended the training when the checkpoint was written; None if none had.
+    """The update at which a callback had ended the training before the checkpoint was written; None if none had.
 
-    The Trainer forgets that on resume and makes one more update, or as many as there are to the next evaluation.
+    On resume the Trainer would forget that and train on, for one update or until the next evaluation.
     """
     state = json.loads((Path(checkpoint) / _STATE).read_text(encoding="utf-8"))
     stopped = state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]
@@ -80,7 +80,7 @@ def stopped_early_at(checkpoint: str) -> int | None:
 
 
 class Stopwatch(TrainerCallback, ExportableState):  # type: ignore[misc]
-    """Seconds of a training, with those before an interruption, up to the checkpoint that it went on from.
+    """Stopwatch of a training: its seconds, including those before the checkpoint that it resumed from.
 
     Attributes:
         before: Seconds up to that checkpoint.
@@ -92,7 +92,7 @@ class Stopwatch(TrainerCallback, ExportableState):  # type: ignore[misc]
 
     @property
     def seconds(self) -> float:
-        """Seconds until now, to the millisecond."""
+        """Seconds so far, to the millisecond."""
         return round(self.before + time.monotonic() - self._start, 3)
 
     def state(self) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Stopwatch(TrainerCallback, ExportableState):  # type: ignore[misc]
         return {"args": {}, "attributes": {"before": self.seconds}}
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """Take what the checkpoint holds, also where the Trainer was not told to restore callbacks."""
+        """Restore the seconds from the checkpoint, even if the Trainer does not restore callbacks."""
         kept = state.stateful_callbacks.get(type(self).__name__)
         if isinstance(kept, dict):
             self.before = kept["attributes"]["before"]

@@ -39,13 +39,13 @@ class TrainJob(Job[TrainingSummary]):
         task_data: TaskData | None = None,
         pair_data: PairData | None = None,
     ) -> TrainingSummary:
-        """Train into the run's folder; an interrupted training goes on from its newest whole checkpoint.
+        """Train into the run's folder; an interrupted training resumes from its newest whole checkpoint.
 
         Args:
             run: The run.
-            progress: Where progress is told.
-            task_data: The task data, where it is read already.
-            pair_data: The pairs, where they are read already.
+            progress: Called with the progress.
+            task_data: The task data, if it has been read already.
+            pair_data: The pairs, if they have been read already.
 
         Raises:
             UserError: If data, model and recipe do not fit.

@@ -21,18 +21,18 @@ logger = logging.getLogger(__name__)
 def choose_layer(
     model: Any, tokenizer: Any, pairs: Sequence[ParallelPair], config: AlignmentConfig, limit: int = 200
 ) -> tuple[int, dict[int, float]]:
-    """The layer at which the untrained model retrieves translations best, for ``alignment.layer: auto``.
+    """The layer at which the base model retrieves translations best.
 
     Args:
         model: The base model.
         tokenizer: Its tokenizer.
-        pairs: Pairs to retrieve among; the first `limit` of each pair of languages count.
+        pairs: Pairs to retrieve among; of each pair of languages only the first `limit` are used.
         config: Gives the pooling.
         limit: See `pairs`.
 
     Returns:
-        The best layer (the lowest of equals; never 0, which has no block to train) and the accuracy of every layer, by
-        cosine, averaged over both directions and the pairs of languages.
+        The best layer and the accuracy of every layer: retrieval by cosine, averaged over both directions and the pairs
+        of languages. Among equal layers the lowest wins; layer 0 has no block to train and never wins.
     """
     data = PairDataset(pairs, tokenizer, context_window(unwrap(model).config, tokenizer))
     collate = PairCollator(tokenizer.pad_token_id or 0)

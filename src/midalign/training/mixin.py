@@ -1,15 +1,16 @@
-"""A trainer that alternates the task loss and the middle-layer alignment loss, over documented methods only.
+"""Trainer mixin that alternates the task loss and the middle-layer alignment loss.
 
-1. the task data and the pairs stand behind each other in one data set, and `AlternatingBatchSampler` deals batches of
-   one objective at a time; it is a real ``DataLoader``, so that the Trainer's resume can skip batches;
+1. task data and pairs are concatenated into one data set, and `AlternatingBatchSampler` makes batches of one objective
+   each; it is a real ``DataLoader``, so that the Trainer can skip batches on resume;
 2. a task batch goes to the trainer's own ``compute_loss``;
 3. a batch of pairs goes through blocks 1 to k only and gives InfoNCE of its sentence vectors
    (`midalign.training.objective`);
-4. both losses are logged apart, and evaluation adds the alignment loss and retrieval of held-out pairs, so that early
-   stopping and the choice of the best checkpoint see them.
+4. both losses are logged separately, and evaluation adds the alignment loss and retrieval of held-out pairs, so that
+   early stopping and the choice of the best checkpoint can use them.
 
-The schedule counts the task: ``num_train_epochs`` and ``max_steps`` mean what they mean for SFT alone, and alignment
-updates come on top. ``logging_steps``, ``eval_steps`` and ``save_steps`` count all updates.
+``num_train_epochs`` and ``max_steps`` count task updates only, as in SFT; alignment updates come on top.
+``logging_steps``, ``eval_steps`` and ``save_steps`` count all updates. Only documented methods of the Trainer are
+overridden.
 """
 
 from __future__ import annotations
@@ -53,23 +54,24 @@ else:
 
 
 class AlternatingMixin(_Trainer):  # type: ignore[misc]
-    """Mount before a transformers ``Trainer`` class, as `AlignmentTrainer` does with trl's ``SFTTrainer``.
+    """Trainer mixin for alignment: inherit from it before a transformers ``Trainer`` class, as `AlignmentTrainer` does.
 
     Args:
         pairs: Parallel pairs to align on; may be empty for a schedule without alignment.
         alignment: The objective and its schedule.
-        held_out_pairs: Pairs that are only evaluated on: each evaluation adds ``eval_alignment_loss``,
-            ``eval_retrieval`` (fraction, mean over both directions and languages) and ``eval_total_loss`` (the sum of
-            both losses, by which the reference implementation chooses its checkpoint).
-        tokenize_pair_side: With ``alignment.prompt: task``, what puts the sentences of pairs into the task's prompt:
-            a `midalign.data.prompt_tokens.InTaskPrompt`.
+        held_out_pairs: Pairs for evaluation only. Each evaluation adds ``eval_alignment_loss``, ``eval_retrieval``
+            (fraction, mean over both directions and languages) and ``eval_total_loss`` (the sum of both losses, by
+            which the reference implementation chooses its checkpoint).
+        tokenize_pair_side: With ``alignment.prompt: task``, the tokenizer that puts the sentences of pairs into the
+            task's prompt.
         args: The trainer's own positional arguments.
         kwargs: The trainer's own keyword arguments.
 
     Raises:
-        ModelError: If the model has no such layer, subspace or modules, or cannot be stopped after the layer.
+        ModelError: If the model has no such layer, subspace or modules, or its forward pass cannot be stopped after the
+            layer.
         DataError: If the schedule needs pairs and there are none.
-        RecipeError: If ``alignment.prompt`` says another thing than `tokenize_pair_side`.
+        RecipeError: If ``alignment.prompt`` and `tokenize_pair_side` contradict each other.
 
     Example:
         >>> class AligningTrainer(midalign.AlternatingMixin, Trainer):
@@ -149,10 +151,10 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         return self.schedule.updates_for(self.planned_task_updates)
 
     def aligning_until(self) -> int | None:
-        """The update (from 0) from which on only the task is trained, because retrieval has stopped to improve.
+        """The first update (from 0) that trains only the task because retrieval no longer improves; None if it does.
 
-        A function of the evaluations in the log, so that a resumed run comes to the same answer. The update after an
-        evaluation goes on as planned, since its first batch is fetched before.
+        It depends on the logged evaluations only, so a resumed run gets the same answer. The first batch after an
+        evaluation has already been fetched, so that update is still trained as planned.
         """
         patience = self.alignment.patience
         if patience is None:
@@ -168,12 +170,12 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         return None
 
     def objective_of(self, update: int) -> Objective:
-        """What update `update` (from 0) trains; of its first micro-batch, for ``micro_batch``."""
+        """The objective of update `update` (from 0); with ``micro_batch``, that of its first micro-batch."""
         until = self.aligning_until()
         return "task" if until is not None and update >= until else self.schedule.objective(update)
 
     def temperature(self, device: torch.device | str = "cpu") -> torch.Tensor:
-        """The temperature at present, float32 scalar; with a graph where ``alignment.learn_temperature`` is given."""
+        """The current temperature, a float32 scalar; differentiable with ``alignment.learn_temperature``."""
         # Looked up each time, since the Trainer makes its callbacks anew on resume.
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, LearnedTemperature):
@@ -183,7 +185,7 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
     # ---- the stream of batches
 
     def get_train_dataloader(self) -> DataLoader[Batch]:
-        """One pass over the whole run's batches, dealt to this process by the sampler itself."""
+        """All batches of this process for the whole run; the sampler divides them among processes."""
         columns = [name for name in ("input_ids", "labels", "seq_lengths") if name in self.train_dataset.column_names]
         task = self.train_dataset.select_columns(columns)
         parts: list[Any] = [task] + ([self.pairs] if self.pairs is not None else [])
@@ -254,7 +256,7 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         return (loss * share, result[1]) if return_outputs else loss * share
 
     def _preservation(self, model: nn.Module, inputs: Batch) -> torch.Tensor:
-        """The weighted second loss of an alignment update; see `midalign.training.preservation`."""
+        """KL self-distillation, weighted: the second loss of an alignment update (`midalign.training.preservation`)."""
         first = len(inputs["input_ids"]) // 2
         chosen = slice(first, first + self.alignment.preserve_rows)
         ids, mask, special = (inputs[n][chosen] for n in ("input_ids", "attention_mask", "special_tokens_mask"))
@@ -299,7 +301,7 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
 
     @contextmanager
     def _only_aligned_modules(self, model: nn.Module) -> Iterator[None]:
-        """Freeze what ``alignment.modules`` leaves out; a weight without gradient is skipped by the optimiser."""
+        """Freeze the weights that ``alignment.modules`` leaves out; the optimiser skips weights without gradient."""
         words = self.alignment.modules
         trained = [] if words is None else [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         others = [p for name, p in trained if not any(word in name for word in words or ())]
@@ -387,7 +389,7 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
 
 
 class _CollateEither:
-    """Task examples to the trainer's collator, pairs to ours; a batch holds only one kind."""
+    """Collator that gives task examples to the trainer's collator and pairs to ours; a batch holds only one kind."""
 
     def __init__(self, collate_task: Any, collate_pairs: PairCollator) -> None:
         self.collate_task = collate_task
@@ -398,7 +400,7 @@ class _CollateEither:
 
 
 class _StopAligning(TrainerCallback):  # type: ignore[misc]
-    """Says when alignment stops, and ends the training after the planned number of task updates."""
+    """Trainer callback that logs when alignment stops, and ends training after the planned number of task updates."""
 
     def __init__(self, trainer: AlternatingMixin) -> None:
         self.trainer = trainer

@@ -1,12 +1,12 @@
-"""The alignment objective on a model: from a batch of pairs to a loss, or straight to gradients.
+"""The alignment objective: from a batch of pairs to the InfoNCE loss, or directly to gradients.
 
 1. blocks 1 to k, and nothing above, give the states of the aligned layers (`midalign.models.hidden`);
 2. they are pooled to sentence vectors (`midalign.functional.pooling`);
 3. InfoNCE (`midalign.functional.info_nce`) over the batch, or over the batches of all processes (`gather_negatives`).
 
-`cached_backward` trades time for memory: mini-batches are encoded without graph, the loss is taken over all of them,
-and each is encoded again with graph to receive its share of the gradient (Gao et al. 2021, GradCache). Value and
-gradient are those of the plain loss.
+`cached_backward` trades time for memory (GradCache, Gao et al. 2021): mini-batches are encoded without a graph, the
+loss is computed over all of them, and each mini-batch is encoded again with a graph to get its share of the gradient.
+Value and gradient are those of the plain loss.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class AlignmentObjective:
     Attributes:
         config: Temperature, direction, pooling, ...
         layers: The aligned layers and their weights, which sum to 1.
-        temperature: Gives the temperature on a device, where it is learned; None for ``config.temperature``.
+        temperature: Function of a device that gives the learned temperature; None for ``config.temperature``.
     """
 
     config: AlignmentConfig
@@ -68,7 +68,7 @@ class AlignmentObjective:
 
     @property
     def top(self) -> int:
-        """The highest aligned layer, up to which the model has to be run."""
+        """The highest aligned layer; the model is run up to it."""
         return max(self.layers)
 
     def vectors(self, model: nn.Module, batch: Batch) -> Vectors:
@@ -162,10 +162,10 @@ class AlignmentObjective:
 @cache  # a decomposition of that size is not for every batch
 @torch.inference_mode(False)
 def subspace(hidden: int, dimensions: int, device: torch.device) -> torch.Tensor:
-    """An orthonormal float32 basis ``(hidden, dimensions)`` of a random subspace; the same in every process and run.
+    """Orthonormal float32 basis ``(hidden, dimensions)`` of a random subspace; the same in every process and run.
 
-    The loss sees only what lies in it, so that the rest of the space has no reason to give up what tells a word from
-    its translation. Rotation does not change a cosine: all that is left out is the other dimensions.
+    The alignment loss sees only the subspace. The other dimensions may keep what distinguishes a word from its
+    translation. A rotation does not change cosines, so nothing else is lost.
     """
     normal = torch.randn(hidden, dimensions, generator=torch.Generator().manual_seed(0))
     basis: torch.Tensor = torch.linalg.qr(normal)[0].to(device)
@@ -179,8 +179,9 @@ def held_out_metrics(
     """Alignment loss and retrieval accuracy of held-out pairs.
 
     Returns:
-        ``alignment_loss``, averaged over pairs, and ``retrieval``: the share of sentences whose nearest (cosine, at the
-        highest aligned layer) is their translation, averaged over both directions and over the pairs of languages.
+        ``alignment_loss``, averaged over pairs, and ``retrieval``: the share of sentences whose nearest sentence is
+        their translation (cosine, at the highest aligned layer), averaged over both directions and over the pairs of
+        languages.
     """
     losses, accuracies, counted = 0.0, [], 0
     for group in sorted(set(held_out.groups)):
@@ -201,7 +202,7 @@ def held_out_metrics(
 
 
 def _pieces(batch: Batch, rows: int) -> Iterator[Batch]:
-    """Consecutive rows of a batch, without the columns that only pad them."""
+    """Consecutive rows of a batch, without columns that are all padding."""
     for start in range(0, len(batch["input_ids"]), rows):
         mask = batch["attention_mask"][start : start + rows]
         width = int(mask.sum(dim=1).max())

@@ -1,4 +1,4 @@
-"""Parallel pairs as batches of token ids, with the keys that tell which pairs are no negatives of each other."""
+"""Batches of parallel pairs as token ids, with keys that find false negatives."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class PairDataset(Dataset[dict[str, Any]]):
     """Tokenized pairs.
 
     Args:
-        pairs: The pairs; one with a side of more than `max_length` tokens is left out, counted and logged, because a
-            truncated side no longer means the same.
-        tokenizer: Adds whatever special tokens it adds by default. Instead of a tokenizer,
-            `midalign.data.prompt_tokens.InTaskPrompt`: then each sentence stands in the task's prompt.
-        max_length: In tokens, those of a prompt included; None for no limit.
+        pairs: The pairs. A pair with a side of more than `max_length` tokens is left out, counted and logged:
+            truncated, it would no longer be a translation.
+        tokenizer: A tokenizer, which adds its usual special tokens; or `midalign.data.prompt_tokens.InTaskPrompt`,
+            which puts each sentence into the task's prompt.
+        max_length: Largest number of tokens of a side, prompt included; None for no limit.
 
     Attributes:
         pairs: The pairs that are left.
-        groups: For each of them the number of its pair of languages, from 0 without gaps.
+        groups: For each pair the number of its pair of languages, from 0 without gaps.
 
     Raises:
-        DataError: If no pair is left, or none of two languages.
+        DataError: If no pair is left, or no pair of some two languages.
     """
 
     def __init__(self, pairs: Sequence[ParallelPair], tokenizer: Any, max_length: int | None = None) -> None:
@@ -88,8 +88,8 @@ class PairCollator:
 
     Args:
         pad_token_id: What to pad with; masked everywhere.
-        with_labels: Add ``labels`` that are all ignored, for windows that hold both objectives: the Trainer counts the
-            label tokens of every batch in a window whose first batch has labels.
+        with_labels: Add ``labels`` that are all ignored, for accumulation windows with both objectives. The Trainer
+            counts the label tokens of every batch in a window whose first batch has labels.
     """
 
     def __init__(self, pad_token_id: int, with_labels: bool = False) -> None:
@@ -126,7 +126,7 @@ class PairCollator:
 
 
 def false_negatives(pair_keys: torch.Tensor) -> torch.Tensor:
-    """Which pairs of a batch mean the same although they are not the same pair.
+    """False negatives: pairs of a batch that mean the same although they are different pairs.
 
     Args:
         pair_keys: ``(n, 3)``, see `PairCollator`.

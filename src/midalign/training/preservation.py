@@ -1,13 +1,14 @@
-"""What alignment must not cost: the base model's way of saying a sentence again.
+"""KL self-distillation that keeps the model able to copy words while it is aligned.
 
-Alignment pulls the states of a word and of its translation together, and a model that copies a value through those
-states may then say it in another language. Repeating needs no task data, only the sentences of the pairs:
+Alignment makes the states of a word and of its translation alike. A model that copies a value through those states may
+then write it in another language. The loss trains against that. It needs no task data, only the sentences of the pairs:
 
-1. a sentence stands twice in a row, as token ids: ``<s> a b c a b c``;
-2. the base model (the adapters switched off) says how it goes on at each token of the second copy;
-3. the loss is the divergence of the adapted model from that, Kullback-Leibler, in nats a token. It is 0 at the start.
+1. each sentence is written twice in a row, as token ids: ``<s> a b c a b c``;
+2. the base model (adapters switched off) predicts each token of the second copy;
+3. the loss is the Kullback-Leibler divergence of the adapted model's prediction from the base model's, in nats per
+   token. It is 0 at the start of training.
 
-This is self-distillation: nothing new is taught, and an upper bound on what can be preserved is what the base can do.
+Self-distillation teaches nothing new: the model can at best copy as well as the base model.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from midalign.errors import ModelError
 def doubled_sentences(
     input_ids: torch.Tensor, attention_mask: torch.Tensor, special_tokens_mask: torch.Tensor, pad_token_id: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows in which each sentence follows itself.
+    """Rows with each sentence written twice in a row.
 
     Args:
         input_ids: ``(batch, seq)``, right-padded; special tokens stay in the first copy only.
@@ -56,13 +57,13 @@ def doubled_sentences(
 def preservation_loss(
     model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, asked: torch.Tensor
 ) -> torch.Tensor:
-    """KL(base || adapted), mean over the asked positions of all rows; scalar float32, with a graph.
+    """KL(base || adapted), the mean over the asked positions of all rows; a differentiable float32 scalar.
 
     Args:
         model: The outermost wrapped model; a `PeftModel` is at its core.
         input_ids: ``(batch, seq)``.
         attention_mask: ``(batch, seq)``.
-        asked: Boolean ``(batch, seq)``: the positions whose predictions count.
+        asked: Boolean ``(batch, seq)``: the positions whose predictions are compared.
 
     Raises:
         ModelError: If there is no adapter that could be switched off.
@@ -81,7 +82,7 @@ def preservation_loss(
 
 @contextmanager
 def without_adapters(model: nn.Module) -> Iterator[None]:
-    """Within this context the base model answers, without dropout; which weights are trained stays as it is.
+    """Switch the adapters and dropout off within this context; which weights are trained stays unchanged.
 
     Raises:
         ModelError: If there is no adapter that could be switched off.

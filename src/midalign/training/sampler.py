@@ -1,4 +1,4 @@
-"""Which objective and which examples come at which step: a pure function of (seed, step).
+"""Batch sampler: which objective and which examples come at which step, a pure function of (seed, step).
 
 1. A `Schedule` names the objective of every optimiser update (or micro-batch): ``update`` is task, align, task, ...;
 2. task examples come from one seeded permutation per pass over the data;
@@ -7,8 +7,8 @@
 4. `AlternatingBatchSampler` turns this into batches of dataset indices for one process. All batches of one
    accumulation window hold one objective, and w processes x a accumulation steps see the same examples as 1 x (w a).
 
-Nothing here keeps state, so a resumed run skips batches and goes on as if it had never stopped; alignment that stops
-early does so at an update that the caller derives from its log (`AlternatingBatchSampler.align_until`).
+Nothing here keeps state, so a resumed run skips the batches that are done and continues as if never interrupted. Where
+alignment stops early, the caller derives the update from its log (`AlternatingBatchSampler.align_until`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from midalign.recipe.schedule import Objective, Schedule
 
 
 def shuffled_passes(size: int, count: int, seed: Sequence[int]) -> np.ndarray:
-    """`count` indices below `size`: one seeded permutation after the other, the last one cut off."""
+    """`count` indices below `size`: one seeded permutation after another, the last one truncated."""
     passes = -(-count // size) if count else 0
     parts = [np.random.default_rng([*seed, number]).permutation(size) for number in range(passes)]
     return np.concatenate(parts)[:count] if parts else np.zeros(0, dtype=np.int64)
@@ -34,11 +34,11 @@ def resampled_pairs(groups: Sequence[int], count: int, exponent: float, seed: in
 
     Args:
         groups: For each pair, the number of its language (or language pair), from 0 without gaps.
-        count: How many indices to draw.
+        count: Number of indices to draw.
         exponent: A language with n pairs is drawn with probability proportional to n**exponent: 0 is uniform over
             languages (the paper resamples to a near-uniform distribution), 1 leaves the data as it is.
         seed: Seed of the draw.
-        run: So many pairs in a row are of one language.
+        run: Number of consecutive pairs that are of one language.
 
     Returns:
         int64 array ``(count,)``. Within a language every pair comes once before any comes twice.
@@ -72,7 +72,7 @@ class AlternatingBatchSampler(Sampler[list[int]]):
         seed: Seed of both streams.
         rank: Number of this process.
         world_size: Number of processes.
-        align_until: Asked before every update: from which update on (from 0) only the task is trained; None for never.
+        align_until: Called before every update; gives the first update (from 0) that trains only the task, or None.
     """
 
     schedule: Schedule

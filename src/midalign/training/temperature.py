@@ -1,11 +1,11 @@
 """A learned temperature of the contrastive loss, between two bounds.
 
-1. ``temperature = low (high / low) ** sigmoid(raw)``, so that it moves by factors, as in CLIP (arXiv 2103.00020,
-   section 2.5: a log-parametrised temperature with a bound), and can reach neither bound nor get stuck at it;
-2. `raw` is one number, the same in every process: its gradient is averaged over the processes, and it has an Adam of
-   its own with the trainer's learning rate, so that DDP, FSDP and DeepSpeed need not know it;
+1. ``temperature = low (high / low) ** sigmoid(raw)``, so that it changes by factors, as in CLIP (arXiv 2103.00020,
+   section 2.5: a log-parametrised temperature with a bound), and neither reaches a bound nor gets stuck at it;
+2. `raw` is one number, the same in every process: its gradient is averaged over the processes, and it has its own Adam
+   with the trainer's learning rate, so that DDP, FSDP and DeepSpeed need not know of it;
 3. `raw` and the moments of Adam are in ``trainer_state.json``, which the Trainer writes last into a checkpoint and
-   reads back on resume. They are no part of the model, so an adapter folder never holds them.
+   reads back on resume. They are not part of the model, so an adapter folder never holds them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from transformers.trainer_callback import ExportableState
 
 
 class LearnedTemperature(TrainerCallback, ExportableState):  # type: ignore[misc]
-    """The temperature as a callback of the Trainer, which steps, saves and restores it.
+    """Learned temperature, as a Trainer callback that steps, saves and restores it.
 
     Args:
         start: Temperature at the start, between the bounds.
@@ -35,13 +35,13 @@ class LearnedTemperature(TrainerCallback, ExportableState):  # type: ignore[misc
         self.optimizer = torch.optim.Adam([self.raw])
 
     def __call__(self, device: torch.device | str = "cpu") -> torch.Tensor:
-        """The temperature, float32 scalar on `device`, with a graph back to `raw`."""
+        """The temperature, a float32 scalar on `device`, differentiable with respect to `raw`."""
         temperature = self.low * (self.high / self.low) ** self.raw.sigmoid()
         return temperature.float().to(device)
 
     @property
     def moments(self) -> dict[str, float]:
-        """``raw`` and Adam's state as plain numbers; setting them goes on from there."""
+        """``raw`` and Adam's state as plain numbers; setting them restores a state."""
         return {
             "raw": self.raw.item(),
             **{name: float(value) for name, value in self.optimizer.state[self.raw].items()},
@@ -65,13 +65,13 @@ class LearnedTemperature(TrainerCallback, ExportableState):  # type: ignore[misc
         }
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """Take what the checkpoint holds, also where the Trainer was not told to restore callbacks."""
+        """Restore the state from the checkpoint, even if the Trainer does not restore callbacks."""
         kept = state.stateful_callbacks.get(type(self).__name__)
         if kept is not None:
             self.moments = kept["attributes"]["moments"]
 
     def on_pre_optimizer_step(self, args: Any, _state: Any, _control: Any, *, optimizer: Any, **_: Any) -> None:
-        """One step of Adam, where the update was an alignment update."""
+        """One step of Adam, after an alignment update only."""
         gradient = self.raw.grad
         if gradient is None:
             return

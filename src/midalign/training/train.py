@@ -1,6 +1,6 @@
-"""Training one LoRA adapter as a recipe says: the task alone, the task with alignment, or alignment alone.
+"""Training of one LoRA adapter: the task alone, the task with alignment, or alignment alone.
 
-1. read the data; 2. load the model and build the trainer; 3. go on from the newest whole checkpoint, if there is one;
+1. read the data; 2. load the model and build the trainer; 3. resume from the newest whole checkpoint, if there is one;
 4. train; 5. save a plain PEFT adapter and what the training logged.
 """
 
@@ -68,12 +68,12 @@ class TrainingSummary(TypedDict):
     Attributes:
         objective: What was trained.
         layer: The highest aligned layer; None for the task alone.
-        stopped_aligning_at: The update after which only the task was trained; None where alignment went on.
-        updates: All of them, alignment included.
+        stopped_aligning_at: The update after which only the task was trained; None if alignment never stopped.
+        updates: Number of all updates, alignment included.
         task_examples: Number of training examples of the task.
         pairs: Number of pairs that were aligned.
-        seconds: Wall time of training, over all calls of a run that was interrupted.
-        resumed_from: The checkpoint that the last call went on from.
+        seconds: Wall time of training; of an interrupted run, over all its calls.
+        resumed_from: The checkpoint that the last call resumed from.
         log_history: What the Trainer logged.
     """
 
@@ -98,18 +98,18 @@ def train(
     progress: Progress | None = None,
     begin: Callable[[], None] | None = None,
 ) -> TrainingSummary:
-    """Train one adapter into ``out/adapter``; a run that was interrupted goes on where its last checkpoint is.
+    """Train one LoRA adapter into ``out/adapter``; an interrupted training resumes from its last checkpoint.
 
     Args:
         recipe: The recipe.
         out: Run folder; gets ``adapter/`` and ``training.json``.
         objective: ``joint`` follows ``alignment.schedule``; ``task`` is the SFT baseline with the same number of task
             updates; ``align`` trains only the blocks up to the aligned layer, for merging.
-        task_data: The task data, where it is read already.
-        pair_data: The pairs, where they are read already.
-        progress: Called with a description, the number of finished updates, and how many there are; without it the
-            trainer shows its own bar.
-        begin: Called when data, model and recipe are found to fit, before the first update.
+        task_data: The task data, if it has been read already.
+        pair_data: The pairs, if they have been read already.
+        progress: Called with a description, the number of finished updates and the total; without it the trainer shows
+            its own bar.
+        begin: Called once data, model and recipe have been checked, before the first update.
 
     Returns:
         What ``training.json`` holds.
@@ -224,10 +224,10 @@ def build_trainer(
 
 
 def _in_task_prompt(recipe: Recipe, tokenizer: Any, examples: Sequence[TaskExample]) -> InTaskPrompt:
-    """What puts the sentences of pairs into the prompt of the task.
+    """The tokenizer that puts the sentences of pairs into the task's prompt.
 
     Raises:
-        RecipeError: If the task's prompts have no place for a sentence.
+        RecipeError: If the task's prompts cannot take a sentence.
     """
     if any(example.task == "chat" and not example.messages for example in examples):
         raise RecipeError(
@@ -258,7 +258,7 @@ def _summary(
 
 @contextmanager
 def _explained(out: Path) -> Iterator[None]:
-    """Turn what ends a training from outside into an error that says so, and how to go on.
+    """Turn a full disk or a killed process into an error that says how to go on.
 
     Raises:
         RunError: If the disk is full, or another process of the training has ended.
@@ -282,10 +282,11 @@ def _explained(out: Path) -> Iterator[None]:
 
 @contextmanager
 def head_on_completions_only() -> Iterator[None]:
-    """Within this context trl's LM head scores no prompt and no padding on a CPU either.
+    """Make trl's LM head skip prompt and padding on a CPU as well, within this context.
 
-    trl scores the tokens that count where Triton runs, and every position elsewhere, for the sake of compilers that
-    want shapes to stay the same. The loss is the same; on the testbed's model an update takes 0.6 of the time.
+    Where Triton runs, trl computes logits only for tokens with a loss. Elsewhere it computes them for every position,
+    because compilers want constant shapes. The loss is the same; on the testbed's model an update takes 0.6 of the
+    time.
     """
     known = getattr(trl_utils, "_use_triton", None)
     if known is None or default_device().type != "cpu":  # another version of trl: only slower
@@ -299,13 +300,13 @@ def head_on_completions_only() -> Iterator[None]:
 
 
 def _process_is_gone(fault: Exception) -> bool:
-    """Whether an exception comes from the loss of another process, as gloo, NCCL, the store or a DataLoader say it."""
+    """Whether an exception means that another process died, as gloo, NCCL, the store or a DataLoader report it."""
     signs = ("Connection closed by peer", "Connection reset by peer", "DataLoader worker")
     return isinstance(fault, dist.DistError) or any(sign in str(fault) for sign in signs)
 
 
 class _Report(TrainerCallback):  # type: ignore[misc]
-    """Passes the trainer's progress on."""
+    """Trainer callback that reports progress."""
 
     def __init__(self, progress: Progress, objective: str) -> None:
         self.progress = progress
@@ -332,7 +333,7 @@ def _load(recipe: Recipe) -> PreTrainedModel:
 
 
 def _save_adapter(trainer: AlignmentTrainer, target: Path, card: str) -> None:
-    """Save beside the target and move into place, so that an adapter folder is whole or absent.
+    """Save the adapter beside its target and move it into place, so that the folder is whole or absent.
 
     Raises:
         ModelError: If the training ran into numbers that are not finite.

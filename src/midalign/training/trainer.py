@@ -1,4 +1,4 @@
-"""`AlignmentTrainer`: trl's ``SFTTrainer`` with the alternating objective mounted on it."""
+"""`AlignmentTrainer`: trl's ``SFTTrainer`` with middle-layer alignment."""
 
 from __future__ import annotations
 
