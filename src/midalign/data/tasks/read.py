@@ -67,6 +67,11 @@ def read_task(
         LanguageError: An unknown code, or a language that the data does not have.
         DataError: An unknown format, split or label, nothing to read, duplicate ids, or a fault of a file (with its
             line).
+
+    Example:
+        >>> examples = midalign.read_task("slots", languages=["de"], split="test")  # slots/de.test.conll
+        >>> examples[0].text, examples[0].spans
+        ('ruf um test0', (Span(label='datetime', start=2, end=3),))
     """
     path = local_path(path)
     if task not in ("slots", "extraction"):
