@@ -94,6 +94,15 @@ def build_tokenizer(chat: bool = False):
     return tokenizer
 
 
+def build_plain_tokenizer():
+    """The same tokenizer, but nothing is added to a text, as with those of Qwen and SmolLM2."""
+    from tokenizers import processors
+
+    tokenizer = build_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel()
+    return tokenizer
+
+
 @pytest.fixture
 def tiny_model():
     """A factory of tiny random models by family name."""

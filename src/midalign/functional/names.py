@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict, get_args
 
-Pooling = Literal["mean", "mean_no_special", "mean_no_first", "mean_unit", "last", "weighted"]
+Pooling = Literal["mean", "mean_no_special", "mean_no_first", "mean_after_sink", "mean_unit", "last", "weighted"]
 """The ways to make one vector of the states of a sentence's tokens (`midalign.functional.pooling`)."""
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+BEHIND_SINK: tuple[Pooling, ...] = ("mean_after_sink",)
+"""Poolings of sentences that are read behind a sink token (`midalign.models.tokens`)."""
 
 Margin = Literal["ratio", "distance", "absolute", "cosine"]
 """The scores of a candidate translation (`midalign.functional.margin`)."""

@@ -11,6 +11,7 @@ A pooling is a set of weights, one per token, that sum to 1 over the real tokens
 | `mean`            | mean over real tokens, special ones included (arXiv 2502.14830, as its reference does)       |
 | `mean_no_special` | mean without special tokens (BOS is an attention sink of huge norm in Llama)                 |
 | `mean_no_first`   | mean without the first real token (a model without BOS makes its first word the sink)        |
+| `mean_after_sink` | mean without special tokens, of a sentence behind a sink token (`midalign.models.tokens`)     |
 | `mean_unit`       | mean of the token states scaled to unit length, so that no sink can dominate                 |
 | `last`            | the last real token's state                                                                  |
 | `weighted`        | position-weighted mean, weight i / sum of positions (SGPT, arXiv 2202.08904, section 4.1)    |
@@ -37,7 +38,8 @@ def pool(
         states: Hidden states ``(batch, seq, hidden)``, any float dtype.
         attention_mask: ``(batch, seq)``, non-zero at real tokens; padding may stand on either side.
         pooling: One of `POOLINGS`.
-        special_tokens_mask: ``(batch, seq)``, non-zero at special tokens; only `mean_no_special` reads it.
+        special_tokens_mask: ``(batch, seq)``, non-zero at special tokens; only `mean_no_special` and `mean_after_sink`
+            read it.
 
     Returns:
         Sentence vectors ``(batch, hidden)`` in float32, not scaled to unit length.
@@ -53,20 +55,22 @@ def pool(
 def token_weights(attention_mask: Tensor, pooling: str = "mean", special_tokens_mask: Tensor | None = None) -> Tensor:
     """The weight of each token in its sentence vector.
 
-    A row that loses all its tokens (only special tokens under `mean_no_special`, a single token under
-    `mean_no_first`) keeps all its real tokens instead, so that every sentence has a vector.
+    A row that loses all its tokens (only special tokens under `mean_no_special` and `mean_after_sink`, a single token
+    under `mean_no_first`) keeps all its real tokens instead, so that every sentence has a vector.
 
     Args:
         attention_mask: ``(batch, seq)``, non-zero at real tokens; padding may stand on either side.
         pooling: One of `POOLINGS`. `mean_unit` has the weights of `mean`: it differs in the states.
-        special_tokens_mask: ``(batch, seq)``, non-zero at special tokens; only `mean_no_special` reads it.
+        special_tokens_mask: ``(batch, seq)``, non-zero at special tokens; only `mean_no_special` and `mean_after_sink`
+            read it.
 
     Returns:
         Weights ``(batch, seq)`` in float32; rows sum to 1, padding has weight 0.
 
     Raises:
         OptionError: If ``pooling`` is unknown.
-        ValueError: If a row is all padding, if the shapes do not fit, or if `mean_no_special` gets no mask.
+        ValueError: If a row is all padding, if the shapes do not fit, if `mean_no_special` or `mean_after_sink` gets no
+            mask, or if under `mean_after_sink` a row does not begin with a special token.
     """
     check_pooling(pooling)
     real = attention_mask.bool()
@@ -85,8 +89,14 @@ def token_weights(attention_mask: Tensor, pooling: str = "mean", special_tokens_
         counts = (position == position[:, -1:]) & real
     elif pooling == "mean_no_first":
         counts = real & (position > 1)
-    elif pooling == "mean_no_special":
-        counts = real & ~_special(special_tokens_mask, real)
+    elif pooling in ("mean_no_special", "mean_after_sink"):
+        special = _special(special_tokens_mask, real, pooling)
+        if pooling == "mean_after_sink" and not bool(special[(position == 1) & real].all()):
+            raise ValueError(
+                "mean_after_sink is of sentences read behind a sink token, but a row begins with a word, which would "
+                "be the sink. Tokenise with midalign.models.tokens.sentence_tokenizer."
+            )
+        counts = real & ~special
     else:
         counts = real
     counts = torch.where(counts.any(dim=1, keepdim=True), counts, real).float()
@@ -143,10 +153,10 @@ def check_pooling(pooling: str) -> None:
         )
 
 
-def _special(special_tokens_mask: Tensor | None, real: Tensor) -> Tensor:
+def _special(special_tokens_mask: Tensor | None, real: Tensor, pooling: str) -> Tensor:
     if special_tokens_mask is None:
         raise ValueError(
-            "mean_no_special needs special_tokens_mask: without it every token would count. "
+            f"{pooling} needs special_tokens_mask: without it every token would count. "
             "Tokenise with return_special_tokens_mask=True."
         )
     if special_tokens_mask.shape != real.shape:

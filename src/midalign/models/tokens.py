@@ -1,4 +1,4 @@
-"""Tokenised sentences: with the special tokens that the tokenizer adds, truncated at the model's window."""
+"""Tokenised sentences: with the special tokens of the tokenizer, or behind a sink token; truncated at the window."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from midalign.errors import DataError
+from midalign.errors import DataError, ModelError
+from midalign.functional.names import BEHIND_SINK
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ class Tokens:
 
     Attributes:
         ids: Token ids of each sentence, special tokens as the tokenizer adds them, cut at the model's window.
-        special: 1 at the tokens that the tokenizer added, parallel to `ids`.
+        special: 1 at the tokens that are no part of the sentence, parallel to `ids`.
         content: Number of tokens of each sentence before cutting, without special ones.
         truncated: Number of sentences that were truncated.
     """
@@ -37,8 +38,56 @@ class Tokens:
         return hashlib.sha256(repr((self.ids, self.special)).encode()).hexdigest()
 
 
+class BehindSink:
+    """Tokenises one sentence behind a sink token, for `mean_after_sink`.
+
+    Decoders give the first token of a text a state of huge norm, an *attention sink* (Xiao et al. 2024, arXiv
+    2309.17453), whatever it is. Where a tokenizer adds no token of its own at the beginning that is the first word, and
+    the mean over the tokens is little more than it. Here such a tokenizer's begin-of-sequence token (else its
+    end-of-sequence token) is put before the sentence, as a special token, which the pooling leaves out; what a
+    tokenizer adds by itself stays as it is.
+
+    Args:
+        tokenizer: Any tokenizer of transformers.
+
+    Attributes:
+        sink: The token ids that are put before a sentence: one, or none.
+
+    Raises:
+        ModelError: If the tokenizer adds none and has neither token.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.sink: tuple[int, ...] = ()
+        if not tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"][0]:
+            found = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+            if found is None:
+                raise ModelError(
+                    "pooling mean_after_sink needs a token before the sentence, but the tokenizer has neither a "
+                    "begin-of-sequence nor an end-of-sequence token. Write pooling: mean_no_first."
+                )
+            self.sink = (int(found),)
+
+    def __call__(self, text: str, *, return_special_tokens_mask: bool = True) -> dict[str, list[int]]:
+        """``input_ids`` and ``special_tokens_mask`` of one sentence."""
+        found = self.tokenizer(text, return_special_tokens_mask=return_special_tokens_mask)
+        ids, special = found["input_ids"], found["special_tokens_mask"]
+        return {"input_ids": [*self.sink, *ids], "special_tokens_mask": [1] * len(self.sink) + list(special)}
+
+
+def sentence_tokenizer(tokenizer: PreTrainedTokenizerBase, pooling: str) -> Any:
+    """What tokenises single sentences for a pooling: the tokenizer itself, or `BehindSink`."""
+    return BehindSink(tokenizer) if pooling in BEHIND_SINK else tokenizer
+
+
 def tokenize(
-    tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str], longest: int | None = None, name: str = "the corpus"
+    tokenizer: PreTrainedTokenizerBase,
+    sentences: Sequence[str],
+    longest: int | None = None,
+    name: str = "the corpus",
+    *,
+    sink: Sequence[int] = (),
 ) -> Tokens:
     """Tokenise the sentences of one language.
 
@@ -48,6 +97,7 @@ def tokenize(
         longest: Largest number of tokens, special ones included; longer sentences are truncated by the tokenizer. None
             does not truncate.
         name: Name of the sentences in error messages, such as the language.
+        sink: Token ids to put before each sentence, which count as special (`BehindSink`).
 
     Raises:
         DataError: If a sentence is empty, or gives no token at all.
@@ -59,9 +109,10 @@ def tokenize(
     found = tokenizer(list(sentences), **options)
     ids, special = list(found["input_ids"]), list(found["special_tokens_mask"])
     content = tuple(len(mask) - sum(mask) for mask in special)
-    too_long = [index for index, row in enumerate(ids) if longest is not None and len(row) > longest]
+    room = None if longest is None else longest - len(sink)
+    too_long = [index for index, row in enumerate(ids) if room is not None and len(row) > room]
     if too_long:
-        cut = tokenizer([sentences[index] for index in too_long], truncation=True, max_length=longest, **options)
+        cut = tokenizer([sentences[index] for index in too_long], truncation=True, max_length=room, **options)
         for index, row, mask in zip(too_long, cut["input_ids"], cut["special_tokens_mask"], strict=True):
             ids[index], special[index] = row, mask
         logger.warning(
@@ -71,4 +122,6 @@ def tokenize(
     for index, row in enumerate(ids):
         if not row:
             raise DataError(f"{name}: the tokenizer gives no token for sentence {index}: {sentences[index]!r}")
-    return Tokens(tuple(map(tuple, ids)), tuple(map(tuple, special)), content, len(too_long))
+    rows = tuple((*sink, *row) for row in ids)
+    masks = tuple((1,) * len(sink) + tuple(mask) for mask in special)
+    return Tokens(rows, masks, content, len(too_long))

@@ -25,12 +25,14 @@ from transformers import PreTrainedTokenizerBase
 from midalign.data.parallel.corpus import ParallelCorpus
 from midalign.errors import DataError, ModelError
 from midalign.functional.margin import check_options
+from midalign.functional.names import BEHIND_SINK
+from midalign.functional.pooling import check_pooling
 from midalign.functional.retrieval import retrieve_all
 from midalign.languages import canonical
 from midalign.models.encoding import Encoder, SentenceVectors, encode_corpus
 from midalign.models.hidden import unwrap
 from midalign.models.limits import check_ids, context_window
-from midalign.models.tokens import tokenize
+from midalign.models.tokens import BehindSink, Tokens, tokenize
 from midalign.models.vector_cache import weights_key
 from midalign.probing.cache import finished_path, read_finished, write_finished
 from midalign.probing.content import ProbeContent
@@ -142,34 +144,61 @@ def probe_poolings(
 ) -> dict[str, ProbeResult]:
     """`probe` with several poolings in one pass over the text; arguments and errors as there.
 
+    Poolings of sentences behind a sink token need a pass of their own, where the tokenizer adds none.
+
     Returns:
         The result of each pooling.
     """
+    for pooling in poolings:
+        check_pooling(pooling)
     texts = _texts(corpus)
     n = len(next(iter(texts.values())))
     check_options((margin,), k, candidates, n)
     named = {name: [canonical(code, f"group {name}") for code in codes] for name, codes in (groups or {}).items()}
-    encoder = Encoder(
-        model, poolings=poolings, layers=layers, batch_tokens=batch_tokens, pad_id=tokenizer.pad_token_id or 0
-    )
-    config = unwrap(model).config
-    longest = context_window(config, tokenizer)
-    tokens = {language: tokenize(tokenizer, text, longest, language) for language, text in texts.items()}
-    for language, found in tokens.items():
-        check_ids(found.ids, tokenizer, config, language)
-    key = "" if cache is None else cache_key or weights_key(model)
-    vectors = encode_corpus(encoder, tokens, cache=cache, model_key=key, progress=progress)
     about = {
         "languages": list(texts), "n": n, "margin": margin, "k": k, "candidates": candidates, "seed": seed,
         "resamples": RESAMPLES, "data": _data_hash(texts), "groups": find_groups(list(texts), named),
-        "fertility": {
-            language: fertility(language, texts[language], found.content) | {"truncated": found.truncated}
-            for language, found in tokens.items()
-        },
     }  # fmt: skip
+    key = "" if cache is None else cache_key or weights_key(model)
+    sinks = {pooling: BehindSink(tokenizer).sink if pooling in BEHIND_SINK else () for pooling in poolings}
+    results: dict[str, ProbeResult] = {}
+    for sink in dict.fromkeys(sinks.values()):
+        encoder = Encoder(
+            model, poolings=[pooling for pooling in poolings if sinks[pooling] == sink], layers=layers,
+            batch_tokens=batch_tokens, pad_id=tokenizer.pad_token_id or 0,
+        )  # fmt: skip
+        tokens = _tokens(model, tokenizer, texts, sink)
+        vectors = encode_corpus(encoder, tokens, cache=cache, model_key=key, progress=progress)
+        results |= _score_all(vectors, encoder, about | {"fertility": _fertilities(texts, tokens)}, progress)
+    return {pooling: results[pooling] for pooling in poolings}
+
+
+def _tokens(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, Sequence[str]], sink: Sequence[int]
+) -> dict[str, Tokens]:
+    """The tokens of each language, cut at the window, behind a sink token where one is asked for."""
+    config = unwrap(model).config
+    longest = context_window(config, tokenizer)
+    found = {language: tokenize(tokenizer, text, longest, language, sink=sink) for language, text in texts.items()}
+    for language, tokens in found.items():
+        check_ids(tokens.ids, tokenizer, config, language)
+    return found
+
+
+def _fertilities(texts: Mapping[str, Sequence[str]], tokens: Mapping[str, Tokens]) -> dict[str, dict[str, Any]]:
+    return {
+        language: fertility(language, texts[language], found.content) | {"truncated": found.truncated}
+        for language, found in tokens.items()
+    }
+
+
+def _score_all(
+    vectors: SentenceVectors, encoder: Encoder, about: Mapping[str, Any], progress: Progress | None
+) -> dict[str, ProbeResult]:
+    """The result of each pooling, on every process."""
     results: list[dict[str, ProbeResult] | None] = [None]
     if encoder.rank == 0:
-        device = next(model.parameters()).device
+        device = next(encoder.model.parameters()).device
         results = [{pooling: _score(vectors, pooling, about, device, progress) for pooling in encoder.poolings}]
     if encoder.world > 1:
         dist.broadcast_object_list(results)

@@ -211,10 +211,10 @@ class AlignmentConfig(Section):
                 "layer: auto with prompt: task: the layer would be chosen on sentences by themselves, which are not "
                 "what is aligned; write a number, a fraction or middle, or prompt: none"
             )
-        if self.pooling == "mean_no_first":
+        if self.pooling in ("mean_no_first", "mean_after_sink"):
             yield (
-                "pooling: mean_no_first with prompt: task: what comes before the sentence is left out already, so its "
-                "first word would be; write pooling: mean"
+                f"pooling: {self.pooling} with prompt: task: the prompt comes before the sentence, so that its first "
+                "word is no attention sink, and the prompt is left out already; write pooling: mean"
             )
 
     def check_model(self, depth: int, hidden: int) -> None:

@@ -11,6 +11,7 @@ import torch
 from midalign.functional.margin import retrieval_accuracy
 from midalign.models.hidden import find_decoder, pooled_states, unwrap
 from midalign.models.limits import context_window
+from midalign.models.tokens import sentence_tokenizer
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.records import ParallelPair
 from midalign.training.pair_batches import PairCollator, PairDataset
@@ -34,7 +35,8 @@ def choose_layer(
         The best layer and the accuracy of every layer: retrieval by cosine, averaged over both directions and the pairs
         of languages. Among equal layers the lowest wins; layer 0 has no block to train and never wins.
     """
-    data = PairDataset(pairs, tokenizer, context_window(unwrap(model).config, tokenizer))
+    tokenize = sentence_tokenizer(tokenizer, config.pooling)
+    data = PairDataset(pairs, tokenize, context_window(unwrap(model).config, tokenizer))
     collate = PairCollator(tokenizer.pad_token_id or 0)
     device = next(model.parameters()).device
     depth = find_decoder(model).depth

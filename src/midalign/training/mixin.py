@@ -34,6 +34,7 @@ from midalign.data.prompt_tokens import InTaskPrompt
 from midalign.errors import DataError, ModelError, RecipeError
 from midalign.models.hidden import find_decoder, unwrap, verify_stopping
 from midalign.models.limits import context_window
+from midalign.models.tokens import sentence_tokenizer
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.recipe.schedule import Objective, Schedule
 from midalign.records import ParallelPair
@@ -119,7 +120,7 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
                 "model in another form. With prompt: task, pass tokenize_pair_side=InTaskPrompt(tokenizer, 'slots', "
                 "...); with prompt: none, leave it out"
             )
-        tokenize = self.tokenize_pair_side or self.processing_class
+        tokenize = self.tokenize_pair_side or sentence_tokenizer(self.processing_class, self.alignment.pooling)
         window = context_window(unwrap(self.model).config, self.processing_class)
         limits = [getattr(self.args, "max_length", None), window]
         limit = min((limit for limit in limits if limit is not None), default=None)

@@ -16,7 +16,7 @@ from midalign.functional.pooling import pool, pool_all, token_weights
 def plain_vector(tokens, special, pooling):
     """The vector of one sentence from its real tokens only, ``tokens`` (length, hidden) float64."""
     count = len(tokens)
-    if pooling == "mean_no_special":
+    if pooling in ("mean_no_special", "mean_after_sink"):
         kept = [token for token, flag in zip(tokens, special, strict=True) if not flag] or list(tokens)
         return sum(kept) / len(kept)
     if pooling == "mean_no_first":
@@ -33,7 +33,10 @@ def plain_vector(tokens, special, pooling):
 
 
 def batch(lengths, hidden=5, seed=0, side="right", extra=0, filler=0.0):
-    """States, attention mask and special-token mask; the real tokens are the same whatever the padding."""
+    """States, attention mask and special-token mask; the real tokens are the same whatever the padding.
+
+    The first real token is special, as a sink is.
+    """
     generator = torch.Generator().manual_seed(seed)
     width = max(lengths) + extra
     states = torch.full((len(lengths), width, hidden), filler)
@@ -43,6 +46,7 @@ def batch(lengths, hidden=5, seed=0, side="right", extra=0, filler=0.0):
         states[row, place] = torch.randn(length, hidden, generator=generator)
         special[row] = row % 2  # some tokenizers call padding special, some do not
         special[row, place] = torch.randint(0, 2, (length,), generator=generator)
+        special[row, place.start] = 1
         mask[row, place] = 1
     return states, mask, special
 
@@ -188,6 +192,16 @@ def test_no_special_without_its_mask_is_refused_and_never_a_plain_mean():
     states, mask, _ = batch([4])
     with pytest.raises(ValueError, match="return_special_tokens_mask=True"):
         pool(states, mask, "mean_no_special")
+
+
+def test_a_sentence_that_begins_with_a_word_has_no_mean_after_a_sink():
+    states, mask, special = batch([4, 2], side="left", extra=1)
+    pool(states, mask, "mean_after_sink", special)
+    special[1, 3] = 0
+    with pytest.raises(ValueError, match="a row begins with a word"):
+        pool(states, mask, "mean_after_sink", special)
+    with pytest.raises(ValueError, match="mean_after_sink needs special_tokens_mask"):
+        pool(states, mask, "mean_after_sink")
 
 
 @pytest.mark.parametrize("pooling", ["mean", "mean_unit"])

@@ -41,7 +41,9 @@ def states_before_the_final_norm(model, ids):
 
 def plain_pooling(states, special, name):
     """One sentence's vectors ``(layers, hidden)``, written down from the table in `midalign.functional.pooling`."""
-    keep = [i for i, mark in enumerate(special) if not mark] if name == "mean_no_special" else list(range(len(special)))
+    keep = list(range(len(special)))
+    if name in ("mean_no_special", "mean_after_sink"):
+        keep = [i for i, mark in enumerate(special) if not mark]
     if name == "mean_no_first" and len(keep) > 1:
         keep = keep[1:]
     if name == "last":

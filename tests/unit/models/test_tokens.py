@@ -3,12 +3,13 @@
 import logging
 
 import pytest
+from transformers import PreTrainedTokenizerBase
 
-from midalign.errors import DataError
+from midalign.errors import DataError, ModelError
 from midalign.models.encoding import Encoder
 from midalign.models.limits import context_window
-from midalign.models.tokens import tokenize
-from tests.conftest import CORPUS, build_model
+from midalign.models.tokens import BehindSink, sentence_tokenizer, tokenize
+from tests.conftest import CORPUS, build_model, build_plain_tokenizer
 
 WORDS = [word for line in CORPUS for word in line.split()]
 
@@ -38,6 +39,45 @@ def test_the_hash_tells_texts_and_special_tokens_apart(tokenizer):
     assert one.sha256 != tokenize(tokenizer, ["wake", "wake me up"]).sha256
     assert [mask[0] for mask in one.special] == [1, 1]
     assert one.content == tuple(len(ids) - 1 for ids in one.ids)
+
+
+def test_a_sink_is_put_before_a_sentence_of_a_tokenizer_that_adds_nothing():
+    tokenizer = build_plain_tokenizer()
+    plain = tokenize(tokenizer, ["wake me up", "wake"])
+    assert plain.special == tuple((0,) * len(ids) for ids in plain.ids)
+    behind = tokenize(tokenizer, ["wake me up", "wake"], sink=BehindSink(tokenizer).sink)
+    assert behind.ids == tuple((tokenizer.bos_token_id, *ids) for ids in plain.ids)
+    assert behind.special == tuple((1, *mask) for mask in plain.special)
+    assert behind.content == plain.content
+    assert behind.sha256 != plain.sha256
+
+
+def test_a_tokenizer_that_adds_its_own_is_left_as_it_is(tokenizer):
+    assert BehindSink(tokenizer).sink == ()
+    own, ours = tokenizer("wake me up", return_special_tokens_mask=True), BehindSink(tokenizer)("wake me up")
+    assert ours == {"input_ids": own["input_ids"], "special_tokens_mask": own["special_tokens_mask"]}
+
+
+def test_without_a_begin_of_sequence_the_end_of_sequence_is_the_sink_and_without_both_there_is_none():
+    tokenizer = build_plain_tokenizer()
+    tokenizer.bos_token = None
+    assert BehindSink(tokenizer).sink == (tokenizer.eos_token_id,)
+    tokenizer.eos_token = None
+    with pytest.raises(ModelError, match=r"neither a begin-of-sequence .* Write pooling: mean_no_first"):
+        BehindSink(tokenizer)
+
+
+def test_a_sentence_behind_a_sink_is_cut_so_that_both_fit_the_window():
+    tokenizer = build_plain_tokenizer()
+    tokens = tokenize(tokenizer, ["wake me up", " ".join(WORDS)], 16, sink=BehindSink(tokenizer).sink)
+    assert tokens.truncated == 1
+    assert len(tokens.ids[1]) == 16
+    assert tokens.ids[1][1:] == tuple(tokenizer(" ".join(WORDS))["input_ids"][:15])
+
+
+@pytest.mark.parametrize(("pooling", "kind"), [("mean_after_sink", BehindSink), ("mean", PreTrainedTokenizerBase)])
+def test_only_poolings_behind_a_sink_get_one(pooling, kind):
+    assert isinstance(sentence_tokenizer(build_plain_tokenizer(), pooling), kind)
 
 
 def test_without_a_stated_window_nothing_is_cut(tokenizer):

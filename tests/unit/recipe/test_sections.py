@@ -49,8 +49,9 @@ def test_what_is_said_twice_is_no_prompt():
 def test_no_layer_is_chosen_and_no_first_word_lost_for_sentences_in_a_prompt():
     with pytest.raises(ValidationError, match=r"layer: auto with prompt: task.*write a number"):
         AlignmentConfig(layer="auto", prompt="task")
-    with pytest.raises(ValidationError, match=r"mean_no_first with prompt: task.*write pooling: mean"):
-        AlignmentConfig(pooling="mean_no_first", prompt="task")
+    for pooling in ("mean_no_first", "mean_after_sink"):
+        with pytest.raises(ValidationError, match=rf"{pooling} with prompt: task.*write pooling: mean"):
+            AlignmentConfig(pooling=pooling, prompt="task")
 
 
 def test_the_two_sides_of_a_pair_are_asked_the_same(tmp_path):

@@ -11,7 +11,7 @@ from midalign.records import ParallelPair
 from midalign.training.layer_choice import choose_layer
 from midalign.training.objective import AlignmentObjective, held_out_metrics
 from midalign.training.pair_batches import PairCollator, PairDataset
-from tests.conftest import build_model, build_tokenizer
+from tests.conftest import build_model, build_plain_tokenizer, build_tokenizer
 
 PAIRS = [ParallelPair(f"say {w * 3}", f"скажи {w} {i}", "eng_Latn", "rus_Cyrl", w) for i, w in enumerate("abcdefgh")]
 
@@ -128,6 +128,13 @@ def test_automatic_layer_is_the_one_where_retrieval_is_best():
     best, accuracies = choose_layer(model, tokenizer, PAIRS, AlignmentConfig())
     assert sorted(accuracies) == [0, 1, 2, 3, 4]
     assert accuracies[best] == max(accuracies[layer] for layer in (1, 2, 3, 4))
+
+
+def test_behind_a_sink_the_automatic_layer_is_that_of_a_tokenizer_which_adds_one():
+    model = build_model("llama")
+    found = choose_layer(model, build_plain_tokenizer(), PAIRS, AlignmentConfig(pooling="mean_after_sink"))
+    assert found == choose_layer(model, build_tokenizer(), PAIRS, AlignmentConfig(pooling="mean_no_special"))
+    assert found != choose_layer(model, build_plain_tokenizer(), PAIRS, AlignmentConfig(pooling="mean_no_special"))
 
 
 def test_the_automatic_layer_is_found_without_the_pairs_that_the_models_window_does_not_hold(caplog):

@@ -24,7 +24,9 @@ PAIRS = [
 TASK = [{"prompt": text + "\n", "completion": f"datetime: {i}"} for i, text in enumerate(CORPUS * 2)]
 
 
-def trainer(out, pairs=PAIRS, held_out=(), model=None, eval_dataset=None, dropout=0.1, alignment=None, **changes):
+def trainer(
+    out, pairs=PAIRS, held_out=(), model=None, eval_dataset=None, dropout=0.1, alignment=None, tokenizer=None, **changes
+):
     options = dict(
         output_dir=str(out),
         max_steps=4,
@@ -44,7 +46,7 @@ def trainer(out, pairs=PAIRS, held_out=(), model=None, eval_dataset=None, dropou
         model or build_model("llama"),
         args=SFTConfig(**{**options, **changes}),
         train_dataset=Dataset.from_list(TASK),
-        processing_class=build_tokenizer(),
+        processing_class=tokenizer or build_tokenizer(),
         peft_config=LoraConfig(r=2, target_modules="all-linear", lora_dropout=dropout),
         pairs=pairs,
         held_out_pairs=held_out,
