@@ -1,6 +1,6 @@
-"""The format of answers: what a model is asked to write, and what generation is held to.
+"""`AnswerFormat`: the style of answers that a model is asked for, and the constraint on generation.
 
-The names of styles and constraints stand here only; the recipe, the command line and their help are made from them.
+Styles and constraints are listed only here; recipe, command line and help are made from these lists.
 """
 
 from __future__ import annotations
@@ -36,15 +36,14 @@ TYPES_HELP = "Entity types of extraction, each with what it means, such as PER=p
 
 @dataclass(frozen=True, slots=True)
 class AnswerFormat:
-    """How the answers of a run look; the same in training, generation and evaluation.
+    """Format of a run's answers; the same in training, generation and evaluation.
 
     Attributes:
         style: ``"slots"`` as in the paper, or ``"intent_slots"``: the intent before the slots (slot filling only).
-        system: System text of the prompt, such as that of a model trained elsewhere; None for midalign's own, the
-            empty string for none.
-        constrained: What generation is held to, a key of `CONSTRAINED_TASK`; None leaves the model free.
-        metrics: What answers of the task chat are scored by (`midalign.metrics.chat`); settings are
-            chosen by the first.
+        system: System text of the prompt, for example of a model trained elsewhere. None is midalign's own text, the
+            empty string is none.
+        constrained: Constraint on generation, a key of `CONSTRAINED_TASK`; None does not constrain.
+        metrics: Metrics of the task chat (`midalign.metrics.chat`); settings are chosen by the first.
         types: The entity types of extraction, which the prompt names.
 
     Example:

@@ -1,4 +1,4 @@
-"""Grammars for constrained generation, in llguidance's syntax: JSON of a schema, and slots of one sentence."""
+"""Grammars for constrained decoding, in llguidance's syntax: JSON of a schema, and slots of one sentence."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _NAME = r"[^|;:\s\p{Cc}]+([ :][^|;:\s\p{Cc}]+)*"  # of an intent or a label; a c
 
 
 def json_grammar(schema: Mapping[str, Any]) -> str:
-    """JSON of a schema, as `json.dumps` lays it out; the keys of an object come in its order."""
+    """Grammar for JSON of a schema, formatted as by `json.dumps`; keys come in the order of the schema."""
     return f'start: " "? json\njson: %json {json.dumps({**schema, "x-guidance": _LAYOUT})}'
 
 
 def slot_grammar(example: TaskExample, style: Style = "slots") -> str:
-    """Slots as `midalign.answers.write.completion` writes them, each value one or more words of the sentence in a row.
+    """Grammar for slots as `midalign.answers.write.completion` writes them; a value is a run of the sentence's words.
 
-    Labels and the intent may be any names without ``|`` and ``;``: which there are is the model's to say. Where the
-    words do not spell the text, a value is whatever words they are, with spaces between. What cannot be written is a
-    value and another slot after it where the sentence has a ``;`` right behind the value.
+    Labels and the intent may be any names without ``|`` and ``;``. Where the words do not spell the text, a value is
+    the words joined by spaces. One case cannot be written: a value with another slot after it, if the sentence has a
+    ``;`` right after the value.
     """
     opening = "INTENT " if style == "intent_slots" else ""
     slots = " | LABEL VALUE (NEXT VALUE)*" if any(word.strip() for word in example.words) else ""

@@ -1,6 +1,6 @@
-"""Phrases and words: where a predicted phrase stands in a sentence, and what a gold span reads like.
+"""Matching phrases to words: from predicted phrases to spans of a sentence, and from gold spans to phrases.
 
-The rule that turns predicted ``(label, phrase)`` items into spans over words (`match_items`) never looks at the gold:
+The rule of `match_items` for predicted ``(label, phrase)`` items never looks at the gold answer:
 
 1. Phrase and words are compared decomposed (NFD) and casefolded, with all whitespace removed.
 2. A phrase occurs only at word boundaries: it must cover whole words.
@@ -21,16 +21,16 @@ Item = tuple[str, str]
 
 
 def fold(text: str) -> str:
-    """``text`` decomposed, casefolded and without whitespace: what two phrases are compared by.
+    """``text`` decomposed, casefolded and without whitespace; phrases are compared in this form.
 
-    Decomposed (NFD), because composed text changes when words are put together; the equivalence is the same.
+    Decomposed (NFD), because composed text changes when words are joined; the equivalence is the same.
     """
     decomposed = unicodedata.normalize("NFD", "".join(text.split())).casefold()
     return unicodedata.normalize("NFD", decomposed)
 
 
 class FoldedSentence:
-    """The words of one sentence, folded once so that many phrases can be looked up in it."""
+    """The words of one sentence, folded once to look up many phrases."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.text = "".join(fold(word) for word in words)
@@ -107,7 +107,7 @@ def word_offsets(text: str, words: Sequence[str]) -> list[tuple[int, int]] | Non
 
 
 def span_phrases(example: TaskExample) -> list[str]:
-    """What each gold span reads like in the example's text, with runs of whitespace as one space.
+    """The phrase of each gold span in the example's text, with runs of whitespace as one space.
 
     Where the words do not spell the text, the words of the span joined by spaces.
     """

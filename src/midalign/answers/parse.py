@@ -1,7 +1,7 @@
-"""Reading what a system wrote: slot lists, slot lists with an intent, and JSON entities.
+"""Parser of answers: slots, slots with an intent, and entities as JSON.
 
-Parsing never fails with an exception and never drops anything: what does not fit the format stays as an item with an
-empty label, which counts as a false positive, and the output is counted as unparsed.
+Parsing never raises and never drops anything. What does not fit the format stays as an item with an empty label, which
+counts as a false positive, and the output counts as unparsed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ENTITY_SCHEMA: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class SlotOutput:
-    """A slot completion as read.
+    """A parsed slot answer.
 
     Attributes:
         items: ``(label, phrase)`` in the order written; an empty label marks text that did not fit the format.
@@ -53,7 +53,7 @@ class SlotOutput:
 
 @dataclass(frozen=True, slots=True)
 class EntityOutput:
-    """A JSON completion as read: its ``(type, text)`` items, or how it failed (then without items)."""
+    """A parsed JSON answer: its ``(type, text)`` items, or the kind of failure and no items."""
 
     items: tuple[Item, ...]
     failure: Failure | None = None
@@ -119,7 +119,7 @@ def _split_label(piece: str, labels: Sequence[str]) -> Item:
 
 
 def _end_of_value(pieces: list[str], at: int, value: str, sentence: FoldedSentence, labels: Sequence[str]) -> int:
-    """The index after the last piece of the value that begins in ``pieces[at]``: the longest that the sentence has."""
+    """The index after the last piece of the longest value that begins in ``pieces[at]`` and is in the sentence."""
     best = at + 1
     for end in range(at + 1, len(pieces)):
         if _split_label(pieces[end], labels)[0] in labels:
@@ -136,7 +136,7 @@ def parse_entities(output: str) -> EntityOutput:
     """Read ``{"Results": [{"TypeName": "LOC", "Text": "..."}]}``, strictly.
 
     Blanks around the object are allowed, nothing else is: no code fence, no further text, no other keys, none twice.
-    An output that breaks off inside the JSON is ``truncated``; one that is no JSON is ``not_json``; JSON of another
+    An output that ends inside the JSON is ``truncated``, one that is not JSON is ``not_json``, and JSON of another
     shape is ``wrong_schema``.
     """
     text = output.strip()
@@ -157,7 +157,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | None:
 
 
 def _breaks_off(text: str, error: json.JSONDecodeError) -> bool:
-    """Whether ``text`` is the beginning of a JSON object or array that was cut, rather than something else."""
+    """Whether ``text`` is the beginning of a truncated JSON object or array."""
     if not text.startswith(("{", "[")):
         return False
     in_string = error.msg.startswith("Unterminated string")
@@ -166,7 +166,7 @@ def _breaks_off(text: str, error: json.JSONDecodeError) -> bool:
 
 
 def _entities(value: Any) -> tuple[Item, ...] | None:
-    """The items of a decoded object, or None where its shape is another one."""
+    """The items of a decoded object, or None if it does not fit the schema."""
     if not isinstance(value, dict) or set(value) != {"Results"} or not isinstance(value["Results"], list):
         return None
     items = []

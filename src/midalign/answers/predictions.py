@@ -1,4 +1,4 @@
-"""``predictions.jsonl``: one answer a line, with the id of the item it answers."""
+"""``predictions.jsonl``: one answer per line, with the id of its item."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
 
 
 def read_predictions(path: str | Path) -> list[Prediction]:
-    """Read a predictions file, ours or anybody's; ``language`` and ``prompt`` may be missing or null.
+    """Read a predictions file, of midalign or any other program; ``language`` and ``prompt`` may be missing or null.
 
     Raises:
         MissingFileError: If there is no such file.
-        DataError: With file and line, where a line is not a JSON object with ``id`` and ``prediction`` strings, or one
-            of the other fields is no string either.
+        DataError: With file and line, if a line is not a JSON object with the strings ``id`` and ``prediction``, or
+            another field is not a string.
 
     Example:
         >>> line = '{"id": "en.test:0", "language": "eng_Latn", "prediction": "time: nine"}'
@@ -72,7 +72,7 @@ def append_predictions(partial: Path, predictions: Sequence[Prediction]) -> None
 
 
 def read_partial(partial: Path) -> dict[str, Prediction]:
-    """Finished predictions by id; a line that a killed process left half-written is dropped from the file.
+    """Finished predictions by id; a half-written last line of a killed process is removed from the file.
 
     Raises:
         RunError: If a whole line is damaged.

@@ -11,7 +11,7 @@ from midalign.records import TaskExample
 
 
 def completion(example: TaskExample, style: Style = "slots") -> str:
-    """The gold answer as text: what a model is taught, and what `midalign.metrics` reads back.
+    """The gold answer as text, which a model is trained to write and `midalign.metrics` parses.
 
     Slots: ``label: phrase; label: phrase`` or ``None``; with ``"intent_slots"``, ``intent | `` before it. Extraction:
     JSON on one line. Translation and chat: the reference.

@@ -1,9 +1,9 @@
-"""COMET, in an environment of its own: unbabel-comet wants an older transformers and numpy than midalign.
+"""COMET, in an environment of its own: unbabel-comet needs older transformers and numpy than midalign.
 
 1. `set_up` makes a virtual environment and installs unbabel-comet there (needs the network);
-2. `segment_scores` hands it source, translation and reference as JSONL and reads back a score per segment;
+2. `segment_scores` gives it source, translation and reference as JSONL and reads a score per segment;
 3. `score_comet` makes scores per direction and group from them, with bootstrap intervals like every other metric;
-4. `write_segments` and `read_segments` keep them for `midalign evaluate`, which needs no environment then.
+4. `write_segments` and `read_segments` keep the scores for `midalign evaluate`, which then needs no environment.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _BROKEN = "What was installed does not work together; make an environment in whi
 
 
 def environment() -> Path:
-    """Where COMET's environment is, unless another folder is named."""
+    """Default folder of COMET's environment."""
     return cache_folder() / "comet"
 
 
@@ -53,13 +53,13 @@ def interpreter(env: Path) -> Path:
 
 
 def set_up(env: Path) -> str:
-    """Make COMET's environment, or complete one that an interrupted call left behind.
+    """Create COMET's environment, or complete one after an interrupted call.
 
     Args:
         env: Its folder.
 
     Returns:
-        The version of unbabel-comet that is there.
+        The installed version of unbabel-comet.
 
     Raises:
         RunError: If the folder is in the way, or a step fails (most often: no network).
@@ -83,14 +83,14 @@ def segment_scores(
         rows: ``id``, ``src``, ``mt`` and ``ref`` of each.
         model: A checkpoint file, a folder with one, or a name on the hub.
         env: COMET's environment.
-        batch_size: Segments at once.
+        batch_size: Segments per batch.
 
     Returns:
-        Scores by id, and what the environment says of itself: ``model`` and ``versions``.
+        Scores by id, and ``model`` and ``versions`` of the environment.
 
     Raises:
         MissingFileError: If there is no environment.
-        ModelError: If the model cannot be had.
+        ModelError: If the model cannot be loaded.
         RunError: If COMET fails otherwise, or does not score every segment.
     """
     python = interpreter(env)
@@ -160,7 +160,7 @@ def score_comet(
 
 
 def one_line(output: str) -> str:
-    """A translation as COMET is given it."""
+    """A translation on one line, as COMET gets it."""
     return " ".join(output.split("\n")).strip()
 
 
@@ -175,12 +175,12 @@ def write_segments(segments: SegmentScores, predictions: Sequence[Prediction], p
 
 
 def read_segments(path: str | Path, predictions: Sequence[Prediction]) -> SegmentScores:
-    """Read segment scores, ours or anybody's (``id`` and ``score``), of these predictions.
+    """Read segment scores of these predictions, of midalign or any other program (``id`` and ``score``).
 
     Raises:
         MissingFileError: If there is no such file.
-        DataError: A line that is no segment score, ids that are not those of the predictions, scores of other
-            translations than these (where the file has their hashes), or of more than one model.
+        DataError: A line is not a segment score, ids differ from those of the predictions, scores are of other
+            translations (if the file has their hashes), or of more than one model.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,9 +1,9 @@
-"""Runs inside COMET's own environment, as a script: imports only the standard library and ``comet``.
+"""Script that runs inside COMET's own environment: it imports only the standard library and ``comet``.
 
     python comet_worker.py MODEL INPUT.jsonl OUTPUT.jsonl BATCH_SIZE
 
-INPUT has one ``{"id", "src", "mt", "ref"}`` a line. OUTPUT gets a first line ``{"model", "versions"}``, then one
-``{"id", "score"}`` per input line, in its order. Exit code 3: the model cannot be had (the reason is on stderr).
+INPUT has one ``{"id", "src", "mt", "ref"}`` per line. OUTPUT gets a first line ``{"model", "versions"}``, then one
+``{"id", "score"}`` per input line, in their order. Exit code 3: the model cannot be loaded (stderr has the reason).
 """
 
 import json
@@ -31,7 +31,10 @@ def checkpoint(model: str) -> str:
 
 
 def reasons(fault: BaseException | None) -> list[str]:
-    """What went wrong, the first cause first: COMET calls a hub that it cannot reach a model it does not support."""
+    """The chain of causes, the first one first.
+
+    COMET itself only says that it does not support the model, even when it cannot reach the hub.
+    """
     found: list[str] = []
     while fault is not None:
         found.insert(0, f"{type(fault).__name__}: {(str(fault).strip().splitlines() or [''])[0]}")

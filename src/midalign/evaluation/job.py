@@ -30,7 +30,7 @@ from midalign.runs import Job, Run
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation found."""
+    """Result of an evaluation."""
 
     scores: Sequence[Score]
     comparisons: Sequence[PairedScore]
@@ -41,14 +41,14 @@ class EvaluateJob(Job[Evaluation]):
     """Scores of the predictions of one system, for one split of a task.
 
     Attributes:
-        task: What was answered.
+        task: Name of the task.
         data: Folder or file with the gold data.
         predictions: Files of predictions; several are seeds of one system.
         format: Format of the data.
         languages: Canonical codes; None for all.
         split: ``train``, ``dev`` or ``test``.
-        limit: Only the first so many items of each language.
-        answer_format: What was asked for.
+        limit: Number of items of each language, from the first; None for all.
+        answer_format: Style of the answers that was asked for.
         groups: Languages of each group to report.
         baseline: Predictions of another system for the same items, for paired tests.
         comet: Segment scores of COMET, one file for each of `predictions`.
@@ -57,7 +57,7 @@ class EvaluateJob(Job[Evaluation]):
         seed: Seed of the bootstrap.
 
     Raises:
-        RunError: If the files of predictions, segment scores and baseline do not go together.
+        RunError: If the files of predictions, segment scores and baseline do not fit together.
     """
 
     verb: ClassVar[str] = "evaluate"
@@ -110,7 +110,7 @@ class EvaluateJob(Job[Evaluation]):
         return found
 
     def write(self, out: Path) -> Evaluation:
-        """Score into a folder that has a manifest already, such as that of the answers.
+        """Score into a folder that already has a manifest, such as that of the answers.
 
         Raises:
             UserError: As `finish`.
@@ -143,11 +143,11 @@ class EvaluateJob(Job[Evaluation]):
 
 
 def answered_languages(task: TaskName, file: str) -> tuple[str, ...] | None:
-    """The languages that a file of predictions says it answers; None where it does not say, or for translation.
+    """The languages that a file of predictions names; None if it names none, or for translation.
 
     Raises:
         DataError: As `read_predictions`.
-        LanguageError: A language code that no table knows.
+        LanguageError: A language code is not known.
     """
     answers = [prediction for prediction in read_predictions(file) if prediction.language]
     found = dict.fromkeys(canonical(answer.language, f"{file}, item {answer.id}") for answer in answers)

@@ -2,7 +2,7 @@
 
 1. `score` gives every metric of one run's predictions, `score_over_seeds` of several runs that differ in their seed;
 2. `compare_runs` tests two runs on the same items;
-3. segment scores of COMET, where there are some, are treated like the task's own metrics.
+3. segment scores of COMET, if there are any, are treated like the task's own metrics.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def strata_of(
     predictions: Predictions,
     answer_format: AnswerFormat = AnswerFormat(),
 ) -> list[Stratum]:
-    """The statistics of every item by language, for all metrics of the examples' task.
+    """Statistics of every item by language, for all metrics of the examples' task.
 
     Args:
         examples: Gold, all of one task.
@@ -78,14 +78,14 @@ def score(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> list[Score]:
-    """Every metric of the examples' task, with 95 % bootstrap intervals.
+    """Scores of predictions: every metric of the examples' task, with 95 % bootstrap intervals.
 
     Args:
         examples: Gold, all of one task.
         predictions: One per example, matched by id: records, or texts by id.
         answer_format: What was asked for.
         groups: Languages of each group; a group's value is the mean over its languages.
-        segments: COMET's scores of these predictions (translation only), for one metric more.
+        segments: COMET's scores of these predictions (translation only), as a further metric.
         resamples: Bootstrap resamples.
         seed: Seed of the bootstrap.
 
@@ -116,7 +116,7 @@ def score_over_seeds(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> list[SeedScore]:
-    """Every metric over runs that differ in their seed: mean, standard deviation, interval over seeds and items.
+    """Scores over runs that differ in their seed: mean, standard deviation, interval over seeds and items.
 
     Args:
         examples: Gold, all of one task.
@@ -150,7 +150,7 @@ def compare_runs(
     trials: int = TRIALS,
     seed: int = SEED,
 ) -> list[PairedScore]:
-    """Every metric of two runs on the same items: difference, interval and p-values.
+    """Paired comparison of two runs on the same items: every metric's difference, interval and p-values.
 
     Args:
         examples: Gold, all of one task.

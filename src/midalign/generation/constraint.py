@@ -1,13 +1,13 @@
-"""Answers that can only have the form that the task asks for (extra ``constrained``), by llguidance.
+"""Constrained decoding with llguidance (extra ``constrained``): every answer has the task's format.
 
 1. a grammar says what an answer may be: JSON of a schema (`json_grammar`, the same for all items), or slots whose
    values are words of the sentence (`slot_grammar`, one for each item);
-2. it is compiled for a tokenizer: bytes of its tokens, so byte-level BPE and SentencePiece alike;
-3. each row of a batch has a matcher, which says before every token which ones may follow;
-4. all others get the logit minus infinity. An end token is allowed where the answer is whole, and only there.
+2. it is compiled for a tokenizer, over the bytes of its tokens, so byte-level BPE and SentencePiece both work;
+3. each row of a batch has a matcher, which knows the tokens that may come next;
+4. all other tokens get the logit minus infinity. An end token is allowed only where the answer is complete.
 
-A space may come first, since some tokenizers begin every text with one; answers are stripped. An answer that ends is
-valid by construction; one that runs into ``max_new_tokens`` is cut off as ever.
+An answer may begin with a space, since some tokenizers begin every text with one; answers are stripped. An answer that
+ends is valid by construction. One that reaches ``max_new_tokens`` is cut off.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Constraint:
         return bool(self._matcher(grammar).validate_tokens(list(ids)) == len(ids))
 
     def rows(self, grammars: Sequence[str]) -> ConstrainedRows:
-        """What holds new answers to a grammar each.
+        """The logits processor of new answers, with one grammar per row.
 
         Raises:
             ModelError: If a grammar cannot be compiled for the tokenizer.
@@ -86,7 +86,7 @@ def load_llguidance() -> Any:
 
 
 class ConstrainedRows(LogitsProcessor):  # type: ignore[misc]
-    """Masks the logits of a batch; goes on over several calls of ``generate`` on the same, or fewer, rows."""
+    """Logits processor that constrains a batch, over several calls of ``generate`` on the same or fewer rows."""
 
     def __init__(self, matchers: Sequence[Any], stops: Collection[int]) -> None:
         self._matchers: list[Any] = list(matchers)  # None for a row that has ended: it is padded until it leaves
@@ -94,7 +94,7 @@ class ConstrainedRows(LogitsProcessor):  # type: ignore[misc]
         self._begun = False
 
     def keep(self, places: Sequence[int]) -> None:
-        """Go on with these rows only, in this order."""
+        """Keep only these rows, in this order."""
         self._matchers = [self._matchers[place] for place in places]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -105,7 +105,8 @@ class ConstrainedRows(LogitsProcessor):  # type: ignore[misc]
             scores: Logits of the next token; they may be wider than the tokenizer's vocabulary.
 
         Raises:
-            ModelError: If the grammar cannot be gone on with, as where the tokenizer cannot spell it.
+            ModelError: If no token may follow, for example because the tokenizer cannot spell what the grammar asks
+                for.
         """
         if self._begun:
             for row, token in enumerate(input_ids[:, -1].tolist()):

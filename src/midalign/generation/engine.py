@@ -1,11 +1,11 @@
-"""What answers a batch of prompts: the interface, and the one on transformers.
+"""Generation engines: the interface, and the engine on transformers.
 
-1. what all prompts of a batch begin with (the system text) is computed once, and its key-value cache repeated;
-2. the rest is padded on its left, and answers are generated greedily in rounds of a few tokens;
-3. after each round the rows that have ended leave the batch and its key-value cache, so that one long answer does not
-   keep the short ones computing;
-4. answers may be held to a grammar each (`midalign.generation.constraint`);
-5. an adapter is merged into the base weights where that gives the same logits (`midalign.models.inference`).
+1. the shared beginning of a batch's prompts (the system text) is computed once, and its key-value cache is repeated;
+2. the rest is padded on the left, and answers are generated greedily in rounds of a few tokens;
+3. after each round, finished rows leave the batch and its key-value cache, so that short answers do not wait for a long
+   one;
+4. each answer may be constrained by a grammar (`midalign.generation.constraint`);
+5. an adapter is merged into the base weights if that gives the same logits (`midalign.models.inference`).
 
 The other engine is `midalign.generation.vllm.VllmEngine`.
 """
@@ -36,11 +36,11 @@ CHECKED = 4
 
 
 class Engine(ABC):
-    """Answers prompts greedily.
+    """Generation engine: answers prompts greedily.
 
     Attributes:
         config: The model's configuration.
-        batch_factor: How many times the asked-for tokens of a batch it is to be handed at once.
+        batch_factor: Multiplies the number of tokens that it is given in one batch.
     """
 
     config: Any
@@ -48,17 +48,17 @@ class Engine(ABC):
 
     @abstractmethod
     def use_adapter(self, path: Path, rows: Sequence[list[int]]) -> None:
-        """Answer with an adapter from now on; `rows` are the prompts of the first batch, to check on."""
+        """Answer with an adapter from now on; `rows` are the prompts of the first batch, for a check of its logits."""
 
     @abstractmethod
     def answer(
         self, rows: Sequence[list[int]], max_new_tokens: int, grammars: Sequence[str] | None = None
     ) -> list[list[int]]:
-        """The answer's token ids to each prompt's, without the token that ended it; held to a grammar each, if given.
+        """Token ids of the answer to each prompt, without its end token; constrained by one grammar each, if given.
 
         Raises:
             MissingExtraError: If there are grammars, and llguidance is not installed.
-            ModelError: If this engine, or the tokenizer, cannot be held to them.
+            ModelError: If this engine or the tokenizer does not support them.
         """
 
 
@@ -68,8 +68,8 @@ class _Batch:
     Args:
         ids: Token ids so far, ``(rows, tokens)``.
         mask: Attention mask of the same shape.
-        cache: Keys and values of what is computed; None where ``generate`` keeps its own.
-        constrained: What holds the rows to a grammar each, if anything does.
+        cache: Key-value cache; None where ``generate`` keeps its own.
+        constrained: Logits processor that constrains the rows, if any.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class _Batch:
         return unfinished
 
     def keep(self, places: Sequence[int], output: Tensor) -> None:
-        """Go on from ``output`` with the rows at these places only."""
+        """Continue from ``output`` with only the rows at these places."""
         mask = torch.cat([self.mask, self.mask.new_ones(len(output), output.shape[1] - self.ids.shape[1])], dim=1)
         if 0 < len(places) < len(self.open):
             selected = torch.tensor(places, device=output.device)
@@ -130,14 +130,14 @@ class TransformersEngine(Engine):
         self._constraint: Constraint | None = None
 
     def use_adapter(self, path: Path, rows: Sequence[list[int]]) -> None:
-        """Merge the adapter into the base weights, or put it on live where that is not the same."""
+        """Merge the adapter into the base weights, or put it beside them if merging would change the logits."""
         self.model = with_adapter(self.model, path, lambda model: self._first_logits(model, rows[:CHECKED]))
 
     @torch.inference_mode()
     def answer(
         self, rows: Sequence[list[int]], max_new_tokens: int, grammars: Sequence[str] | None = None
     ) -> list[list[int]]:
-        """Generate one batch; all rows at once, each until its own end."""
+        """Generate one batch; each row until its own end."""
         batch = self._begin(rows, grammars)
         left = max_new_tokens
         while batch.open and left:
@@ -151,7 +151,7 @@ class TransformersEngine(Engine):
         return batch.answers
 
     def _begin(self, rows: Sequence[list[int]], grammars: Sequence[str] | None) -> _Batch:
-        """A batch with what all its rows begin with computed, where that may be."""
+        """A batch whose shared beginning is computed, where the model allows that."""
         cache = DynamicCache(config=self.config.get_text_config(decoder=True))
         kinds = {type(layer) for layer in cache.layers}
         # A sliding window would count the padding between the shared beginning and the rest.
@@ -167,7 +167,7 @@ class TransformersEngine(Engine):
         return _Batch(ids, mask, cache if kinds <= {DynamicLayer, DynamicSlidingWindowLayer} else None, constrained)
 
     def _padded(self, rows: Sequence[list[int]], shared: int = 0) -> tuple[Tensor, Tensor]:
-        """Ids and attention mask ``(rows, longest)``, padded on the left of what follows the shared beginning."""
+        """Ids and attention mask ``(rows, longest)``; the padding stands between the shared beginning and the rest."""
         device = next(self.model.parameters()).device
         width = max(len(row) for row in rows)
         gaps = [width - len(row) for row in rows]
@@ -198,7 +198,7 @@ class TransformersEngine(Engine):
 
 
 def end_tokens(own: int | list[int] | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Where an answer ends: the model's own end tokens, and the tokenizer's, which training appended."""
+    """End tokens of an answer: the model's own, and the tokenizer's, which training appended."""
     stops = [own] if isinstance(own, int) else list(own or [])
     if tokenizer.eos_token_id not in stops:
         stops.append(tokenizer.eos_token_id)
@@ -206,13 +206,13 @@ def end_tokens(own: int | list[int] | None, tokenizer: PreTrainedTokenizerBase) 
 
 
 def _computed_once(rows: Sequence[list[int]]) -> int:
-    """How many tokens all rows begin with, each keeping at least one of its own; 0 for a single row."""
+    """Number of tokens that all rows begin with, so that each row keeps at least one of its own; 0 for a single row."""
     return min(shared_beginning(rows), min(len(row) for row in rows) - 1) if len(rows) > 1 else 0
 
 
 @contextmanager
 def _own_settings_replaced(model: Any, config: GenerationConfig) -> Iterator[None]:
-    """Let `config` count alone: ``generate`` fills its gaps from the model's own (Qwen 2.5's repetition penalty)."""
+    """Use `config` alone; ``generate`` would fill its gaps from the model's own (Qwen 2.5's repetition penalty)."""
     inner = unwrap(model)
     own = inner.generation_config
     inner.generation_config = config

@@ -1,8 +1,9 @@
-"""Greedy answers of a model to the prompts of a task, into ``predictions.jsonl``.
+"""Greedy generation of answers to the prompts of a task, into ``predictions.jsonl``.
 
-1. prompts are sorted by length and put into batches of at most so many padded tokens, which depends on the data only;
+1. prompts are sorted by length and put into batches of at most `batch_tokens` padded tokens; batches depend on the data
+   only;
 2. each batch is answered by an engine (`midalign.generation.engine`), every row until its own end-of-sequence token;
-3. finished batches are appended to a partial file, so that an interrupted run goes on where it stopped;
+3. finished batches are appended to a partial file, so that an interrupted run can resume;
 4. at the end ``predictions.jsonl`` is written whole, in the order of the data.
 """
 
@@ -34,18 +35,18 @@ def generate(
     partial: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Prediction]:
-    """Greedy answers to every example.
+    """Greedy generation: the answer of a model to every example.
 
     Args:
         model: A causal language model, plain or with an adapter, or an `Engine`.
         tokenizer: Its tokenizer.
-        examples: What to answer.
-        answer_format: What is asked for, and what the answers are held to (`midalign.generation.constraint`).
-        adapter: PEFT folder to answer with; merged into the weights of `model` where that gives the same logits.
-        max_new_tokens: Longest answer; a longer one is cut off there.
+        examples: The examples to answer.
+        answer_format: Style of the answers, and the constraint on them (`midalign.generation.constraint`).
+        adapter: PEFT folder to answer with; it is merged into the weights of `model` if that gives the same logits.
+        max_new_tokens: Largest number of tokens of an answer; longer answers are cut off.
         batch_tokens: Prompt and answer tokens of a batch, padding included.
-        partial: File that finished batches are appended to and read back from; None keeps nothing.
-        progress: Called with a description, the number of answered examples, and how many there are.
+        partial: File of finished batches, to resume from; None keeps nothing.
+        progress: Called with a description, the number of answered examples and the total.
 
     Returns:
         One prediction per example, in their order. Special tokens are stripped, spaces at both ends too.
@@ -87,7 +88,7 @@ def generate(
 def _answer(
     engine: Engine, tokenizer: PreTrainedTokenizerBase, batch: Sequence[Question], max_new_tokens: int
 ) -> list[Prediction]:
-    """One batch; always a whole one, so that its padding is the same in a resumed run."""
+    """Answer one whole batch; a resumed run has the same padding, because batches are never split."""
     grammars = [question.grammar for question in batch if question.grammar is not None]
     answers = engine.answer([question.ids for question in batch], max_new_tokens, grammars or None)
     texts = tokenizer.batch_decode(answers, skip_special_tokens=True)

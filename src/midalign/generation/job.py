@@ -25,21 +25,21 @@ class GenerateJob(Job[list[Prediction]]):
 
     Attributes:
         model: The model.
-        task: What is answered.
+        task: Name of the task.
         data: Folder or file with the task data.
         adapter: PEFT folder to answer with; None for the model as it is.
         format: Format of the data.
         languages: Canonical codes; None for all.
         split: ``train``, ``dev`` or ``test``.
-        limit: Only the first so many items of each language.
-        answer_format: What is asked for, and what the answers are held to.
-        max_new_tokens: Longest answer, in tokens.
+        limit: Number of items of each language, from the first; None for all.
+        answer_format: Style of the answers, and the constraint on them.
+        max_new_tokens: Largest number of tokens of an answer.
         batch_tokens: Padded prompt and answer tokens in a batch.
         backend: One of `midalign.records.BACKENDS`.
 
     Raises:
         DataError: If `answer_format` is for another task.
-        RunError: If the backend is unknown, or cannot hold answers to a form.
+        RunError: If the backend is unknown, or does not support the constraint.
     """
 
     verb: ClassVar[str] = "generate"
@@ -79,7 +79,7 @@ class GenerateJob(Job[list[Prediction]]):
         return limited(found, self.limit)
 
     def engine(self, tokenizer: Any, adapters: Sequence[str | Path]) -> Any:
-        """What answers: the model itself, or a vLLM engine that may be given these adapters."""
+        """The model, or a vLLM engine that can use these adapters."""
         if self.backend == "transformers":
             return self.model.load()
         from midalign.generation.vllm import VllmEngine
@@ -94,12 +94,12 @@ class GenerateJob(Job[list[Prediction]]):
         )
 
     def finish(self, run: Run, progress: Progress | None = None, *, engine: Any = None) -> list[Prediction]:
-        """Answer into the run's folder; an interrupted run goes on after its last finished batch.
+        """Answer into the run's folder; an interrupted run resumes after its last finished batch.
 
         Args:
             run: The run.
-            progress: Where progress is told.
-            engine: What answers, where it is there already; see `engine`.
+            progress: Called with the progress.
+            engine: The engine, if it has been loaded already; see `engine`.
 
         Raises:
             UserError: If data, model and options do not fit.

@@ -1,4 +1,4 @@
-"""What a model is asked, item by item, and whether it can be asked so."""
+"""Questions: the prompt of each example as text and tokens, and checks of all prompts before a model is loaded."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One example as it is put to a model.
+    """One example with its prompt.
 
     Attributes:
         example: The example.
         prompt: The text of the prompt.
         ids: Its token ids.
-        grammar: What the answer is held to; None where the model is free.
+        grammar: Grammar that constrains the answer; None for no constraint.
     """
 
     example: TaskExample
@@ -44,11 +44,11 @@ class Question:
 def questions(
     examples: Sequence[TaskExample], tokenizer: PreTrainedTokenizerBase, answer_format: AnswerFormat
 ) -> list[Question]:
-    """Every example as a question.
+    """The question of every example.
 
     Raises:
-        DataError: If the answers are held to the form of another task.
-        ModelError: If the tokenizer or its chat template cannot put the question.
+        DataError: If the constraint is for another task.
+        ModelError: If the tokenizer or its chat template drops or changes what is asked.
     """
     for example in examples[:1]:
         check_prompt(example, tokenizer, answer_format)
@@ -70,7 +70,7 @@ def _grammar(example: TaskExample, answer_format: AnswerFormat) -> str | None:
 
 
 def batches_by_length(asked: Sequence[Question], new_tokens: int, batch_tokens: int) -> Iterator[list[Question]]:
-    """Questions in batches of similar length, longest first, so that memory runs out at once or not at all.
+    """Batches of questions of similar length, longest first, so that memory runs out at once or not at all.
 
     A batch holds at most `batch_tokens` tokens, counting every row as the longest plus `new_tokens`; at least one row.
     """
@@ -84,7 +84,7 @@ def batches_by_length(asked: Sequence[Question], new_tokens: int, batch_tokens: 
 def check_limits(
     config: Any, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Question], max_new_tokens: int
 ) -> None:
-    """Refuse prompts that leave no room for an answer in the window, or hold a token that the model does not have.
+    """Refuse prompts that leave no room for an answer, or contain a token that the model has no embedding for.
 
     Args:
         config: The model's configuration.
@@ -113,19 +113,19 @@ def check_questions(
     answer_format: AnswerFormat,
     max_new_tokens: int,
 ) -> None:
-    """Find out before a model is loaded whether it can be asked so, and whether the gold answers could be written.
+    """Check before a model is loaded that all prompts are usable, and that the constraint allows the gold answers.
 
-    The log says how many gold answers a constraint bars.
+    The log says how many gold answers the constraint does not allow.
 
     Args:
         config: The model's configuration.
         tokenizer: Its tokenizer.
-        examples: What is to be asked.
-        answer_format: How the answers are to look.
+        examples: The examples to ask.
+        answer_format: Style of the answers, and the constraint on them.
         max_new_tokens: Longest answer.
 
     Raises:
-        DataError: If a prompt is too long, or none of the gold answers could be written.
+        DataError: If a prompt is too long, or the constraint allows no gold answer.
         MissingExtraError: If there is a constraint, and llguidance is not installed.
         ModelError: If the chat template leaves out what is asked, or llguidance cannot read the tokenizer.
     """

@@ -1,6 +1,7 @@
-"""Answers by vLLM (extra ``vllm``): for models and test sets where transformers is too slow.
+"""Generation by vLLM (extra ``vllm``), for models and test sets where transformers is too slow.
 
-Greedy, from the same prompt token ids, with the same end tokens; adapters through vLLM's own LoRA, not merged.
+It is greedy, with the same prompt token ids and the same end tokens. Adapters go through vLLM's own LoRA and are not
+merged.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class VllmEngine(Engine):
     Args:
         model: Hub name or local folder.
         tokenizer: Its tokenizer.
-        adapters: All adapters that `use_adapter` will be called with: vLLM wants to know the largest rank.
+        adapters: All adapters that `use_adapter` will be called with; vLLM needs the largest rank.
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
         revision: Hub branch, tag or commit.
         trust_remote_code: Whether code from the model's repository may run here.
@@ -39,7 +40,7 @@ class VllmEngine(Engine):
     Raises:
         MissingExtraError: If vLLM is not installed.
         MissingFileError: If the model or an adapter is not there.
-        ModelError: If an adapter's rank is more than vLLM takes.
+        ModelError: If an adapter's rank is larger than vLLM allows.
     """
 
     batch_factor = 64  # vLLM forms batches itself; ours decide only how often answers are saved
@@ -93,7 +94,7 @@ class VllmEngine(Engine):
         """Generate all rows.
 
         Raises:
-            ModelError: If there are grammars: vLLM's own way of it has changed its name twice and is not tested here.
+            ModelError: If there are grammars; constrained decoding of vLLM is not supported here.
         """
         if grammars is not None:
             raise ModelError(NO_CONSTRAINT)
@@ -108,7 +109,7 @@ class VllmEngine(Engine):
 
 
 def check_vllm() -> None:
-    """Check that vLLM is there, without the seconds that it takes to import.
+    """Check that vLLM is installed, without the seconds that its import takes.
 
     Raises:
         MissingExtraError: If it is not installed.

@@ -39,9 +39,9 @@ class MergeSummary:
         options: Options of the method, as given.
         weights: Weight of each adapter, by name.
         adapters: Path and SHA-256 of each adapter, by name.
-        base_model: What the adapters say they were trained on, else the name of the model given, else empty.
+        base_model: The base model that the adapters name, else the name of the model given, else empty.
         modules: Number of modules in the result.
-        ranks: How many modules have each rank.
+        ranks: Number of modules of each rank.
         truncation_error: Relative Frobenius error, over all modules, of the result against the method's formula.
         distance_from_sum: Relative Frobenius distance, over all modules, of the result from the exact weighted sum.
         out: Folder of the result.
@@ -141,7 +141,7 @@ def merge_adapters(
 
 
 def check_merge(paths: Mapping[str, str | Path], method: str, options: Mapping[str, Any]) -> None:
-    """Find out before hours of tuning what `merge_adapters` would refuse of adapters, method and options.
+    """Check adapters, method and options as `merge_adapters` does, before hours of tuning.
 
     Raises:
         MissingFileError: If an adapter is not there.

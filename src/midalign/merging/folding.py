@@ -1,7 +1,7 @@
-"""Live adapters at the speed of a plain model: their updates are added to the base weights, and taken out again.
+"""Folding: the updates of live adapters are added to the base weights for a while, for the speed of a plain model.
 
-An adapter beside a weight costs three small operations a layer and token, which is much of the time of generation.
-Folded in, it costs nothing; changing the weights of the adapters then means adding up the updates once more.
+An adapter beside a weight costs three small operations per layer and token, which is much of the time of generation.
+Folded in, it costs nothing; but each change of an adapter's weight adds up the updates again.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _EXACT_TYPES = (torch.float64, torch.float32)
 
 
 class Folded:
-    """The active adapters of a model, folded into its weights; on exit the weights are as they were, bit by bit.
+    """Context that folds the active adapters of a model into its weights; on exit the weights are restored bit by bit.
 
     A folded weight is ``W + sum_i scale_i B_i A_i`` in the type of ``W``, float32 or float64. In half precision a small
-    update would vanish in the rounding of the weight; there, and where a weight cannot be changed on its own
+    update would vanish in the rounding of the weight. There, and where a weight cannot be changed on its own
     (quantised, or tied to an embedding), nothing is folded and the adapters stay beside the weights.
 
         with LiveAdapters(model, paths) as live, Folded(live.model) as folded:
@@ -57,7 +57,7 @@ class Folded:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Fold the adapters in with the weights that they have now."""
+        """Fold the adapters in with their current weights."""
         for layer, original in zip(self._layers, self._originals, strict=self.possible):
             weight = layer.get_base_layer().weight
             names = [name for name in layer.active_adapters if name in layer.lora_A]

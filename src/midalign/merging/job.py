@@ -1,6 +1,6 @@
-"""Merge weights tuned on dev data, and the whole job of `midalign merge`.
+"""The job of ``midalign merge``: tune the weights on dev data if asked, merge, export.
 
-Tuning loads the base once and writes nothing: both adapters are live on one model, only their scales change between
+Tuning loads the base once and writes nothing. Both adapters are live on one model, only their scales change between
 candidates, and their exact weighted sum is folded into the weights, so that a candidate costs what a plain model does.
 The chosen weights are exported once.
 
@@ -43,7 +43,7 @@ ADAPTER, MODEL = "adapter", "model"
 
 @dataclass(frozen=True)
 class MergeJob(Job[Mapping[str, Weight]]):
-    """Two adapters or more become one.
+    """Job that merges two or more adapters into one.
 
     Attributes:
         base: The base model of all of them.
@@ -95,8 +95,8 @@ class MergeJob(Job[Mapping[str, Weight]]):
 
         Args:
             run: The run.
-            progress: Where progress is told.
-            dev: The dev items of the recipe, where they are read already.
+            progress: Called with the progress.
+            dev: The dev items of the recipe, if they have been read already.
 
         Returns:
             The weights.

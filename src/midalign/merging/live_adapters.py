@@ -21,9 +21,9 @@ from midalign.models.adapters import attach_adapters, lora_layers
 class LiveAdapters:
     """Several adapters active on one model, with weights that can be changed between two forward passes.
 
-    The forward equals that of the model with the `midalign.functional.merge_methods.merge_sum` of the adapters, so that
-    weights can be searched without merging or loading anything anew. On exit the model is as it was: no adapter on it,
-    and ``requires_grad`` and training mode are restored.
+    The forward pass equals that of the model with the `midalign.functional.merge_methods.merge_sum` of the adapters, so
+    weights can be searched without merging or loading again. On exit the model is as it was: no adapter on it, and
+    ``requires_grad`` and training mode are restored.
 
         with LiveAdapters(model, {"task": "runs/task", "alignment": "runs/align"}) as live:
             for weight in (0.0, 0.5, 1.0):

@@ -1,12 +1,12 @@
-"""Searching merge weights: which weights to try next, and which of the tried ones dev data tells apart.
+"""Search of merge weights: which weights to try next, and which candidates are clearly worse than the best.
 
-1. A search asks for the *outcome* of weights, a `Memo` evaluates each weights once and keeps the order.
+1. A search asks a `Memo` for the outcome of weights; the memo evaluates no combination twice and keeps the order.
 2. `grid` tries every combination; `golden` narrows an interval of the alignment weight by golden section (Kiefer
    1953); `coordinate` changes one weight at a time until no change helps.
-3. `choose` takes the best of all that was tried, among equals the one with the least alignment.
-4. `clearly_worse` says which candidates are behind the best by more than the noise of the dev data.
+3. `choose` takes the best candidate; among equal ones, that with the least alignment.
+4. `clearly_worse` tests which candidates are behind the best by more than the noise of the dev data.
 
-Nothing here knows models or files; a *loss* is searched for by the negative of its value.
+Nothing here knows models or files. A *loss* is searched with its negative value.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ROUNDING = 1e-9  # scores that differ by less are equal
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What one candidate gave on dev.
+    """Result of one candidate on dev.
 
     Attributes:
         weights: ``task`` and ``alignment``; the latter a list where there is one per band of layers.
@@ -43,15 +43,15 @@ class Outcome:
 
     @property
     def alignment(self) -> float:
-        """How much alignment is merged in: the mean absolute weight over the bands."""
+        """The amount of alignment: the mean absolute weight over the bands."""
         return float(np.mean(np.abs(self.weights["alignment"])))
 
 
 class Memo:
-    """Evaluates each weights once.
+    """Memo of outcomes: evaluates no combination of weights twice.
 
     Attributes:
-        outcomes: What was evaluated, in that order.
+        outcomes: The outcomes, in the order of evaluation.
 
     Args:
         evaluate: The outcome of weights; expensive.
@@ -82,18 +82,18 @@ def grid(memo: Memo, task_weights: Sequence[float], alignment_weights: Sequence[
 
 
 def golden(memo: Memo, task: float, low: float, high: float, tolerance: float) -> None:
-    """Narrow the interval of the alignment weight around the best score, the task weight fixed.
+    """Golden section search of the alignment weight, with a fixed task weight.
 
-    Both ends are tried first, then each further candidate shrinks the interval to 0.618 of its length, until it is not
-    longer than `tolerance`. Finds the maximum of a score that rises and then falls; of another, a local one. Where two
-    inner points are equal, the half with less alignment is kept.
+    Both ends are tried first. Each further candidate shrinks the interval to 0.618 of its length, until it is not
+    longer than `tolerance`. The search finds the maximum of a score that rises and then falls; otherwise it may find a
+    local maximum. Where two inner points are equal, the half with less alignment is kept.
 
     Args:
         memo: Gives the outcomes.
         task: Weight of the task adapter.
         low: Lower end of the alignment weight.
         high: Upper end.
-        tolerance: Length of the interval to stop at.
+        tolerance: The search stops when the interval is this long.
     """
     memo(task, [low])
     memo(task, [high])
@@ -109,7 +109,7 @@ def golden(memo: Memo, task: float, low: float, high: float, tolerance: float) -
 
 
 def golden_evaluations(low: float, high: float, tolerance: float) -> int:
-    """How many candidates `golden` tries: the ends, and one a step, two in the first."""
+    """Number of candidates that `golden` tries: both ends, two in the first step, one in each further step."""
     steps = 0
     while (high - low) * GOLDEN**steps > tolerance:
         steps += 1
@@ -117,11 +117,11 @@ def golden_evaluations(low: float, high: float, tolerance: float) -> int:
 
 
 def coordinate(memo: Memo, task_weights: Sequence[float], alignment_weights: Sequence[float], bands: int) -> None:
-    """Change one weight at a time to its best value of the list, until no single change is better.
+    """Coordinate search: change one weight at a time to its best value of the list, until no single change is better.
 
-    The axes in turn: the alignment weight (of all bands together), each band's own where there are several, the task
-    weight. Starts at the first task weight and the least alignment. A weight is only changed for a better score, or an
-    equal one with less alignment, so the search ends; what it ends at may be a local maximum.
+    The coordinates are, in turn: the alignment weight of all bands together, that of each band if there are several,
+    and the task weight. The search starts at the first task weight and the least alignment. A weight is changed only
+    for a better score, or for an equal one with less alignment, so the search ends, possibly at a local maximum.
 
     Args:
         memo: Gives the outcomes.
@@ -147,12 +147,12 @@ def coordinate(memo: Memo, task_weights: Sequence[float], alignment_weights: Seq
 
 
 def choose(outcomes: Sequence[Outcome]) -> Outcome:
-    """The best; among equals the one with the least alignment, then the one that was tried first."""
+    """The best candidate; among equal ones, that with the least alignment, then that tried first."""
     return max(outcomes, key=lambda outcome: (outcome.value, -outcome.alignment))
 
 
 def clearly_worse(outcomes: Sequence[Outcome], best: Outcome) -> list[bool]:
-    """Which candidates are behind the best by more than noise, over all candidates together at 95 %.
+    """Test which candidates are behind the best by more than noise, at 95 % over all candidates together.
 
     The best was picked out of many, so an interval for one pair would call too many candidates worse: of 25 equally
     good ones, the lowest is far behind the highest by luck alone. Hence Tukey's comparison of all pairs, with the

@@ -1,4 +1,4 @@
-"""Merge weights tuned on dev data."""
+"""Tuning of merge weights on dev data."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def tune_weights(
     """Search the merge weights of the recipe's ``merge:`` section on dev data.
 
     Args:
-        model: The base model, loaded once for all candidates; as it was afterwards.
+        model: The base model, used for all candidates and restored afterwards.
         tokenizer: Its tokenizer.
         adapters: Folders of the adapters ``task`` and ``alignment``.
         recipe: Gives the search, the objective, and the settings of prompts, generation and bootstrap.
         dev: Dev examples; never the test set.
-        progress: Called with a description, the number of finished candidates, and how many are expected.
+        progress: Called with a description, the number of finished candidates and the expected total.
 
     Returns:
         ``metric`` (of the objective: the task's main metric, or ``loss`` in nats a token, which is better where it
@@ -162,7 +162,7 @@ def _search(memo: Memo, section: MergeSection) -> None:
 
 
 def _expected(section: MergeSection) -> int:
-    """How many candidates will be tried; for coordinate search, in its first round."""
+    """Number of candidates that will be tried; for coordinate search, in its first round."""
     values = section.alignment_weights
     if section.search == "grid":
         return len(set(section.task_weights)) * len(set(values))
@@ -188,7 +188,7 @@ def _table(outcomes: Sequence[Outcome], best: Outcome, sign: float) -> list[dict
 def _score_of(
     model: Any, tokenizer: Any, dev: Sequence[TaskExample], recipe: Recipe
 ) -> Callable[[], tuple[float, FloatArray]]:
-    """Gives the task's main metric of the model as it is then, with its resampled values."""
+    """Objective: the task's main metric of the model in its current state, with its resampled values."""
 
     def measure() -> tuple[float, FloatArray]:
         predictions = generate(
@@ -211,7 +211,7 @@ def _score_of(
 def _loss_of(
     model: Any, tokenizer: Any, dev: Sequence[TaskExample], recipe: Recipe
 ) -> Callable[[], tuple[float, FloatArray]]:
-    """Gives the mean loss of the model as it is then over all answer tokens, with its resampled values."""
+    """Objective: the mean loss over all answer tokens of the model in its current state, with its resampled values."""
     rows = training_rows(
         dev,
         tokenizer,
