@@ -1,10 +1,9 @@
-"""Tables of what the arms of run.py gained: differences to SFT and to shuffled pairs, with intervals over seeds and items.
+"""Tables of what the arms of run.py gained over SFT and over shuffled pairs, with intervals over seeds and items.
 
     python -m experiments.real.evidence --model MODEL --pairs PAIRS --out RUNS
 
-A difference is taken within a seed and a language, on the same test items, and averaged over the languages of a group and
-over seeds. Its 95 % interval is a bootstrap of both: every resample draws seeds, and within each language items (Efron and
-Tibshirani 1993, chapter 8).
+A difference is taken within a seed and a language, on the same test items, and averaged over the languages of a group
+and over seeds. Its 95 % interval is a bootstrap of both: every resample draws seeds, and within each language items.
 """
 
 from __future__ import annotations
@@ -116,7 +115,7 @@ class Runs:
         return float(np.mean([100 * self.strata(s, arm)[code].value(metric) for s in seeds for code in languages]))
 
     def retrieval(self, arm: str, layer: int) -> float | None:
-        """Retrieval at a layer, in points, between English and the aligned languages, mean over both directions and seeds."""
+        """Retrieval at a layer between English and the aligned languages, in points: mean over directions and seeds."""
         found = []
         for file in sorted(self.out.glob(f"{self.name}/seed*/{arm}/probe/probe.json")):
             probe = ProbeResult.from_file(file)

@@ -27,13 +27,9 @@ def runs(tmp_path, monkeypatch):
         for arm, right in RIGHT.items():
             if arm == "shuffled" and seed == 1:
                 continue
-            more = seed if arm == "joint" else 0
-            answers = [
-                Prediction(
-                    e.id, e.language, "", "call | " + ("who: ann" if int(e.id.split(":")[1]) < right + more else "None")
-                )
-                for e in items()
-            ]
+            good = right + (seed if arm == "joint" else 0)
+            slots = ["who: ann" if int(e.id.split(":")[1]) < good else "None" for e in items()]
+            answers = [Prediction(e.id, e.language, "", f"call | {s}") for e, s in zip(items(), slots, strict=True)]
             file = tmp_path / "xsid" / f"seed{seed}" / arm / PREDICTIONS
             file.parent.mkdir(parents=True)
             write_predictions(answers, file)
@@ -56,9 +52,7 @@ def test_a_gain_is_the_mean_over_seeds_and_languages_within_its_interval(runs):
 
 def test_only_seeds_of_both_arms_are_compared(runs):
     assert runs.gain("joint", "shuffled", runs.languages("aligned"), "slot_f1").seeds == 1
-    assert (
-        runs.gain("joint", "tatoeba", runs.languages("aligned"), "slot_f1") is None if runs.seeds("tatoeba") else True
-    )
+    assert runs.gain("tatoeba", "sft", runs.languages("aligned"), "slot_f1") is None
 
 
 def test_the_table_has_a_row_for_each_arm_that_was_run(runs):
