@@ -1,7 +1,7 @@
 """The errors that a user can mend, and how their messages are worded.
 
 Every one is also a builtin exception, so that ``except ValueError`` works in a notebook. The command line turns a
-`UserError` into one message and exit code 2; anything else is a fault of ours and exits with 1.
+`UserError` into one message and exit code 2; anything else is a bug in midalign and exits with 1.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class MissingFileError(UserError, FileNotFoundError):
 
 
 class LanguageError(UserError, ValueError):
-    """A language code that no table knows.
+    """A language code that is not known.
 
     Example:
         >>> midalign.Language.parse("klingon")
@@ -128,13 +128,13 @@ def listed(names: Iterable[str]) -> str:
 
 
 def nearest(value: str, allowed: Iterable[str], n: int = 3, cutoff: float = 0.5) -> list[str]:
-    """The at most ``n`` members of ``allowed`` that look most like ``value``, best first (case ignored).
+    """The members of ``allowed`` most similar to ``value``, best first, at most ``n`` (case ignored).
 
     Args:
         value: What was written.
         allowed: What could have been meant.
-        n: At most so many.
-        cutoff: Least likeness, from 0 to 1 (the same), as `difflib.SequenceMatcher.ratio` has it.
+        n: Largest number of members.
+        cutoff: Least similarity, from 0 to 1 (equal), by `difflib.SequenceMatcher.ratio`.
     """
     by_folded: dict[str, str] = {}
     for name in allowed:

@@ -45,7 +45,7 @@ _INVISIBLE = re.compile(
 
 
 def read_lines(path: Path) -> list[str]:
-    r"""The lines of a UTF-8 file, plain or packed by gzip, bzip2 or xz, without their ends and byte order mark.
+    r"""The lines of a UTF-8 file, plain or compressed by gzip, bzip2 or xz, without line ends and byte order mark.
 
     A line ends at ``\n`` or ``\r\n``; only in a file without any ``\n`` (from an old Mac) at ``\r``. `str.splitlines`
     would also cut at U+2028, U+0085 and others, which stand inside real sentences and would shift every later line.
@@ -84,7 +84,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def unpacked(path: Path) -> bytes:
-    """The content of a file, unpacked where gzip, bzip2 or xz packed it.
+    """The content of a file, decompressed if gzip, bzip2 or xz compressed it.
 
     Raises:
         MissingFileError: There is no such file.
@@ -111,12 +111,12 @@ def unpacked(path: Path) -> bytes:
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing of a text can be seen: only whitespace, control and invisible characters, or nothing at all."""
+    """Whether a text is empty or has only whitespace, control and invisible characters."""
     return _INVISIBLE.fullmatch(text) is not None
 
 
 def local_path(path: str | Path) -> Path:
-    """A path as a user writes it: ``~`` and ``~name`` at its beginning are home folders, unless that file exists."""
+    """A path as a user writes it: ``~`` and ``~name`` at the beginning are home folders, unless such a file exists."""
     plain = Path(path)
     if plain.exists():
         return plain
@@ -127,7 +127,7 @@ def local_path(path: str | Path) -> Path:
 
 
 def missing_file(path: Path) -> MissingFileError:
-    """The error for a path that is not there, with the names most like its first part that is not there."""
+    """The error for a path that does not exist; it suggests names similar to the first missing part."""
     full = path.absolute()
     folder = next(parent for parent in full.parents if parent.is_dir())
     lacking = full.relative_to(folder).parts[0]
@@ -141,7 +141,7 @@ def parse_json(text: str, place: object, form: str = "one JSON object a line") -
     """A JSON value; ``place`` (file, or file and line) and ``form`` (what to write) are named in the message.
 
     Raises:
-        DataError: It is not JSON, an object has one key twice, or a string is no Unicode text.
+        DataError: It is not JSON, an object has a key twice, or a string is not Unicode text.
     """
     try:
         value = json.loads(text, object_pairs_hook=_json_object)
@@ -172,11 +172,11 @@ def read_json_lines(path: Path, form: str = "one JSON object a line") -> Iterato
 
     Args:
         path: The file.
-        form: What to write, for messages.
+        form: What a line should look like, for messages.
 
     Raises:
         MissingFileError: There is no such file.
-        DataError: As `read_lines` and `parse_json`, or a line that is no object; with file and line.
+        DataError: As `read_lines` and `parse_json`, or a line is not an object; with file and line.
     """
     for number, line in enumerate(read_lines(path), start=1):
         if is_blank(line):
@@ -189,15 +189,15 @@ def read_json_lines(path: Path, form: str = "one JSON object a line") -> Iterato
 
 @contextmanager
 def whole(target: Path) -> Iterator[Path]:
-    """A path beside the target to write a file or a folder to, which then takes the target's place, or is removed.
+    """Context with a path beside the target to write to. It then replaces the target, or is removed after an error.
 
-    What a killed process left half-written under this target is removed after an hour.
+    Half-written files of killed processes for this target are removed after an hour.
 
     Yields:
         The path to write to. Nothing is there yet.
 
     Raises:
-        RunError: If the disk is full or the folder cannot be written to. The target is as it was.
+        RunError: If the disk is full or the folder cannot be written to. The target stays unchanged.
     """
     fresh = target.with_name(f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     old = fresh.with_suffix(".old")
@@ -228,7 +228,7 @@ def whole(target: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that it exists whole or not at all, whatever happens in between.
+    """Write a file atomically: it exists whole or not at all.
 
     Raises:
         RunError: If the disk is full or the folder cannot be written to.
@@ -260,9 +260,9 @@ def read_json(path: Path) -> Any:
 
 
 def hash_paths(paths: Iterable[str | Path]) -> dict[str, str]:
-    """SHA-256 of each file, and of each folder by its files' names and contents; missing ones (hub names) left out.
+    """SHA-256 of each file, and of each folder by its files' names and contents; hub names are left out.
 
-    A folder's ``manifest.json`` tells when and where it was made, not what is in it, and does not count.
+    A folder's ``manifest.json`` is ignored: it tells when and where the folder was made, not what is in it.
     """
     hashes = {}
     for path in map(local_path, paths):

@@ -56,7 +56,7 @@ class Language:
 
         Args:
             code: ISO 639-1, ISO 639-3 or FLORES code, locale, or one of the corpora's own codes.
-            where: File or recipe path that the code stands in, for the message.
+            where: File or recipe that the code is from, for the message.
 
         Raises:
             LanguageError: No row of the table answers to ``code``.
@@ -78,7 +78,7 @@ def canonical(code: str, where: str = "") -> str:
 
 
 def known(code: str) -> str | None:
-    """The canonical form of a language code, or None where it is none."""
+    """The canonical form of a language code, or None if it is not one."""
     try:
         return canonical(code)
     except LanguageError:
@@ -93,7 +93,7 @@ def languages_by_name() -> dict[str, str]:
 
 @functools.cache
 def _table() -> tuple[tuple[Language, ...], dict[str, Language]]:
-    """The rows of ``languages.tsv``, and the language of every code that is written out there (folded)."""
+    """The rows of ``languages.tsv``, and a mapping from every code in it (folded) to its language."""
     text = resources.files("midalign").joinpath("languages.tsv").read_text(encoding="utf-8")
     languages: list[Language] = []
     index: dict[str, Language] = {}
@@ -123,7 +123,7 @@ def _find(folded: str) -> Language | None:
 
 
 def _unknown(code: str, where: str) -> str:
-    """The message for a code that no row answers to, with the nearest codes and names."""
+    """The message for an unknown code, with the nearest codes and names."""
     languages, index = _table()
     by_text = {language.name: language for language in languages} | index
     by_text |= {language.code: language for language in languages}

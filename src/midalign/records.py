@@ -81,7 +81,7 @@ class TaskExample:
         intent: Gold intent of a command, where the data has one.
         reference: Gold translation, or gold answer (translation and chat).
         target_language: Canonical code of the language to translate into (translation only).
-        messages: The turns before the answer (chat); empty where `text` is the whole prompt as it is.
+        messages: The turns before the answer (chat); empty if `text` is the whole prompt.
         tools: The functions that the chat template is given (chat).
 
     Example:

@@ -1,7 +1,7 @@
 """Run folders: the manifest that every verb leaves, and what is done already.
 
 ``manifest.json`` beside the results holds the resolved recipe, versions, seeds, hashes of the data, the git commit and
-timings. A stage of a run counts as done when its manifest says so for the same inputs, and is then not done again.
+timings. A stage is done when its manifest says so for the same inputs; it is then skipped.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "
 
 
 def cache_folder() -> Path:
-    """Where built things are kept: ``MIDALIGN_CACHE``, or the user's cache folder."""
+    """Cache folder for what midalign builds: ``MIDALIGN_CACHE``, or the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "midalign"
     return Path(os.environ.get("MIDALIGN_CACHE", default))
 
 
 def fingerprint(content: Any) -> str:
-    """A short stable hash of plain data, to see whether two stages had the same inputs."""
+    """Fingerprint: a short stable hash of plain data, to compare the inputs of two stages."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -74,7 +74,7 @@ class Run:
     """One run folder and its manifest.
 
     Args:
-        out: The folder; made when the first result is written, so that a mistake leaves nothing behind.
+        out: The folder; it is created with the first result, so that a mistake leaves nothing behind.
         command: The verb (``"probe"``, ``"train"``, ...).
         inputs: Everything that decides the result, as plain data: the resolved recipe or the arguments.
         data: Paths whose hashes belong in the manifest.
@@ -145,9 +145,9 @@ class Run:
 
 
 class Job(ABC, Generic[T]):
-    """What one call of a verb does. A subclass is a frozen dataclass whose fields are all that it is given.
+    """Job of one call of a verb. A subclass is a frozen dataclass; its fields are everything that the call is given.
 
-    The fields decide the fingerprint of the run, by construction: the same call with any option changed is another run.
+    The fields are the fingerprint of the run, so a call with any option changed is another run.
 
         run = job.start(out)       # claims the folder; writes nothing
         if not run.was_done:
@@ -183,7 +183,7 @@ class Job(ABC, Generic[T]):
 
 
 def _plain(value: Any) -> Any:
-    """A value as what JSON knows."""
+    """A value in types that JSON has."""
     if hasattr(value, "as_dict"):  # a recipe
         return value.as_dict()
     if is_dataclass(value):

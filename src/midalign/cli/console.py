@@ -1,4 +1,4 @@
-"""How the command speaks to people: tables, progress bars, where results are."""
+"""Output of the command: tables, progress bars, paths of results."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def say_scores(scores: Sequence[Score]) -> None:
 
 
 def say_comparisons(comparisons: Sequence[PairedScore]) -> None:
-    """Print paired differences with their intervals and p-values; of groups, no correction was made."""
+    """Print paired differences with intervals and p-values; those of groups are not corrected."""
     table = Table(title="difference to the baseline, on the same items")
     for column in ("language or group", "metric", "difference", "95 % interval", "p", "p (Holm)"):
         table.add_column(column)
@@ -69,13 +69,13 @@ def say_comparisons(comparisons: Sequence[PairedScore]) -> None:
 
 
 def say_where(path: Path) -> None:
-    """Say which file or folder holds the result."""
+    """Print the path of the result."""
     console.print(f"written: {path}", soft_wrap=True, highlight=False)
 
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """Progress with time left, as the callback that workflows report to: a bar in a terminal, lines in a log."""
+    """Progress callback with the time left: a bar in a terminal, lines in a log."""
     if not console.is_terminal:
         yield _lines()
         return
@@ -101,7 +101,7 @@ def progress_bars() -> Iterator[Progress]:
 
 
 def _lines(every: float = 20.0) -> Progress:
-    """Progress for logs, where a bar cannot be redrawn: a line every `every` seconds, with the time left."""
+    """Progress callback for logs: a line every `every` seconds, with the time left."""
     started: dict[str, tuple[float, int]] = {}
     said = time.monotonic()
 
@@ -122,7 +122,7 @@ def _lines(every: float = 20.0) -> Progress:
 
 
 def quiet_libraries() -> None:
-    """Keep the progress bars of transformers and datasets out of ours; downloads keep theirs."""
+    """Switch the progress bars of transformers and datasets off, except for downloads."""
     from datasets.utils.logging import disable_progress_bar
     from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils import logging as transformers_logging
@@ -133,7 +133,7 @@ def quiet_libraries() -> None:
 
 
 def do(job: Job[T], out: Path) -> T | None:
-    """Run a job into its folder, with progress; None where an earlier call with the same inputs has finished it.
+    """Run a job into its folder, with progress; None if an earlier call with the same inputs has finished it.
 
     Raises:
         UserError: From the job.

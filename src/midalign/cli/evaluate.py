@@ -1,4 +1,4 @@
-"""``midalign evaluate``: scores of anybody's predictions, over seeds, against a baseline, with COMET's beside them."""
+"""``midalign evaluate``: scores of any predictions, over seeds, against a baseline, with COMET."""
 
 from __future__ import annotations
 

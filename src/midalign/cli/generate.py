@@ -84,6 +84,6 @@ def generate(
 
 
 def _type_of(text: str) -> tuple[str, str]:
-    """A type and its meaning, of ``name=meaning`` or of a name alone."""
+    """Entity type and its meaning, from ``name=meaning`` or a name alone."""
     name, _, meaning = text.partition("=")
     return name, meaning

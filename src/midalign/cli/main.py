@@ -1,6 +1,6 @@
 """The ``midalign`` command: one verb per workflow. Heavy imports happen inside the verbs, so that --help is quick.
 
-Exit codes: 0 done, 1 a fault of ours, 2 the user's mistake, 130 interrupted.
+Exit codes: 0 success, 1 a bug in midalign, 2 a mistake of the user, 130 interrupted.
 """
 
 from __future__ import annotations

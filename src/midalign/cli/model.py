@@ -1,4 +1,4 @@
-"""``midalign model``: a plain folder of a model: the small real one, a GGUF, a checkpoint of a wrapped model."""
+"""``midalign model``: write a plain folder of a model (the small real one, a GGUF, a checkpoint of a wrapped model)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and reading what was typed there."""
+"""Options that several verbs share, and their parsers."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ class Task(StrEnum):
 
 
 def choice(name: str, value: str, allowed: tuple[str, ...]) -> Any:
-    """The value of an option that has a few names.
+    """Check the value of an option against its allowed names.
 
     Raises:
-        RunError: If it is none of them, with the nearest.
+        RunError: If it is none of them; the message suggests the nearest.
     """
     if value not in allowed:
         raise RunError(f"--{name} {value!r} is not one of {', '.join(allowed)}.{did_you_mean(value, allowed)}")
@@ -76,7 +76,7 @@ def codes(text: str | None) -> tuple[str, ...] | None:
 
 
 def named(option: str, values: Sequence[str]) -> dict[str, str]:
-    """Values of the form ``name=value``, by name.
+    """Parse values of the form ``name=value``; a mapping by name.
 
     Raises:
         RunError: If one is not of that form.
@@ -91,7 +91,7 @@ def named(option: str, values: Sequence[str]) -> dict[str, str]:
 
 
 def weights_of(text: str) -> dict[str, float | list[float]]:
-    """Weights of the form ``name=number,name=number``; ``0.2/0.5/0.8`` is one number per band of layers.
+    """Parse weights of the form ``name=number,name=number``; ``0.2/0.5/0.8`` is one number per band of layers.
 
     Raises:
         RunError: If they are not of that form.
@@ -113,8 +113,8 @@ def model_of(
     """The model that the options name; one that comes with midalign is made ready.
 
     Raises:
-        RunError: If `dtype` is none.
-        ModelError: If a model that comes with midalign cannot be had.
+        RunError: If `dtype` is unknown.
+        ModelError: If a model that comes with midalign cannot be downloaded.
     """
     from midalign.experiment.named import model_folder
     from midalign.models.source import ModelSource

@@ -1,7 +1,7 @@
-"""COMET of a whole run: every system's translations scored, into the run's scores, comparisons and report.
+"""COMET of a whole run: scores of every system's translations, added to the run's scores, comparisons and report.
 
-COMET's environment is often made after a run, or on another machine, so this is a step of its own: it needs the run
-folder and the data, and generates nothing. Segment scores lie beside the predictions they are of, and are kept.
+COMET's environment is often made after a run, or on another machine, so this is a separate step. It needs the run
+folder and the data, and generates nothing. Segment scores are kept beside their predictions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from midalign.report.page import write_report
 
 
 def add_comet(folder: Path, *, model: str = DEFAULT_MODEL, env: Path | None = None) -> dict[str, list[Score]]:
-    """Score every system of a finished run with COMET; what an earlier call scored with the same model is kept.
+    """Score every system of a finished run with COMET; scores of an earlier call with the same model are kept.
 
     Args:
         folder: Folder of ``midalign run``, of a recipe whose task is translation.
@@ -34,8 +34,8 @@ def add_comet(folder: Path, *, model: str = DEFAULT_MODEL, env: Path | None = No
         env: COMET's environment; midalign's own by default.
 
     Returns:
-        COMET per language and group, by system; also added to each ``scores.json``, with paired comparisons to the
-        baseline in ``summary.json``, and the report is written again.
+        COMET per language and group, by system. It is also added to each ``scores.json``; ``summary.json`` gets paired
+        comparisons with the baseline; the report is written again.
 
     Raises:
         RunError: If the folder holds no finished run on translation.

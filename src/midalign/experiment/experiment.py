@@ -1,6 +1,6 @@
-"""The whole job of one recipe: probe, train, merge, evaluate, compare, report.
+"""Experiment: all steps of one recipe (probe, train, merge, evaluate, compare, report).
 
-Stages, each a job of its verb in a folder of its own, and skipped where an earlier call has finished it:
+Each stage is a job of its verb with a folder of its own. A stage that an earlier call has finished is skipped.
 
 1. probe the base model;
 2. train the SFT baseline, the joint adapter and the alignment adapter;
@@ -61,11 +61,11 @@ class Experiment:
     Args:
         recipe: The recipe.
         out: Run folder.
-        progress: Where progress is told.
+        progress: Called with the progress.
         announce: Called with one sentence before each stage.
 
     Raises:
-        UserError: If what the recipe names does not fit together.
+        UserError: If data, model and recipe do not fit together.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Experiment:
         self.manifest = Run(out, "run", recipe.as_dict(), data_paths(recipe))
 
     def run(self) -> dict[str, Any]:
-        """Do every stage that is not done yet; returns the summary."""
+        """Run every stage that is not done yet; returns the summary."""
         self.manifest.begin()
         self._probe("base", None)
         for system, objective in TRAINED.items():
@@ -122,7 +122,7 @@ class Experiment:
         return summary
 
     def _check_fit(self) -> None:
-        """Find out now what would otherwise fail after hours: a layer or a prompt that the model has no room for."""
+        """Check before the first stage what would fail after hours: layers and prompts that do not fit the model."""
         if not self.pairs.train:
             raise DataError(
                 "languages.aligned names no language other than English, so there is nothing to align on. Name some, "
@@ -141,7 +141,7 @@ class Experiment:
         return self.out / ("merge" if system == "merged" else f"train/{system}") / ADAPTER
 
     def _stage(self, name: str, job: Job[Any], folder: Path, said: str, **given: Any) -> None:
-        """Run a job, unless an earlier call has finished it; `given` is what it need not read or load again."""
+        """Run a job, unless an earlier call has finished it; `given` is what is already read or loaded."""
         run = job.start(folder)
         if run.was_done and (folder / job.result).exists():
             return

@@ -1,4 +1,4 @@
-"""Models and data that a name stands for: ``testbed``, ``testbed:<folder>`` and ``smollm2``, made if needed."""
+"""Named models and data: ``testbed``, ``testbed:<folder>`` and ``smollm2``, which are made if needed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ TESTBED = "testbed"
 
 
 def model_folder(name: str) -> str:
-    """The folder of a named model, fetched if needed (`midalign.models.smollm2`); any other name as it is.
+    """Folder of a named model, downloaded if needed (`midalign.models.smollm2`); any other name unchanged.
 
     Raises:
-        ModelError: If it cannot be had.
+        ModelError: If it cannot be downloaded.
     """
     if name == NAME:
         return str(build_smollm2(cached_smollm2()))
@@ -36,7 +36,7 @@ def model_folder(name: str) -> str:
 
 
 def ready_model(name: str) -> str | None:
-    """As `model_folder`, but None where it would have to be made first."""
+    """As `model_folder`, but None if it would have to be made first."""
     if name == NAME and not cached_smollm2().is_dir():
         return None
     return model_folder(name) if name != TESTBED else None
@@ -47,7 +47,7 @@ def resolve_names(recipe: Recipe, progress: Progress | None = None) -> Recipe:
 
     Raises:
         MissingExtraError: If the embedded data are named and the extra ``demo`` is not installed.
-        ModelError: If a named model cannot be had.
+        ModelError: If a named model cannot be downloaded.
     """
     paths = [recipe.model.path, recipe.task.data, recipe.parallel.data, recipe.probe.data]
     folders: dict[str, Path] = {}

@@ -1,4 +1,4 @@
-"""What a run learns from its finished probes: what training changed, and whether retrieval predicts transfer."""
+"""Comparison of a run's probes, and correlation of their retrieval with scores."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from midalign.probing.result import ProbeResult
 
 
 def compare_probes(folder: Path, before: Mapping[str, str]) -> None:
-    """Write ``comparison.json`` beside each probe: its change from the probe of the system before.
+    """Write ``comparison.json`` beside each probe: the change of retrieval from the system before.
 
     Args:
         folder: The run folder; the probes are in ``probe/<system>/``.
-        before: System to the system before it.
+        before: Maps each system to the system before it.
     """
     probes = {system: ProbeResult.from_file(folder / "probe" / system) for system in {*before, *before.values()}}
     for system, earlier in before.items():
@@ -34,11 +34,10 @@ def compare_probes(folder: Path, before: Mapping[str, str]) -> None:
 def correlate_transfer(
     folder: Path, metric: str, languages: Collection[str], *, baseline: str, systems: Collection[str]
 ) -> None:
-    """Set retrieval against scores, over languages without task data; nothing where they are too few.
+    """Correlate retrieval with scores over languages without task data; with too few languages, write nothing.
 
-    Writes ``transfer.json`` beside the base's probe (its retrieval against the scores of `baseline`), and
-    ``gains.json`` beside the probe of each of `systems` (change of retrieval against change of scores, both from
-    `baseline`).
+    ``transfer.json`` beside the base's probe correlates its retrieval with the scores of `baseline`. ``gains.json``
+    beside the probe of each of `systems` correlates changes of retrieval with changes of scores, both from `baseline`.
 
     Args:
         folder: The run folder, with the probes, their comparisons (`compare_probes`) and ``evaluation/<system>/``.

@@ -1,4 +1,4 @@
-"""The summary of a run: every system compared with the SFT baseline, and what else the report shows of it."""
+"""Summary of a run: every system compared with the SFT baseline, and whatever else the report needs."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ SYSTEMS = ("sft", "joint", "merged")
 
 
 def summarise(recipe: Recipe, out: Path, items: Sequence[TaskExample], timings: Mapping[str, float]) -> dict[str, Any]:
-    """What ``summary.json`` holds: who was compared, how, and with which result.
+    """Content of ``summary.json``: systems, languages, comparisons with the baseline, training, examples.
 
     Args:
         recipe: The recipe.
-        out: Run folder, in which every system is trained, answered and scored.
+        out: Run folder; every system has been trained and scored.
         items: The test items.
         timings: Seconds of each stage.
     """
@@ -84,7 +84,7 @@ def changed_examples(
     answer_format: AnswerFormat = AnswerFormat(),
     limit: int = 3,
 ) -> list[dict[str, Any]]:
-    """Items that only one of two systems got exactly right: the first few that were helped, and that were hurt."""
+    """Examples that only one of two systems got exactly right: the first few helped ones, then hurt ones."""
     found: dict[str, list[dict[str, Any]]] = {"helped": [], "hurt": []}
     for example, before, after in zip(examples, baseline, system, strict=True):
         gold = completion(example, answer_format.style)

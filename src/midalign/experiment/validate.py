@@ -1,4 +1,4 @@
-"""The job of ``midalign validate``: what would stop a recipe after hours is found in seconds, all of it at once."""
+"""The job of ``midalign validate``: find all faults of a recipe, its data and its model in seconds."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from midalign.training.arguments import check_model_arguments, training_tokenize
 
 @dataclass(frozen=True)
 class ValidateJob(Job[dict[str, str]]):
-    """A recipe held against the data and the model that it names; nothing is trained.
+    """Check of a recipe against the data and the model that it names; nothing is trained.
 
     Attributes:
         recipe: The recipe.
-        file: Where it came from, for the message.
+        file: Its file, for the message.
     """
 
     verb: ClassVar[str] = "validate"
@@ -45,7 +45,7 @@ class ValidateJob(Job[dict[str, str]]):
         return data_paths(self.recipe)
 
     def finish(self, run: Run, progress: Progress | None = None) -> dict[str, str]:  # noqa: ARG002 - it takes seconds
-        """Check, and write what was found to be there.
+        """Check, and write what was found.
 
         Raises:
             ModelError: As `check`.
@@ -56,7 +56,7 @@ class ValidateJob(Job[dict[str, str]]):
         return found
 
     def check(self) -> dict[str, str]:
-        """What the recipe names, by section: how many items, pairs and sentences there are.
+        """Number of items, pairs and sentences, by section of the recipe.
 
         Raises:
             ModelError: With every fault.
@@ -97,7 +97,7 @@ class ValidateJob(Job[dict[str, str]]):
 
 
 def check_packages(recipe: Recipe) -> None:
-    """Check that the packages are there which answering will need.
+    """Check that the packages that generation needs are installed.
 
     Raises:
         MissingExtraError: If one is not installed.
@@ -112,7 +112,7 @@ def check_packages(recipe: Recipe) -> None:
 
 @contextmanager
 def _noted(section: str, faults: list[str]) -> Iterator[None]:
-    """Add a mistake of the user to the faults instead of stopping at it."""
+    """Collect a `UserError` as a fault instead of stopping at it."""
     try:
         yield
     except UserError as fault:
@@ -120,7 +120,7 @@ def _noted(section: str, faults: list[str]) -> Iterator[None]:
 
 
 def _counted(found: Any) -> str:
-    """How much was read: of a corpus, or by the parts of task data and pairs."""
+    """Number of items read: of a corpus, or of each part of task data and pairs."""
     if hasattr(found, "rows"):
         return f"{len(found.rows)} sentences in {len(found.languages)} languages"
     return ", ".join(f"{len(part)} {name}" for name, part in found._asdict().items())

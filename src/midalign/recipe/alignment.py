@@ -1,4 +1,4 @@
-"""The recipe's section ``alignment``: the contrastive objective on translations, and when it is trained."""
+"""The recipe's section ``alignment``: the contrastive loss on translations, and when it is trained."""
 
 from __future__ import annotations
 

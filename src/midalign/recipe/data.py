@@ -1,4 +1,4 @@
-"""The data that a recipe names, read and split: task examples per split, pairs to train and to hold out."""
+"""Data of a recipe, read and split: task examples of each split, pairs to train on and to hold out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TaskData(NamedTuple):
 
 
 class PairData(NamedTuple):
-    """Parallel pairs to train on, and pairs never trained on, for the alignment metrics."""
+    """Parallel pairs: those to train on, and held-out ones for the alignment metrics."""
 
     train: list[ParallelPair]
     held_out: list[ParallelPair]
@@ -39,14 +39,14 @@ class PairData(NamedTuple):
 def read_task_data(recipe: Recipe) -> TaskData:
     """Read the task data of a recipe.
 
-    Where dev and train are the same split of the data, items are dealt to one or the other by the hash of their number
-    in their file, so that the translations of one sentence land on the same side in every language.
+    If dev and train are the same split of the data, it is divided by the hash of each item's number in its file, so
+    that translations of one sentence are on the same side in every language.
 
-    Training items whose text is also a dev or test text of the same language are left out, and dev items whose text is
-    a test text; counted and logged.
+    Training items whose text is also a dev or test text of the same language are left out, and so are dev items whose
+    text is a test text. Both are counted and logged.
 
     Raises:
-        UserError: From the reader; or if a split comes out without any item of a language that needs some.
+        UserError: From the reader; or if a language ends up without items that it needs.
     """
     languages = recipe.languages
     task = recipe.task
@@ -77,7 +77,7 @@ def read_task_data(recipe: Recipe) -> TaskData:
 
 
 def _check_types(recipe: Recipe, data: TaskData) -> None:
-    """Refuse entity types in the data that the prompt does not name, so that nobody could answer with them."""
+    """Refuse entity types in the data that the prompt does not name."""
     if recipe.task.name != "extraction":
         return
     known = {name for name, _ in recipe.task.types}
@@ -92,8 +92,8 @@ def _check_types(recipe: Recipe, data: TaskData) -> None:
 def read_pair_data(recipe: Recipe, evaluated: Iterable[str] = ()) -> PairData:
     """Read the pairs of a recipe and hold some out per language pair, at most a fifth of them.
 
-    A pair that shares a text with a held-out pair, or with the evaluation data, is left out of training, counted and
-    logged; so is, with ``parallel.chunks: sentences``, a chunk that shares a sentence with them.
+    Pairs that share a text with a held-out pair or with the evaluation data are left out of training, counted and
+    logged. With ``parallel.chunks: sentences``, so are chunks that share a sentence with them.
 
     Args:
         recipe: The recipe.
@@ -170,7 +170,7 @@ def _read_split(recipe: Recipe, split: str, languages: Sequence[str]) -> list[Ta
 def _without(
     examples: list[TaskExample], unseen: Iterable[TaskExample], split: str, unseen_split: str
 ) -> list[TaskExample]:
-    """The examples whose text is no text of `unseen` in the same language; the others are counted and logged."""
+    """The examples whose text is not in `unseen` in the same language; the others are counted and logged."""
     texts = {(example.language, example.text) for example in unseen}
     kept = [example for example in examples if (example.language, example.text) not in texts]
     if len(kept) < len(examples):
@@ -190,7 +190,7 @@ def _without(
 
 
 def _sharing_none_of(texts: set[str], pairs: list[ParallelPair]) -> list[ParallelPair]:
-    """The pairs neither side of which is one of `texts`; the others are counted and logged."""
+    """The pairs with neither side in `texts`; the others are counted and logged."""
     kept = [pair for pair in pairs if pair.source not in texts and pair.target not in texts]
     if len(kept) < len(pairs):
         logger.warning(

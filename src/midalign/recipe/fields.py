@@ -1,4 +1,4 @@
-"""What the sections of a recipe are made of: base classes, shared types, and where defaults come from."""
+"""Base classes and shared types of the recipe's sections, and sources of defaults."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SectionType = TypeVar("SectionType", bound="Section")
 
 
 class Section(BaseModel):
-    """A part of a recipe: frozen, closed to keys that do not exist, with finite numbers only."""
+    """Section of a recipe: frozen, refuses unknown keys and numbers that are not finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
@@ -61,7 +61,7 @@ def _takes_bool(annotation: Any) -> bool:
 
 
 def refuse_conflicts(section: SectionType, conflicts: Sequence[str]) -> SectionType:
-    """The section itself, or an error with everything in it that does not fit together, one line each.
+    """Return the section, or raise one error with all its conflicts, one per line.
 
     Raises:
         ValueError: If there is any conflict.
@@ -72,7 +72,7 @@ def refuse_conflicts(section: SectionType, conflicts: Sequence[str]) -> SectionT
 
 
 class Arguments(Section):
-    """Arguments of another library's configuration: those that take effect here. What is not given stays its own."""
+    """Arguments of another library that take effect here. An argument that is not given keeps its default."""
 
     model_config = ConfigDict(validate_default=False)
 
@@ -86,7 +86,7 @@ class Arguments(Section):
 
     @classmethod
     def refusing(cls, name: str, refused: Mapping[str, Refused]) -> type[Self]:
-        """This class under another name, with further keys that are refused each with its reason."""
+        """Subclass with further keys, each of which is refused with its reason."""
         fields: dict[str, Any] = {}
         for key, why in refused.items():
             allowed = WithJsonSchema({"enum": list(why.accepted)})
@@ -99,7 +99,7 @@ class Refused(NamedTuple):
 
     Attributes:
         reason: What to write instead, or why it would have no effect.
-        accepted: Values that say what is done anyway.
+        accepted: Values that are allowed, because they ask for what is done anyway.
     """
 
     reason: str
@@ -111,10 +111,10 @@ class Refused(NamedTuple):
         return f"Refused: {self.reason}."
 
     def check(self, value: Any) -> Any:
-        """The value, if it says what is done anyway.
+        """Return the value if it is accepted.
 
         Raises:
-            ValueError: With the reason, if it does not.
+            ValueError: With the reason, if it is not.
         """
         if any(value is one or (value == one and type(value) is type(one)) for one in self.accepted):
             return value
@@ -122,12 +122,12 @@ class Refused(NamedTuple):
 
 
 def argument(description: str, **constraints: Any) -> Any:
-    """A field of `Arguments`: without a default of ours, and with the bounds of `pydantic.Field`."""
+    """Field of `Arguments`: no default of midalign's, and the bounds of `pydantic.Field`."""
     return Field(default=None, description=description, **constraints)
 
 
 def source(text: str) -> dict[str, Any]:
-    """Where a default comes from, as ``json_schema_extra`` of a field; shown in docs/recipe.md."""
+    """Source of a default, as ``json_schema_extra`` of a field; docs/recipe.md shows it."""
     return {"source": text}
 
 

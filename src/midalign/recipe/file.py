@@ -1,10 +1,9 @@
 """Reading a recipe: YAML to typed sections, with every fault reported at once.
 
-1. the YAML is read beside the recipe's schema, which says where a bare word is text (`midalign.recipe.text`);
+1. the YAML is read with the recipe's schema, which says where a bare word is text (`midalign.recipe.text`);
 2. ``section.key=value`` overrides are applied, their values read in the same way;
 3. ``${VARIABLE}`` and ``${VARIABLE:-default}`` are expanded from the environment;
-4. `midalign.recipe.sections.Recipe` checks it, and what it finds is rewritten as place, value, and what to write
-   instead.
+4. `midalign.recipe.sections.Recipe` checks it, and each fault is rewritten as place, value, and what to write instead.
 """
 
 from __future__ import annotations
@@ -66,8 +65,8 @@ def build_recipe(
     Args:
         content: The recipe; it is not changed.
         overrides: ``section.key=value`` strings.
-        where: What messages call the recipe.
-        faults: What is known to be wrong already, and reported with the rest.
+        where: Name of the recipe in messages.
+        faults: Faults that are already known, to report with the others.
 
     Raises:
         RecipeError: With every fault.
@@ -94,7 +93,7 @@ def _text_of(path: Path) -> str:
 
     Raises:
         MissingFileError: If there is no such file.
-        RecipeError: If it is no text, or far too long.
+        RecipeError: If it is not text, or far too long.
     """
     try:
         if path.is_dir():
@@ -172,7 +171,7 @@ def _override(content: dict[str, Any], override: str) -> None:
 
 
 def _explain(errors: Iterable[Any], content: Any) -> list[str]:
-    """Pydantic's faults as ``place = value: what is wrong``; of a value that may be several things, one line."""
+    """Pydantic's faults as ``place = value: what is wrong``; one line for a value of a union type."""
     by_place: dict[tuple[Any, ...], list[Any]] = {}
     for error in errors:
         by_place.setdefault(_place(error, content), []).append(error)
@@ -180,7 +179,7 @@ def _explain(errors: Iterable[Any], content: Any) -> list[str]:
 
 
 def _place(error: Any, content: Any) -> tuple[Any, ...]:
-    """Where in the recipe a fault is: pydantic's location without the members of unions that it tried."""
+    """Place of a fault in the recipe: pydantic's location without the members of unions."""
     place: list[Any] = []
     for part in error["loc"]:
         inside = content if isinstance(content, dict) else dict(enumerate(content if isinstance(content, list) else ()))

@@ -1,7 +1,7 @@
 """The recipe's section ``lora``: the arguments of peft's ``LoraConfig``, one by one.
 
-`LoraSection` holds those that take effect, with their types; `REFUSED` all others, with the reason. An adapter that is
-trained here can be merged, exported and used by every verb, so what merging cannot express is refused before training.
+`LoraSection` has the arguments that take effect, with their types; `REFUSED` has all others, with the reason. Every
+verb must be able to merge, export and use a trained adapter, so what merging cannot express is refused before training.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Rank = Annotated[int, Field(gt=0, le=65536)]
 
 
 def _checked_start(value: bool | str) -> bool | str:
-    """How the factors start.
+    """Check how the factors are initialised.
 
     Raises:
         ValueError: If peft would change the base weights too, or would need data for it.

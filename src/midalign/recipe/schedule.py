@@ -1,4 +1,4 @@
-"""The schedule: which objective each optimiser update trains."""
+"""Schedule: which objective each optimiser update trains."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Schedule:
     """The order of the objectives.
 
     Attributes:
-        pattern: Objectives, repeated for ever.
+        pattern: The objectives of consecutive steps; it repeats.
         per_micro_batch: Whether one step of the pattern is a micro-batch (the reference implementation's mixing, in
             which an accumulation window holds both objectives) rather than an optimiser update (the paper's text).
-        warmup: Number of updates at the start that are task updates whatever the pattern says.
-        max_updates: After so many alignment steps of the pattern, all that follows is the task; None for no bound.
-            Without effect on a pattern that has no task.
+        warmup: Number of task updates before the pattern starts.
+        max_updates: Largest number of alignment steps; all later steps train the task. None for no bound. It has no
+            effect on a pattern without task.
     """
 
     pattern: tuple[Objective, ...] = NAMED_SCHEDULES["update"]
@@ -69,10 +69,10 @@ class Schedule:
         return self.pattern[step % len(self.pattern)]
 
     def updates_for(self, task_updates: int) -> int:
-        """How many updates hold exactly `task_updates` task updates, and the alignment updates due after the last.
+        """Number of all updates for `task_updates` task updates, with the alignment updates due after the last one.
 
-        For ``micro_batch`` every second update counts, since each is half a task update. A schedule without task
-        updates takes as many alignment updates instead.
+        With ``micro_batch`` each update is half a task update. A schedule without task updates makes `task_updates`
+        alignment updates instead.
         """
         if "task" not in self.pattern:
             return task_updates

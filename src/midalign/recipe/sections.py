@@ -1,10 +1,10 @@
-"""The YAML recipe as typed sections: one recipe describes one run, from probing to the report.
+"""Sections of a recipe, typed: one recipe describes one run, from the probe to the report.
 
-Sections are frozen and closed: an unknown key is an error. ``training:`` and ``lora:`` go into trl's ``SFTConfig`` and
-peft's ``LoraConfig``: their names stay theirs. `midalign.recipe.file` reads the YAML, and docs/recipe.md is made from
-the descriptions here (`midalign.recipe.reference`).
+Sections are frozen, and an unknown key is an error. The keys of ``training:`` and ``lora:`` are arguments of trl's
+``SFTConfig`` and peft's ``LoraConfig``, under their own names. `midalign.recipe.file` reads the YAML, and
+docs/recipe.md is made from the descriptions here (`midalign.recipe.reference`).
 
-Relative paths are relative to the folder that the command is run in, as in a shell.
+Relative paths are relative to the working folder, as in a shell.
 """
 
 from __future__ import annotations
@@ -358,7 +358,7 @@ class Recipe(Section):
 
     @property
     def answer_format(self) -> AnswerFormat:
-        """How answers look, in training, generation and evaluation alike."""
+        """Format of answers in training, generation and evaluation."""
         return AnswerFormat(
             self.evaluation.completion_style,
             self.task.system,

@@ -1,12 +1,12 @@
-"""YAML text as plain data, with what a recipe expects at each place deciding what a bare word means.
+"""YAML reader for recipes: the schema decides what a bare word means.
 
-YAML 1.1 reads ``no`` and ``off`` as booleans, ``12:30`` as 750, ``010`` as 8 and ``7e10`` as a number, wherever they
-stand; in a recipe they may be the name of a split, of a run or of a commit. So:
+YAML 1.1 reads ``no`` and ``off`` as booleans, ``12:30`` as 750, ``010`` as 8 and ``7e10`` as a number. In a recipe they
+may be the name of a split, a run or a commit. So:
 
 1. the text is parsed to nodes, which still hold every word as it was written;
-2. beside the JSON schema of `midalign.recipe.sections.Recipe`, each node becomes plain data: where text is expected, a
-   bare word stays as it was written; elsewhere it is what YAML 1.2 makes of it;
-3. what has no clear meaning is a fault: a key given twice, a number with a leading zero, an unknown tag.
+2. each node becomes plain data by the JSON schema of `midalign.recipe.sections.Recipe`: where text is expected, a bare
+   word stays as it was written; elsewhere it is read as YAML 1.2;
+3. what is ambiguous is a fault: a key given twice, a number with a leading zero, an unknown tag.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def read_yaml(text: str, schema: Schema, root: Schema) -> tuple[Any, list[str]]:
         root: The JSON schema that its references point into.
 
     Returns:
-        Dictionaries, lists, strings, numbers, booleans and None; and what has no clear meaning, each with its line.
+        Dictionaries, lists, strings, numbers, booleans and None; and the faults, each with its line.
 
     Raises:
-        RecipeError: If the text is no YAML, with the line.
+        RecipeError: If the text is not YAML, with the line.
     """
     try:
         loader = _Loader(text)
@@ -72,7 +72,7 @@ def read_yaml(text: str, schema: Schema, root: Schema) -> tuple[Any, list[str]]:
 
 
 def alternatives(schema: Schema, root: Schema) -> list[Schema]:
-    """The schemas any of which may hold: of a union, or the one; references followed."""
+    """The alternative schemas of a union, or the schema alone, with references resolved."""
     if "$ref" in schema:
         found = root["$defs"][schema["$ref"].rpartition("/")[2]]
         return alternatives(found, root)
@@ -84,7 +84,7 @@ def alternatives(schema: Schema, root: Schema) -> list[Schema]:
 
 
 def at_key(schema: Schema, key: str, root: Schema) -> Schema:
-    """What is expected at a key of a mapping; the empty schema where nothing is said."""
+    """The schema at a key of a mapping; empty if there is none."""
     for one in alternatives(schema, root):
         if key in one.get("properties", {}):
             return dict(one["properties"][key])
@@ -94,7 +94,7 @@ def at_key(schema: Schema, key: str, root: Schema) -> Schema:
 
 
 def expects_text(schema: Schema, root: Schema) -> bool:
-    """Whether text is the only thing, beside null and collections, that is expected."""
+    """Whether only text is expected, apart from null and collections."""
     kinds = {_kind(one) for one in alternatives(schema, root)}
     return "string" in kinds and not kinds & {"integer", "number", "boolean", None}
 
@@ -108,7 +108,7 @@ def _kind(schema: Schema) -> str | None:
 
 @dataclass
 class _Reader:
-    """Nodes to plain data; keeps the faults."""
+    """Converter from nodes to plain data; collects the faults."""
 
     loader: _Loader
     root: Schema
@@ -196,7 +196,7 @@ class _Reader:
 
 
 def shown(value: Any) -> str:
-    """A value as it is shown in a message, cut where it is long."""
+    """A value for a message, shortened if it is long."""
     try:
         text = repr(value)
     except ValueError:  # an integer of thousands of digits

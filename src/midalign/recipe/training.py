@@ -1,6 +1,6 @@
 """The recipe's section ``training``: the arguments of trl's ``SFTConfig``, transformers' included, one by one.
 
-`TrainingSection` holds those that take effect, with their types; `REFUSED` all others, with the reason.
+`TrainingSection` has the arguments that take effect, with their types; `REFUSED` has all others, with the reason.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
 
 
 def _refused(reasons: dict[str, str], accepted: dict[str, tuple[Any, ...]]) -> dict[str, Refused]:
-    """The keys of every reason, with the values that say what is done anyway."""
+    """The refused keys by reason, with their accepted values."""
     return {key: Refused(why, accepted.get(key, ())) for why, keys in reasons.items() for key in keys.split()}
 
 
