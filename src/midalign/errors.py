@@ -13,7 +13,7 @@ from collections.abc import Iterable
 class UserError(Exception):
     """Something the user can mend: says what was wrong, why it matters, and what to write instead.
 
-    Example:
+    Examples:
         >>> try:
         ...     midalign.Language.parse("germn")
         ... except midalign.UserError as mistake:
@@ -25,7 +25,7 @@ class UserError(Exception):
 class RecipeError(UserError, ValueError):
     """One or more faults of a recipe, all reported at once.
 
-    Example:
+    Examples:
         >>> midalign.load_recipe("recipe.yaml", ["alignment.temprature=0.5"])
         Traceback (most recent call last):
             ...
@@ -37,7 +37,7 @@ class RecipeError(UserError, ValueError):
 class DataError(UserError, ValueError):
     r"""A data file that cannot be used as it is; the message names file and line.
 
-    Example:
+    Examples:
         >>> folder = Path("unequal")
         >>> folder.mkdir()
         >>> _ = (folder / "eng.txt").write_text("one\ntwo\n")
@@ -52,7 +52,7 @@ class DataError(UserError, ValueError):
 class MissingFileError(UserError, FileNotFoundError):
     """A file or folder that does not exist.
 
-    Example:
+    Examples:
         >>> midalign.read_predictions("answers.jsonl")
         Traceback (most recent call last):
             ...
@@ -63,7 +63,7 @@ class MissingFileError(UserError, FileNotFoundError):
 class LanguageError(UserError, ValueError):
     """A language code that is not known.
 
-    Example:
+    Examples:
         >>> midalign.Language.parse("klingon")
         Traceback (most recent call last):
             ...
@@ -74,7 +74,7 @@ class LanguageError(UserError, ValueError):
 class ModelError(UserError, ValueError):
     """A model or adapter that cannot be loaded, or does not fit the request.
 
-    Example:
+    Examples:
         >>> midalign.probe(model, tokenizer, {"en": ["yes", "no"], "de": ["ja", "nein"]}, k=1, layers=[9])
         Traceback (most recent call last):
             ...
@@ -85,7 +85,7 @@ class ModelError(UserError, ValueError):
 class OptionError(UserError, ValueError):
     """A name or number that a function does not take, such as an unknown pooling.
 
-    Example:
+    Examples:
         >>> midalign.probe(model, tokenizer, {"en": ["yes", "no"], "de": ["ja", "nein"]}, k=1, pooling="meen")
         Traceback (most recent call last):
             ...
@@ -96,7 +96,7 @@ class OptionError(UserError, ValueError):
 class RunError(UserError, ValueError):
     """A run folder that cannot be used: of another recipe, incomplete, or in the way.
 
-    Example:
+    Examples:
         >>> midalign.ProbeResult.from_file("model/config.json")
         Traceback (most recent call last):
             ...
@@ -107,7 +107,7 @@ class RunError(UserError, ValueError):
 class MissingExtraError(UserError, ImportError):
     """An optional dependency that is not installed.
 
-    Example:
+    Examples:
         >>> raise midalign.MissingExtraError("llguidance", "constrained", "generation.constrained")
         Traceback (most recent call last):
             ...

@@ -35,7 +35,7 @@ class Language:
             ``"Constructed"`` where there is none.
         iso639_1: Two-letter code, or the empty string where there is none or another row of the language has it.
 
-    Example:
+    Examples:
         >>> midalign.Language.parse("de-DE")
         Language(code='deu_Latn', name='German', script='Latn', family='Indo-European', iso639_1='de')
     """

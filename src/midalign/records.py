@@ -37,7 +37,7 @@ class ParallelPair:
         target_language: Canonical code of the target side.
         id: Where the pair came from, ``<file stem>:<index from 0>``.
 
-    Example:
+    Examples:
         >>> pair = midalign.ParallelPair("Good morning", "Guten Morgen", "eng_Latn", "deu_Latn", id="greetings:0")
         >>> pair.target
         'Guten Morgen'
@@ -54,7 +54,7 @@ class ParallelPair:
 class Span:
     """A labelled span over the words of a `TaskExample`: words ``start`` to ``end``, ``end`` not included.
 
-    Example:
+    Examples:
         >>> words = ("wake", "me", "at", "nine")
         >>> span = midalign.Span("time", 3, 4)
         >>> words[span.start : span.end]
@@ -84,7 +84,7 @@ class TaskExample:
         messages: The turns before the answer (chat); empty if `text` is the whole prompt.
         tools: The functions that the chat template is given (chat).
 
-    Example:
+    Examples:
         >>> words = ("wake", "me", "at", "nine")
         >>> midalign.TaskExample(
         ...     id="en.test:0", task="slots", language="eng_Latn", text="wake me at nine", words=words,
@@ -110,7 +110,7 @@ class TaskExample:
 class Prediction:
     """One line of ``predictions.jsonl``: what a system wrote for the item with the same ``id``.
 
-    Example:
+    Examples:
         >>> midalign.Prediction("en.test:0", "eng_Latn", prompt="wake me at nine", prediction="time: nine").prediction
         'time: nine'
     """
@@ -135,7 +135,7 @@ class Score:
         language: Canonical code, or None for a group.
         group: Name of the group (``"all"``, ``"supervised"``, ...), or None for a single language.
 
-    Example:
+    Examples:
         >>> found = midalign.Score("slot_f1", 0.52, 0.49, 0.55, n=500, signature="slot_f1|bs:1000", language="deu_Latn")
         >>> f"{found.metric} {100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
         'slot_f1 52.0 [49.0, 55.0]'

@@ -46,7 +46,7 @@ class AnswerFormat:
         metrics: Metrics of the task chat (`midalign.metrics.chat`); settings are chosen by the first.
         types: The entity types of extraction, which the prompt names.
 
-    Example:
+    Examples:
         >>> midalign.AnswerFormat("intent_slots", constrained="slots").style
         'intent_slots'
     """

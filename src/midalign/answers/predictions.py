@@ -35,7 +35,7 @@ def read_predictions(path: str | Path) -> list[Prediction]:
         DataError: With file and line, if a line is not a JSON object with the strings ``id`` and ``prediction``, or
             another field is not a string.
 
-    Example:
+    Examples:
         >>> line = '{"id": "en.test:0", "language": "eng_Latn", "prediction": "time: nine"}'
         >>> _ = Path("predictions.jsonl").write_text(line)
         >>> midalign.read_predictions("predictions.jsonl")

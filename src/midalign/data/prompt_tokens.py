@@ -97,7 +97,7 @@ class InTaskPrompt:
             after the system text.
         answer_format: As `training_rows`.
 
-    Example:
+    Examples:
         >>> ask = midalign.InTaskPrompt(tokenizer, "slots")
         >>> row = ask("turn on the light")
         >>> pooled = [token for token, counts in zip(row["input_ids"], row["pooled_mask"]) if counts]

@@ -92,7 +92,7 @@ def score(
     Raises:
         DataError: If predictions are missing, or have no example; or segments are given for another task.
 
-    Example:
+    Examples:
         >>> examples = midalign.read_task("slots", languages=["en"])  # "call at test0", datetime: test0; ...
         >>> answers = {example.id: f"datetime: {example.words[2]}" for example in examples}
         >>> found = midalign.score(examples, answers)[0]
@@ -166,7 +166,7 @@ def compare_runs(
     Raises:
         DataError: As `score`; or the segment scores are of different models.
 
-    Example:
+    Examples:
         >>> examples = midalign.read_task("slots", languages=["en"])
         >>> before = {example.id: "None" for example in examples}
         >>> after = {example.id: f"datetime: {example.words[2]}" for example in examples}

@@ -43,7 +43,7 @@ def info_nce(
     Raises:
         ValueError: If the shapes differ, or `direction` is unknown, or `temperature` is not positive.
 
-    Example:
+    Examples:
         >>> vectors = torch.eye(4)  # four sentences, each unlike the others
         >>> midalign.info_nce(vectors, vectors).item() < 0.001  # aligned with their translations
         True

@@ -59,7 +59,7 @@ def generate(
             template leaves out what is asked.
         RunError: If `partial` cannot be written to.
 
-    Example:
+    Examples:
         >>> examples = midalign.read_task("slots", languages=["en"])
         >>> answers = midalign.generate(model, tokenizer, examples, midalign.AnswerFormat(system=""), max_new_tokens=4)
         >>> answers[0].id, len(answers) == len(examples)

@@ -46,7 +46,7 @@ class MergeSummary:
         distance_from_sum: Relative Frobenius distance, over all modules, of the result from the exact weighted sum.
         out: Folder of the result.
 
-    Example:
+    Examples:
         >>> adapters = {"task": "adapters/task", "alignment": "adapters/alignment"}
         >>> summary = midalign.merge_adapters(adapters, {"task": 0.5, "alignment": 0.5}, "svd", rank=2, out="truncated")
         >>> 0 < summary.truncation_error < 1
@@ -95,7 +95,7 @@ def merge_adapters(
             cannot be used.
         RunError: If `out` is in the way.
 
-    Example:
+    Examples:
         >>> adapters = {"task": "adapters/task", "alignment": "adapters/alignment"}
         >>> summary = midalign.merge_adapters(adapters, {"task": 1.0, "alignment": 0.5}, out="merged")
         >>> summary.ranks  # rank 2 and rank 2, in every module

@@ -43,7 +43,7 @@ class PairedScore:
         language: Canonical code, or None for a group.
         group: Name of the group, or the direction of a translation, or None.
 
-    Example:
+    Examples:
         >>> examples = midalign.read_task("slots", languages=["en"])
         >>> nothing = {example.id: "None" for example in examples}
         >>> found = midalign.compare_runs(examples, nothing, nothing)[0]

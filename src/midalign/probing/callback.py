@@ -48,7 +48,7 @@ class ProbeCallback(TrainerCallback):  # type: ignore[misc] # transformers is un
     Raises:
         ValueError: If ``every`` is less than 1, or there is no tokenizer.
 
-    Example:
+    Examples:
         >>> trainer = Trainer(model, TrainingArguments("trained", report_to="none"), processing_class=tokenizer)
         >>> corpus = midalign.read_parallel("probe")
         >>> trainer.add_callback(midalign.ProbeCallback(trainer, corpus, layers=[2], every=100))

@@ -60,7 +60,7 @@ def compare(before: ProbeResult, after: ProbeResult, *, resamples: int = RESAMPL
     Raises:
         RunError: If the probes differ in sentences or options, or one was read without its hits.
 
-    Example:
+    Examples:
         >>> corpus = midalign.read_parallel("probe")
         >>> before = midalign.probe(model, tokenizer, corpus)
         >>> after = midalign.probe(model, tokenizer, corpus)  # of the same model, so that nothing has changed
@@ -129,7 +129,7 @@ def correlate(
         DataError: If fewer than four languages have both.
         LanguageError: If a language code is not known.
 
-    Example:
+    Examples:
         >>> texts = {code: [f"{code} {i}" for i in range(9)] for code in ("en", "de", "fr", "nl")}
         >>> result = midalign.probe(model, tokenizer, texts)
         >>> found = midalign.correlate(result, {"en": 0.7, "de": 0.6, "fr": 0.5, "nl": 0.6})

@@ -110,7 +110,7 @@ def probe(
         ModelError: If the model has no such layer, or its vectors are not finite.
         RunError: If the cache cannot be written to.
 
-    Example:
+    Examples:
         >>> english = ["wake me at nine", "turn on the light", "play some music"]
         >>> german = ["weck mich um neun", "mach das licht an", "spiel etwas musik"]
         >>> result = midalign.probe(model, tokenizer, {"eng_Latn": english, "deu_Latn": german}, k=2)

@@ -29,7 +29,7 @@ class ProbeResult:
         hits: ``(layers, N, n)``: the number of directions, of 2 (N - 1), in which a sentence retrieved its translation.
             None where ``hits.safetensors`` is missing; comparing two probes needs it.
 
-    Example:
+    Examples:
         >>> result = midalign.probe(model, tokenizer, midalign.read_parallel("probe"))
         >>> result.accuracy.shape, result.matrix(2).shape  # layers; languages x languages
         ((5,), (3, 3))

@@ -50,24 +50,14 @@ def _checked_layer(layer: Layer) -> Layer:
 class AlignmentConfig(Section):
     """The alignment objective and when it is trained.
 
-    Parameters:
-        > Parameters that control what is aligned
+    - What is aligned: ``layer``, ``pooling``, ``prompt``, ``direction``, ``temperature``, ``learn_temperature``,
+      ``weight``.
+    - When alignment is trained: ``schedule``, ``warmup``, ``max_updates``, ``patience``.
+    - Batches and memory: ``batch_size``, ``mini_batch_size``, ``gather_negatives``, ``batches``,
+      ``language_exponent``.
+    - Experimental, not in the paper: ``centered``, ``subspace``, ``modules``, ``preserve``, ``preserve_rows``.
 
-        layer, pooling, prompt, direction, temperature, learn_temperature, weight
-
-        > Parameters that control when alignment is trained
-
-        schedule, warmup, max_updates, patience
-
-        > Parameters that control batches and memory
-
-        batch_size, mini_batch_size, gather_negatives, batches, language_exponent
-
-        > Experimental parameters, which the paper does not have
-
-        centered, subspace, modules, preserve, preserve_rows
-
-    Example:
+    Examples:
         >>> alignment = midalign.AlignmentConfig(layer="middle", temperature=0.5)
         >>> alignment.resolve_layers(depth=32)
         {16: 1.0}

@@ -41,7 +41,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         MissingFileError: If there is no such file.
         RecipeError: With every fault of the recipe: its place, the value, and what to write instead.
 
-    Example:
+    Examples:
         >>> midalign.load_recipe("recipe.yaml", ["alignment.layer=3", "seed=7"]).alignment.layer
         3
     """

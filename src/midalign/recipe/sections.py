@@ -300,7 +300,7 @@ class EvaluationSection(Section):
 class Recipe(Section):
     """One run of midalign.
 
-    Example:
+    Examples:
         >>> recipe = midalign.load_recipe("recipe.yaml")
         >>> recipe.languages.aligned, recipe.alignment.layer
         (('deu_Latn',), 'middle')

@@ -74,7 +74,7 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         DataError: If the schedule needs pairs and there are none.
         RecipeError: If ``alignment.prompt`` and `tokenize_pair_side` contradict each other.
 
-    Example:
+    Examples:
         >>> class AligningTrainer(midalign.AlternatingMixin, Trainer):
         ...     pass
     """

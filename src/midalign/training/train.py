@@ -117,7 +117,7 @@ def train(
     Raises:
         UserError: If data, model and recipe do not fit.
 
-    Example:
+    Examples:
         >>> summary = midalign.train(midalign.load_recipe("recipe.yaml"), Path("trained"), progress=lambda *_: None)
         >>> summary["updates"], summary["layer"]  # two of the task, two of alignment
         (4, 2)

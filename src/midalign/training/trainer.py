@@ -62,7 +62,7 @@ class AlignmentTrainer(AlternatingMixin, SFTTrainer):  # type: ignore[misc]
         held_out_pairs: Likewise.
         tokenize_pair_side: Likewise.
 
-    Example:
+    Examples:
         >>> rows = [{"prompt": "wake me at nine\n", "completion": "time: nine"}] * 8
         >>> trainer = midalign.AlignmentTrainer(
         ...     model,

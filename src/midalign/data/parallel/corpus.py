@@ -52,7 +52,7 @@ class ParallelCorpus:
         languages: Canonical codes: as they were asked for, otherwise English first and the rest by code.
         report: What the checks found.
 
-    Example:
+    Examples:
         >>> corpus = midalign.read_parallel("lines")  # lines/eng.txt, lines/deu.txt, lines/rus.txt
         >>> corpus.languages, len(corpus.rows)
         (('eng_Latn', 'deu_Latn', 'rus_Cyrl'), 20)
@@ -175,7 +175,7 @@ def read_parallel(
         DataError: Bytes that are not UTF-8, unequal line counts, an empty line, two files of one language, a wanted
             language that is not there, no rows, or an argument that does not fit the format.
 
-    Example:
+    Examples:
         >>> folder = Path("greetings")
         >>> folder.mkdir()
         >>> _ = (folder / "eng.txt").write_text("Good morning\nThank you\n")

@@ -68,7 +68,7 @@ def read_task(
         DataError: An unknown format, split or label, nothing to read, duplicate ids, or a fault of a file (with its
             line).
 
-    Example:
+    Examples:
         >>> examples = midalign.read_task("slots", languages=["de"], split="test")  # slots/de.test.conll
         >>> examples[0].text, examples[0].spans
         ('ruf um test0', (Span(label='datetime', start=2, end=3),))
