@@ -33,5 +33,9 @@ check: $(BIN)/.installed  ## format, lint, types
 bench: $(BIN)/.installed  ## every benchmark that runs on a CPU
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
+docs: $(BIN)/.installed  ## the documentation as a site in site/; a dead link is an error
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) runs build dist site .pytest_cache .mypy_cache .ruff_cache
