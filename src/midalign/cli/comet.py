@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from midalign.cli.console import console, do, say_scores, say_where
-from midalign.cli.options import Format, Languages, Out, Resamples, Seed, Split, codes
+from midalign.cli.options import Columns, Format, Languages, Out, Resamples, Seed, Split, codes, columns_of
 from midalign.records import RESAMPLES, SEED
 
 app = typer.Typer(no_args_is_help=True, help="COMET, which lives in an environment of its own.")
@@ -38,6 +38,7 @@ def score(
     languages: Languages = None,
     format: Format = "auto",  # noqa: A002
     split: Split = "test",
+    columns: Columns = None,
     resamples: Resamples = RESAMPLES,
     seed: Seed = SEED,
 ) -> None:
@@ -52,6 +53,7 @@ def score(
         format=format,
         languages=codes(languages),
         split=split,
+        columns=columns_of(columns),
         resamples=resamples,
         seed=seed,
     )

@@ -10,8 +10,10 @@ import typer
 from midalign.answers.format import STYLES, AnswerFormat
 from midalign.cli.console import console, do, say_comparisons, say_scores, say_where
 from midalign.cli.options import (
+    Columns,
     CompletionStyle,
     Format,
+    Labels,
     Languages,
     Limit,
     Metric,
@@ -22,6 +24,8 @@ from midalign.cli.options import (
     Task,
     choice,
     codes,
+    columns_of,
+    labels_of,
 )
 from midalign.records import RESAMPLES, SEED
 
@@ -39,6 +43,8 @@ def evaluate(
     languages: Languages = None,
     format: Format = "auto",  # noqa: A002
     split: Split = "test",
+    columns: Columns = None,
+    labels: Labels = None,
     limit: Limit = None,
     baseline: Annotated[
         Path | None, typer.Option(help="Predictions of another system for the same items: paired tests.")
@@ -67,6 +73,8 @@ def evaluate(
         format=format,
         languages=chosen,
         split=split,
+        columns=columns_of(columns),
+        labels=labels_of(labels),
         limit=limit,
         answer_format=AnswerFormat(
             choice("completion-style", completion_style, STYLES), metrics=tuple(metric or ("exact_match",))

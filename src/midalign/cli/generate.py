@@ -10,10 +10,12 @@ from midalign.answers.format import CONSTRAINED_HELP, CONSTRAINED_TASK, ENTITY_T
 from midalign.cli.console import console, do, say_where
 from midalign.cli.options import (
     AdapterPath,
+    Columns,
     CompletionStyle,
     Dtype,
     Format,
     GgufFile,
+    Labels,
     Languages,
     Limit,
     ModelName,
@@ -24,6 +26,8 @@ from midalign.cli.options import (
     TrustRemoteCode,
     choice,
     codes,
+    columns_of,
+    labels_of,
     model_of,
 )
 from midalign.errors import listed
@@ -41,6 +45,8 @@ def generate(
     languages: Languages = None,
     format: Format = "auto",  # noqa: A002
     split: Split = "test",
+    columns: Columns = None,
+    labels: Labels = None,
     limit: Limit = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Padded tokens in a batch.")] = 8192,
@@ -66,6 +72,8 @@ def generate(
         format=format,
         languages=codes(languages),
         split=split,
+        columns=columns_of(columns),
+        labels=labels_of(labels),
         limit=limit,
         answer_format=AnswerFormat(
             style,

@@ -31,6 +31,11 @@ TrustRemoteCode = Annotated[bool, typer.Option(help="Let code from the model's r
 AdapterPath = Annotated[Path | None, typer.Option(help="PEFT adapter to put on the model.")]
 Languages = Annotated[str | None, typer.Option(help="Comma-separated codes of any kind, such as eng,deu or en,de.")]
 Format = Annotated[str, typer.Option(help="Format of the data; told by itself where possible.")]
+Columns = Annotated[
+    str | None,
+    typer.Option(help="Which column is what, where the data do not tell, from 0: eng=0,deu=1, or word=1,tag=2."),
+]
+Labels = Annotated[str | None, typer.Option(help="Comma-separated labels of spans to keep, such as PER,ORG,LOC.")]
 Split = Annotated[str, typer.Option(help="train, dev or test.")]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Only the first so many items of each language, as task.limit_test.")
@@ -75,7 +80,26 @@ def codes(text: str | None) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(canonical(code.strip(), "--languages") for code in text.split(",") if code.strip()))
 
 
-def named(option: str, values: Sequence[str]) -> dict[str, str]:
+def columns_of(text: str | None) -> dict[str, str | int] | None:
+    """Parse columns of the form ``eng=0,deu=1``: numbers from 0, or names of columns.
+
+    Raises:
+        RunError: If they are not of that form.
+    """
+    if text is None:
+        return None
+    return {
+        name: int(column) if column.isascii() and column.isdecimal() else column
+        for name, column in named("columns", text.split(","), "eng=0,deu=1").items()
+    }
+
+
+def labels_of(text: str | None) -> tuple[str, ...] | None:
+    """Parse the labels of a comma-separated list."""
+    return None if text is None else tuple(label.strip() for label in text.split(",") if label.strip())
+
+
+def named(option: str, values: Sequence[str], example: str = "task=runs/sft/adapter") -> dict[str, str]:
     """Parse values of the form ``name=value``; a mapping by name.
 
     Raises:
@@ -85,7 +109,7 @@ def named(option: str, values: Sequence[str]) -> dict[str, str]:
     for value in values:
         name, equals, path = value.partition("=")
         if not equals or not name or not path:
-            raise RunError(f"--{option} {value!r} is not of the form name=value, such as task=runs/sft/adapter")
+            raise RunError(f"--{option} {value!r} is not of the form name=value, such as {example}")
         found[name] = path
     return found
 

@@ -10,6 +10,7 @@ import typer
 from midalign.cli.console import do, say_probe, say_where
 from midalign.cli.options import (
     AdapterPath,
+    Columns,
     Dtype,
     Format,
     GgufFile,
@@ -18,9 +19,12 @@ from midalign.cli.options import (
     Out,
     Revision,
     TrustRemoteCode,
+    choice,
     codes,
+    columns_of,
     model_of,
 )
+from midalign.data.parallel.corpus import ON_EMPTY
 from midalign.errors import listed
 from midalign.functional.names import CANDIDATES, MARGINS, POOLINGS
 
@@ -34,6 +38,8 @@ def probe(
     languages: Languages = None,
     format: Format = "auto",  # noqa: A002
     split: Annotated[str | None, typer.Option(help="Split, where the corpus has several.")] = None,
+    columns: Columns = None,
+    on_empty: Annotated[str, typer.Option(help=f"A row with an empty side: {listed(ON_EMPTY)}.")] = "error",
     adapter: AdapterPath = None,
     gguf_file: GgufFile = None,
     revision: Revision = None,
@@ -64,6 +70,8 @@ def probe(
         format=format,
         languages=codes(languages),
         split=split,
+        columns=columns_of(columns),
+        on_empty=choice("on-empty", on_empty, ON_EMPTY),
         limit=limit,
         pooling=pooling,
         margin=margin,

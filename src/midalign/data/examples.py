@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -15,6 +15,7 @@ from midalign.data.parallel.sacrebleu_sets import SACREBLEU, direction_of
 from midalign.data.tasks.chat import read_chat
 from midalign.data.tasks.layout import TaskFormat
 from midalign.data.tasks.read import read_task, translation_examples
+from midalign.errors import DataError
 from midalign.languages import ENGLISH, canonical
 from midalign.records import TaskExample, TaskName
 
@@ -35,6 +36,8 @@ def read_examples(
     format: str = "auto",  # noqa: A002 - the word that recipes use
     languages: Sequence[str] | None = None,
     split: str = "test",
+    columns: Mapping[str, str | int] | None = None,
+    labels: Sequence[str] | None = None,
 ) -> list[TaskExample]:
     """Examples of one split of a task; for translation a parallel corpus, English into each other language.
 
@@ -42,21 +45,39 @@ def read_examples(
     is translated in its own direction. The ids of translations are ``<target language>:<index>`` where one English
     sentence has several targets.
 
+    Args:
+        task: The task.
+        data: Folder, file, or name.
+        format: As the readers of tasks (`read_task`) and of parallel corpora (`read_parallel`) have it.
+        languages: Codes of any kind; None for all.
+        split: ``train``, ``dev``, ``test``, or the name of a test set, which is then read in place of the data.
+        columns: Which column is what, where the data do not tell: see the two readers.
+        labels: Labels of spans to keep, for slots and extraction; None for all.
+
     Raises:
         UserError: From the reader.
     """
+    if labels is not None and task not in ("slots", "extraction"):
+        raise DataError(f"labels is {list(labels)}, but the task {task!r} has no labelled spans; leave it out")
+    if columns is not None and task == "chat":
+        raise DataError(f"columns is {dict(columns)}, but rows of the task 'chat' have names; leave it out")
     if task == "chat":
         return read_chat(data, languages=languages, split=split)
     if task != "translation":
         chosen = None if languages is None else list(dict.fromkeys(languages))
-        return read_task(data, task=task, format=cast("TaskFormat", format), languages=chosen, split=split)
+        return read_task(
+            data, task=task, format=cast("TaskFormat", format), languages=chosen, split=split, columns=columns,
+            labels=labels,
+        )  # fmt: skip
     kind = cast("ParallelFormat", format)
+    if split.startswith(SACREBLEU):
+        data, kind = split, "auto"
     ends = direction_of(str(data)) if str(data).startswith(SACREBLEU) else (ENGLISH,)
     wanted = None if languages is None else list(dict.fromkeys(canonical(code) for code in (*ends, *languages)))
     chosen_split = split if offers_splits(data, kind) else None
     if chosen_split is None:
         logger.info("%s has no splits: all of it is read as %r", data, split)
-    corpus = read_parallel(data, format=kind, languages=wanted, split=chosen_split)
+    corpus = read_parallel(data, format=kind, languages=wanted, split=chosen_split, columns=columns)
     pairs = corpus.pairs(wanted, pivot=ends[0])
     if len({pair.id for pair in pairs}) < len(pairs):
         pairs = [replace(pair, id=f"{pair.target_language}:{pair.id.rpartition(':')[2]}") for pair in pairs]

@@ -47,6 +47,7 @@ class EvaluateJob(Job[Evaluation]):
         format: Format of the data.
         languages: Canonical codes; None for all.
         split: ``train``, ``dev`` or ``test``.
+        columns: Which column is what, as of `midalign.data.examples.read_examples`; likewise `labels`.
         limit: Number of items of each language, from the first; None for all.
         answer_format: Style of the answers that was asked for.
         groups: Languages of each group to report.
@@ -69,6 +70,8 @@ class EvaluateJob(Job[Evaluation]):
     format: str = "auto"
     languages: tuple[str, ...] | None = None
     split: str = "test"
+    columns: Mapping[str, str | int] | None = None
+    labels: tuple[str, ...] | None = None
     limit: int | None = None
     answer_format: AnswerFormat = AnswerFormat()
     groups: Mapping[str, tuple[str, ...]] | None = None
@@ -117,9 +120,12 @@ class EvaluateJob(Job[Evaluation]):
         """
         found = [read_predictions(path) for path in self.predictions]
         examples = limited(
-            read_examples(self.task, self.data, format=self.format, languages=self.languages, split=self.split),
+            read_examples(
+                self.task, self.data, format=self.format, languages=self.languages, split=self.split,
+                columns=self.columns, labels=self.labels,
+            ),
             self.limit,
-        )
+        )  # fmt: skip
         segments = [read_segments(Path(path), of) for path, of in zip(self.comet, found, strict=False)]
         options: dict[str, Any] = {"groups": self.groups, "resamples": self.resamples, "seed": self.seed}
         if len(found) > 1:
@@ -166,6 +172,7 @@ class CometJob(Job[Sequence[Score]]):
         format: Format of the data.
         languages: Canonical codes; None for all.
         split: ``train``, ``dev`` or ``test``.
+        columns: Which column is which language.
         resamples: Bootstrap resamples behind every interval.
         seed: Seed of the bootstrap.
     """
@@ -180,6 +187,7 @@ class CometJob(Job[Sequence[Score]]):
     format: str = "auto"
     languages: tuple[str, ...] | None = None
     split: str = "test"
+    columns: Mapping[str, str | int] | None = None
     resamples: int = RESAMPLES
     seed: int = SEED
 
@@ -195,8 +203,9 @@ class CometJob(Job[Sequence[Score]]):
         """
         found = read_predictions(self.predictions)
         examples = read_examples(
-            "translation", self.data, format=self.format, languages=self.languages, split=self.split
-        )
+            "translation", self.data, format=self.format, languages=self.languages, split=self.split,
+            columns=self.columns,
+        )  # fmt: skip
         env = None if self.env is None else Path(self.env)
         with run.timed("comet"):
             scores, segments = score_comet(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,6 +31,7 @@ class GenerateJob(Job[list[Prediction]]):
         format: Format of the data.
         languages: Canonical codes; None for all.
         split: ``train``, ``dev`` or ``test``.
+        columns: Which column is what, as of `midalign.data.examples.read_examples`; likewise `labels`.
         limit: Number of items of each language, from the first; None for all.
         answer_format: Style of the answers, and the constraint on them.
         max_new_tokens: Largest number of tokens of an answer.
@@ -52,6 +53,8 @@ class GenerateJob(Job[list[Prediction]]):
     format: str = "auto"
     languages: tuple[str, ...] | None = None
     split: str = "test"
+    columns: Mapping[str, str | int] | None = None
+    labels: tuple[str, ...] | None = None
     limit: int | None = None
     answer_format: AnswerFormat = AnswerFormat()
     max_new_tokens: int = 128
@@ -75,7 +78,10 @@ class GenerateJob(Job[list[Prediction]]):
 
     def examples(self) -> list[TaskExample]:
         """The items to answer."""
-        found = read_examples(self.task, self.data, format=self.format, languages=self.languages, split=self.split)
+        found = read_examples(
+            self.task, self.data, format=self.format, languages=self.languages, split=self.split,
+            columns=self.columns, labels=self.labels,
+        )  # fmt: skip
         return limited(found, self.limit)
 
     def engine(self, tokenizer: Any, adapters: Sequence[str | Path]) -> Any:

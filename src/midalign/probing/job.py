@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from midalign.data.parallel.corpus import ParallelCorpus, read_parallel
+from midalign.data.parallel.corpus import OnEmpty, ParallelCorpus, read_parallel
 from midalign.data.parallel.layout import ParallelFormat
 from midalign.functional.margin import check_names
 from midalign.functional.pooling import check_pooling
@@ -34,6 +34,7 @@ class ProbeJob(Job[ProbeResult]):
         format: Format of the corpus.
         languages: Canonical codes; None for all that the corpus has.
         split: Split, where the corpus has several.
+        columns: Language to column, as of `midalign.data.parallel.corpus.read_parallel`; likewise `on_empty`.
         limit: Number of sentences to read, from the first; None for all.
         pooling: As in `midalign.probe`; likewise `margin`, `k`, `candidates`, `groups` and `seed`.
         compare: ``probe.json`` of another model, to compare this one with.
@@ -53,6 +54,8 @@ class ProbeJob(Job[ProbeResult]):
     format: str = "auto"
     languages: tuple[str, ...] | None = None
     split: str | None = None
+    columns: Mapping[str, str | int] | None = None
+    on_empty: OnEmpty = "error"
     limit: int | None = None
     pooling: str = "mean"
     margin: str = "ratio"
@@ -103,6 +106,9 @@ class ProbeJob(Job[ProbeResult]):
     def _corpus(self) -> ParallelCorpus:
         chosen = cast("ParallelFormat", self.format)
         languages = None if self.languages is None else list(self.languages)
-        corpus = read_parallel(self.data, format=chosen, languages=languages, split=self.split, limit=self.limit)
+        corpus = read_parallel(
+            self.data, format=chosen, languages=languages, split=self.split, columns=self.columns,
+            on_empty=self.on_empty, limit=self.limit,
+        )  # fmt: skip
         corpus.multiway(limit=self.limit)  # says now what is missing, rather than after the model is loaded
         return corpus

@@ -106,7 +106,10 @@ def read_pair_data(recipe: Recipe, evaluated: Iterable[str] = ()) -> PairData:
     languages = tuple(dict.fromkeys((ENGLISH, *recipe.languages.aligned)))
     if len(languages) < 2:
         return PairData([], [])
-    corpus = read_parallel(section.data, format=section.format, languages=languages, split=section.split)
+    corpus = read_parallel(
+        section.data, format=section.format, languages=languages, split=section.split, columns=section.columns,
+        on_empty=section.on_empty,
+    )  # fmt: skip
     grouped: dict[tuple[str, str], list[ParallelPair]] = defaultdict(list)
     for pair in corpus.pairs(languages, directions=section.directions):
         grouped[pair.source_language, pair.target_language].append(pair)
@@ -153,6 +156,8 @@ def read_probe_corpus(recipe: Recipe) -> ParallelCorpus:
         languages=section.languages,
         split=section.split,
         limit=section.limit,
+        columns=section.columns,
+        on_empty=section.on_empty,
     )
 
 
@@ -164,7 +169,10 @@ def data_paths(recipe: Recipe) -> list[str]:
 
 def _read_split(recipe: Recipe, split: str, languages: Sequence[str]) -> list[TaskExample]:
     task = recipe.task
-    return read_examples(task.name, task.data, format=task.format, languages=languages, split=split)
+    return read_examples(
+        task.name, task.data, format=task.format, languages=languages, split=split, columns=task.columns,
+        labels=task.labels,
+    )  # fmt: skip
 
 
 def _without(

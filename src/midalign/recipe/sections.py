@@ -25,7 +25,7 @@ from midalign.answers.format import (
     EntityTypes,
     Style,
 )
-from midalign.data.parallel.corpus import Directions
+from midalign.data.parallel.corpus import Directions, OnEmpty
 from midalign.data.parallel.layout import ParallelFormat
 from midalign.data.tasks.layout import TaskFormat
 from midalign.functional.names import Candidates, Margin, MergeMethod, Pooling
@@ -59,6 +59,12 @@ def _types(given: object) -> object:
 
 
 Types = Annotated[EntityTypes, BeforeValidator(_types), Field(min_length=1)]
+
+_COLUMNS = (
+    "Which column of a table is which language, where it has no header of codes: {eng: 0, deu: 1} counted from 0, or "
+    "names of columns."
+)
+_ON_EMPTY = "'skip' leaves out rows with an empty side, which are an error otherwise."
 
 
 class ModelSection(Section):
@@ -143,13 +149,25 @@ class TaskSection(Section):
         default="auto", description="Format of the data; see docs/data.md."
     )
     types: Types = Field(default=ENTITY_TYPES, description=f"{TYPES_HELP} A list of names, or names with meanings.")
+    columns: dict[str, str | int] | None = Field(
+        default=None,
+        description="Which column is what, where the data do not tell, counted from 0: {word: 1, tag: 2}; for "
+        "translation {eng: 0, deu: 1}, or names.",
+    )
+    labels: tuple[str, ...] | None = Field(
+        default=None, description="Labels of spans to keep, for slots and extraction; all by default."
+    )
     metric: Metrics = Field(
         default=("exact_match",),
         description=f"{METRIC_HELP} Several as a list: settings are chosen by the first.",
     )
     train_split: str = Field(default="train", description="Split to train on, in the supervised languages.")
     dev_split: str = Field(default="dev", description="Split to choose settings on (early stopping, merge weights).")
-    test_split: str = Field(default="test", description="Split to report scores on.")
+    test_split: str = Field(
+        default="test",
+        description="Split to report scores on; for translation also a test set by name, such as "
+        "sacrebleu:wmt23/en-de.",
+    )
     dev_share: float = Field(
         default=0.1, gt=0, lt=1, description="Share of train_split held out as dev where dev_split is the same split."
     )
@@ -183,6 +201,8 @@ class ParallelSection(Section):
     data: PathText = Field(description="Folder, file or hub dataset with parallel sentences.")
     format: ParallelFormat = Field(default="auto", description="Format of the corpus; see docs/data.md.")
     split: str | None = Field(default=None, description="Split to read, where the corpus has several.")
+    columns: dict[str, str | int] | None = Field(default=None, description=_COLUMNS)
+    on_empty: OnEmpty = Field(default="error", description=_ON_EMPTY)
     directions: Directions = Field(
         default="english",
         description="'english' pairs every language with English, 'all' every language with every other.",
@@ -213,6 +233,8 @@ class ProbeSection(Section):
     split: str | None = Field(
         default=None, description="Split to read, where the corpus has several (FLORES: devtest)."
     )
+    columns: dict[str, str | int] | None = Field(default=None, description=_COLUMNS)
+    on_empty: OnEmpty = Field(default="error", description=_ON_EMPTY)
     languages: LanguageCodes | None = Field(default=None, description="Languages to probe; all by default.")
     limit: int | None = Field(
         default=None, gt=1, le=LARGEST, description="Read only this many sentences, the first ones."

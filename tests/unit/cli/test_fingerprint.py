@@ -38,6 +38,7 @@ CALLS = {
         ["--model", "m", "--data", "lines"],
         {
             "model": "n", "data": "probe", "languages": "eng,deu", "format": "tsv", "split": "dev", "adapter": "a",
+            "columns": "eng=0,deu=1", "on_empty": "skip",
             "gguf_file": "g.gguf", "revision": "r", "pooling": "last", "margin": "cosine", "k": "3",
             "candidates": "nearest", "limit": "5", "dtype": "float32", "compare": "p.json", "transfer": "s.json",
             "cache": "c", "trust_remote_code": None,
@@ -58,6 +59,7 @@ CALLS = {
         {
             "model": "n", "data": "probe", "task": "extraction", "adapter": "a", "gguf_file": "g.gguf",
             "revision": "r", "languages": "eng", "format": "bio", "split": "dev", "limit": "3",
+            "columns": "word=1,tag=2", "labels": "PER",
             "max_new_tokens": "5", "batch_tokens": "9", "types": "DRUG=drugs",
             "system": "", "completion_style": "intent_slots",
             "constrained": "slots", "backend": "vllm", "dtype": "float32", "trust_remote_code": None,
@@ -67,7 +69,8 @@ CALLS = {
         SCORED,
         {
             "data": "probe", "predictions": "b.jsonl", "task": "extraction", "languages": "eng", "format": "bio",
-            "split": "dev", "limit": "3", "baseline": "b.jsonl", "comet": "c.jsonl", "baseline_comet": None,
+            "split": "dev", "limit": "3", "columns": "word=1,tag=2", "labels": "PER", "baseline": "b.jsonl",
+            "comet": "c.jsonl", "baseline_comet": None,
             "completion_style": "intent_slots", "metric": "accuracy", "resamples": "100", "seed": "4",
         },
     ),
@@ -75,7 +78,7 @@ CALLS = {
         SCORED,
         {
             "data": "probe", "predictions": "b.jsonl", "model": "n", "env": "e", "languages": "eng", "format": "tsv",
-            "split": "dev", "resamples": "100", "seed": "4",
+            "split": "dev", "columns": "eng=0,deu=1", "resamples": "100", "seed": "4",
         },
     ),
     "validate": (["a.yaml"], {"recipe": "b.yaml", "overrides": "seed=7"}),

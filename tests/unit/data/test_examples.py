@@ -56,3 +56,20 @@ def test_the_first_examples_of_each_language_are_kept(tmp_path):
     examples = read_examples("translation", plain(tmp_path / "d"))
     assert [(e.language, e.target_language) for e in limited(examples, 1)] == [(EN, DE), (EN, TR)]
     assert limited(examples, None) == examples
+
+
+def test_columns_and_labels_go_to_the_reader_of_the_task(tmp_path):
+    (tmp_path / "de.tsv").write_text("x\tAna\tB-PER\tB-LOC\n")
+    (found,) = read_examples("extraction", tmp_path, columns={"word": 1, "tag": 3}, labels=["LOC"])
+    assert [span.label for span in found.spans] == ["LOC"]
+    pairs = write(tmp_path / "pairs.tsv", ["eins\tone", "zwei\ttwo"])
+    assert translations(pairs, columns={"eng": 1, "deu": 0})[0] == ("pairs:0", "one", "eins", DE)
+    with pytest.raises(DataError, match=r"labels is .*'translation' has no labelled spans"):
+        translations(pairs, labels=["LOC"])
+    with pytest.raises(DataError, match="rows of the task 'chat' have names"):
+        read_examples("chat", tmp_path, columns={"word": 1})
+
+
+def test_a_test_set_by_name_may_stand_for_the_test_split(tmp_path):
+    with pytest.raises(DataError, match="no test set 'wmt99'"):
+        translations(plain(tmp_path / "d"), split="sacrebleu:wmt99/en-de")

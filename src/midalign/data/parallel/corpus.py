@@ -26,6 +26,7 @@ from midalign.languages import ENGLISH, canonical
 from midalign.records import ParallelPair
 
 OnEmpty = Literal["error", "skip"]
+ON_EMPTY: tuple[OnEmpty, ...] = get_args(OnEmpty)
 Directions = Literal["english", "all"]
 
 
@@ -185,7 +186,7 @@ def read_parallel(
         ('Thank you', 'Danke', 'greetings:1')
     """
     _check_choice("format", format, get_args(ParallelFormat))
-    _check_choice("on_empty", on_empty, get_args(OnEmpty))
+    _check_choice("on_empty", on_empty, ON_EMPTY)
     _check_limit(limit)
     wanted = None if languages is None else list(dict.fromkeys(canonical(code, "languages") for code in languages))
     if wanted is not None and len(wanted) < 2:
@@ -229,8 +230,8 @@ def _without_empty(raw: list[RawRow], on_empty: OnEmpty) -> tuple[list[RawRow], 
             empty.append(place)
         else:
             raise DataError(
-                f"{place}: empty sentence. It has no vector and no translation. Fill it in, remove the line from "
-                f"all languages, or drop such rows (`on_empty` skip)."
+                f"{place}: empty sentence. It has no vector and no translation. Fill it in, or remove the line from "
+                f"all languages. To align or to probe, such rows can be left out (on_empty: skip)."
             )
     return kept, empty
 
