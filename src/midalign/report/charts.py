@@ -77,7 +77,7 @@ def line_chart(
         x_label: Name of the x axis.
         y_label: Name of the y axis, with its unit.
         title: What a screen reader says.
-        mark: An x value to mark with a dashed vertical line, and its label.
+        mark: An x value for a dashed vertical line, and its label.
         percent: Whether the y values are fractions to be shown in percent.
         from_zero: Whether the y axis starts at 0.
     """
@@ -114,7 +114,7 @@ def scatter_chart(dots: Sequence[Dot], x_label: str, y_label: str, title: str) -
 def _free_place(
     x: float, y: float, width: float, taken: Sequence[tuple[float, float, float, float]]
 ) -> tuple[float, float]:
-    """Left and top of a label beside its point: right, left, above or below, the first that covers nothing."""
+    """Left and top of a label beside its point: the first free place of right, left, above and below."""
     places = [(x + 8, y - 5), (x - 8 - width, y - 5), (x - width / 2, y - 18), (x - width / 2, y + 7)]
 
     def is_free(place: tuple[float, float]) -> bool:
@@ -230,7 +230,7 @@ def _line(frame: _Frame, line: Series, percent: bool) -> list[str]:
 
 
 def _end_labels(frame: _Frame, series: Sequence[Series]) -> list[str]:
-    """Each line's name beside its last point, pushed apart where they would overlap."""
+    """Names of the lines beside their last points, moved apart where they would overlap."""
     ends = [(frame.down(line.points[-1][1].value), line) for line in series]
     wanted = sorted(ends, key=lambda pair: pair[0])
     places: list[float] = []

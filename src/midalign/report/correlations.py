@@ -1,6 +1,6 @@
-"""The report's scatter charts: retrieval against the main score over languages, first levels, then changes.
+"""The report's correlations: scatter charts of retrieval and the main score over languages, first levels, then changes.
 
-The numbers, coefficients included, stand in ``transfer.json`` and ``gains.json``; here they are only drawn.
+``transfer.json`` and ``gains.json`` have all numbers, coefficients included; here they are only drawn.
 """
 
 from __future__ import annotations

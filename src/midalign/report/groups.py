@@ -44,7 +44,7 @@ def group_table(results: Results) -> dict[str, Any] | None:
 
 
 def _by_group(entries: list[ProbeLayer | None]) -> dict[str, list[Estimate | None]]:
-    """By group the estimate of each system; None where a system has none."""
+    """Group to the estimates of all systems; None where a system has none."""
     names = dict.fromkeys(name for entry in entries if entry for name in entry.groups)
     return {name: [entry.groups.get(name) if entry else None for entry in entries] for name in names}
 

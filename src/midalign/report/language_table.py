@@ -23,7 +23,7 @@ Span = tuple[float, float]
 
 
 def language_table(results: Results) -> dict[str, Any] | None:
-    """Per language the scores before and after with intervals, a block per role, each with its mean first.
+    """Language table: the scores of each language before and after, with intervals; one block per role, its mean first.
 
     Returns:
         What the template shows; None where no language has a score of the main metric.
@@ -50,7 +50,7 @@ def language_table(results: Results) -> dict[str, Any] | None:
 
 
 def _keys(results: Results) -> list[str]:
-    """The languages (or directions of translation) that the system after has a main score of."""
+    """The languages (or directions of translation) with a main score of the system after."""
     scores = results.run.scores.get(results.after, ())
     return [score_key(score) for score in scores if score.metric == results.main and score.language]
 
@@ -100,7 +100,7 @@ def _row(results: Results, key: str, name: str, span: Span) -> dict[str, Any]:
 
 
 def _change(results: Results, key: str, before: Score | None, after: Score | None) -> dict[str, str]:
-    """The paired difference with its outcome; without one the plain difference, said to be untested."""
+    """The paired difference with its outcome; without one the plain difference, marked as not tested."""
     found = results.difference(results.after, key)
     if found is not None:
         star = "" if found.outcome == "unclear" or found.survives else " *"

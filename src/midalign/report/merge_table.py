@@ -1,4 +1,4 @@
-"""The report's table of merge weights: what was tried on dev, and what was chosen."""
+"""The report's table of merge weights: the candidates on dev, and the chosen one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from midalign.report.words import metric_name, points, scale
 
 
 def merge_table(results: Results) -> dict[str, Any] | None:
-    """The merge weights that were tried on dev, with the chosen ones."""
+    """Merge table: all candidates on dev, with a mark at the chosen one."""
     content = results.run.summary.get("merge")
     if not content or not content.get("table"):
         return None
@@ -72,7 +72,7 @@ def _dev_score(entry: Mapping[str, Any]) -> Estimate:
 
 
 def _mean(weight: Any) -> float:
-    """One number for a weight, also where there is one per band of layers."""
+    """One number for a weight: the mean where there is one per band of layers."""
     return sum(weight) / len(weight) if isinstance(weight, list) else float(weight)
 
 

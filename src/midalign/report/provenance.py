@@ -1,4 +1,4 @@
-"""The report's last part: where the numbers come from."""
+"""Provenance, the report's last part: where the numbers come from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading run folders for the report: whatever is there as plain records, and the names of what is missing.
+"""Reader of run folders for the report: plain records of what is there, and names of what is missing.
 
 1. `read_run` recognises the folder by its files: a whole run (``summary.json`` or the folders ``probe/`` and
    ``evaluation/``), or a single verb (``probe.json``, ``scores.json``, ``training.json``).
@@ -79,7 +79,7 @@ def number(value: Any) -> float | None:
 
 
 def _by_system(folder: Path, stage: str, name: str, parse: Callable[[Mapping[str, Any]], T]) -> dict[str, T]:
-    """A file of every system of a whole run, or of the one of a single verb, which has the folder's name."""
+    """A file of every system of a whole run. The run of a single verb has one system, named after the folder."""
     found = {path.parent.name: _read(path, parse) for path in sorted(folder.glob(f"{stage}/*/{name}"))}
     if (folder / name).exists():
         found[folder.resolve().name] = _read(folder / name, parse)

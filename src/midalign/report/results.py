@@ -1,4 +1,4 @@
-"""A run's scores and paired differences, found by what people ask for: system, metric, and language or group."""
+"""A run's scores and paired differences, by system, metric, and language or group."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Results:
 
 
 def score_key(score: Score) -> str:
-    """What a score is about: its language, its group, or the direction where it has both."""
+    """Key of a score: its language, its group, or the direction if it has both."""
     return score.group or score.language or "all"
 
 

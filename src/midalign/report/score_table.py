@@ -54,7 +54,7 @@ def _language_names(results: Results, key: str, code: str) -> dict[str, str]:
 
 
 def comparison_table(results: Results) -> list[dict[str, Any]]:
-    """Every paired comparison with its p-values, groups only (languages stand in the first table)."""
+    """Comparison table: every paired comparison of groups with its p-values (languages are in the first table)."""
     return [
         {
             "what": f"{system_name(found.system)} against {system_name(found.baseline)}",

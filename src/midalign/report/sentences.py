@@ -1,4 +1,4 @@
-"""The report's parts about sentences: their 2-D projection, how the tokenizer splits them, and answers that changed."""
+"""The report's parts about sentences: 2-D projection, tokens per word, and answers that changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report's parts about training: what it cost, and how the losses fell."""
+"""The report's parts about training: cost and loss curves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the report says in sentences: a verdict for each group of languages, and what became of retrieval."""
+"""The report's sentences: a verdict for each group of languages, and the change of retrieval."""
 
 from __future__ import annotations
 

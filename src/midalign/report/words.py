@@ -1,7 +1,7 @@
-"""Plain words for the report: names of systems, groups and metrics, numbers as people read them, and verdicts.
+"""Words of the report: names of systems, groups and metrics, formatted numbers, and verdicts.
 
-A verdict is read off the interval of the paired difference and nothing else: better where the whole interval is on the
-good side of 0, worse where it is on the bad side, and "no clear difference" where it covers 0.
+A verdict depends only on the interval of the paired difference. It is "better" if the whole interval is on the good
+side of 0, "worse" if it is on the bad side, and "no clear difference" if it covers 0.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def metric_name(metric: str) -> str:
 
 
 def scale(metric: str) -> float:
-    """What turns a stored score into points out of 100."""
+    """Factor from a stored score to points out of 100."""
     return 1.0 if metric.lower().startswith(_OUT_OF_100) else 100.0
 
 
@@ -120,7 +120,7 @@ def percent(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """A duration as people say it: ``8.2 s``, ``3 min 05 s``, ``2 h 04 min``."""
+    """A duration: ``8.2 s``, ``3 min 05 s``, ``2 h 04 min``."""
     if value < 59.95:
         return f"{value:.1f} s"
     whole = round(value)
@@ -152,14 +152,14 @@ class Difference:
 
     @property
     def outcome(self) -> Outcome:
-        """What the interval says, with the metric's good direction."""
+        """Better, worse or unclear, by the interval and the metric's good direction."""
         if self.low <= 0 <= self.high:
             return "unclear"
         return "better" if (self.low > 0) != lower_is_better(self.metric) else "worse"
 
     @property
     def survives(self) -> bool:
-        """Whether a clear difference stays one when all comparisons of its family are counted (Holm, 5 %)."""
+        """Whether a clear difference stays significant after Holm's correction for its family of comparisons (5 %)."""
         return self.p_holm is None or self.p_holm < LEVEL
 
     @property
@@ -193,7 +193,7 @@ def _p_value(entry: Mapping[str, Any], *names: str) -> float | None:
 
 
 def verdict(found: Difference, before: float | None, after: float | None) -> str:
-    """One honest sentence, without the group's name: who gains or loses how much, and how sure that is."""
+    """Verdict as one sentence, without the group's name: who gains or loses how much, with the interval."""
     metric, name = metric_name(found.metric), system_name(found.system)
     low, high = signed(found.metric, found.low), signed(found.metric, found.high)
     pair = ""

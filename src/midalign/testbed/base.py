@@ -1,10 +1,10 @@
 """The testbed's base model: a tokenizer and a tiny Llama, pretrained from scratch on `corpus` text.
 
 1. The tokenizer is a byte-level BPE trained on a sample in which every language has the same number of documents.
-2. The batch of step s is a pure function of (seed, s), so that a resumed run sees what an uninterrupted one sees.
+2. The batch of step s is a pure function of (seed, s), so a resumed run gets the same batches as an uninterrupted one.
 3. Muon for the matrices of the blocks and AdamW for the rest, linear warm-up, cosine to a tenth of the peak; forward
    and backward in bfloat16 autocast, weights in float32.
-4. Checkpoints are written to a new folder and renamed, so that a killed run never leaves half of one.
+4. Checkpoints are written to a new folder and renamed, so that a killed run never leaves a half-written one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Everything that decides what a base becomes, but for its seed.
+    """Profile of a base model: everything that decides the result, except the seed.
 
     Attributes:
         languages: Canonical codes, English among them.
@@ -49,9 +49,9 @@ class Profile:
         intermediate: Width inside the MLPs.
         heads: Attention heads.
         steps: Optimiser updates.
-        rows: Sequences a batch.
-        length: Tokens a sequence.
-        learning_rate: Peak.
+        rows: Sequences per batch.
+        length: Tokens per sequence.
+        learning_rate: Peak of the learning rate.
         bilingual: Share of documents that are bilingual, a fraction.
         tokenizer_documents: Documents per language that the tokenizer is trained on.
         list_steps: Further updates after the others, in which a third of the documents are `Corpus.lists`.
@@ -107,7 +107,7 @@ PROFILES: dict[str, Profile] = {
 
 @dataclass
 class Packer:
-    """Makes batches: each row is a run of whole documents ``<s> text </s>``, the last one cut off."""
+    """Packs documents into batches: each row is a run of documents ``<s> text </s>``, the last one truncated."""
 
     corpus: Corpus
     tokenizer: PreTrainedTokenizerFast
@@ -166,7 +166,7 @@ def new_model(profile: Profile, tokenizer: PreTrainedTokenizerFast, seed: int) -
 
 
 def learning_rate(step: int, profile: Profile) -> float:
-    """Linear warm-up over the first 3 %, then a cosine from the peak to a tenth of it; for lists a quarter, falling."""
+    """Learning rate: linear warm-up over 3 %, then a cosine to a tenth of the peak; for lists a falling quarter."""
     if step >= profile.steps:
         return profile.learning_rate * 0.25 * (1 - (step - profile.steps) / max(1, profile.list_steps))
     warm = max(1, round(0.03 * profile.steps))
@@ -196,7 +196,7 @@ def build_base(
         seed: Decides what is held out, the text, its order, and the initial weights.
         profile: Sizes and schedule.
         threads: Threads of torch; None leaves them as they are.
-        resume: Go on from ``out/checkpoint`` if there is one; otherwise start anew.
+        resume: Resume from ``out/checkpoint`` if there is one; otherwise start anew.
         progress: Called after every tenth step.
         checkpoint_seconds: Time between checkpoints.
         snapshot_steps: If positive, the bfloat16 weights are also kept every so many steps under ``out/snapshots``.
@@ -249,7 +249,7 @@ def build_base(
 
 @dataclass
 class _Training:
-    """The state of a run: model, optimiser, step, and what is counted on the way."""
+    """State of a run: model, optimiser, step, and counts of tokens."""
 
     recipe: dict[str, Any]
     profile: Profile
@@ -286,7 +286,7 @@ class _Training:
         return float(loss.detach())
 
     def save(self, folder: Path) -> None:
-        """Writes the state, whole or not at all."""
+        """Writes the state atomically."""
         weights = {name: p.detach().contiguous() for name, p in self.model.named_parameters()}
         with whole(folder) as fresh:
             fresh.mkdir()
@@ -295,7 +295,7 @@ class _Training:
             (fresh / "state.json").write_text(json.dumps({"step": self.step, **self._counts(), "recipe": self.recipe}))
 
     def load(self, folder: Path) -> None:
-        """Goes on from what `save` wrote."""
+        """Restores what `save` wrote."""
         saved = json.loads((folder / "state.json").read_text())
         if saved["recipe"] != self.recipe:
             wrong = sorted(k for k in self.recipe if saved["recipe"].get(k) != self.recipe[k])
@@ -318,7 +318,7 @@ class _Training:
         return {"losses": self.losses, "tokens": {" ".join(key): n for key, n in sorted(self.tokens.items())}}
 
     def card(self) -> dict[str, Any]:
-        """What `midalign.testbed.cards` writes about this run."""
+        """The data for the model card of this run (`midalign.testbed.cards`)."""
         parameters = sum(p.numel() for p in self.model.parameters())
         return pretraining_card(self.recipe, parameters, self.losses, self.tokens)
 

@@ -1,4 +1,4 @@
-"""What a base says about itself: ``pretraining.json`` for programs, ``README.md`` (a model card) for people."""
+"""Cards of a base model: ``pretraining.json`` for programs, ``README.md`` (a model card) for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pretraining text: an endless stream of short documents, each a pure function of its random source.
+"""Pretraining text: an endless stream of short documents, each a pure function of its random generator.
 
 Kinds of document:
     chatter    one to four commands, mostly about the same things
@@ -51,9 +51,9 @@ class Corpus:
     """Draws documents.
 
     Args:
-        world: Whose languages and held-out things count.
-        bilingual: Share of documents that are bilingual, as a fraction (they are about as long as the others; the
-            share of tokens is counted and stands in the data card).
+        world: The world; its languages and held-out values are respected.
+        bilingual: Share of documents that are bilingual, a fraction. They are about as long as the others; the data
+            card has the share of tokens.
         emoji: Share of the lines of chatter and naming that have emoji beside them, where their meaning is one for
             training.
     """
@@ -88,7 +88,7 @@ class Corpus:
         return "\n".join(self._remark(language, rng) for _ in range(rng.randint(1, 3)))
 
     def _remark(self, language: str, rng: random.Random) -> str:
-        """A command, often with emoji before or after it; like bilingual text, they never show a test's meaning."""
+        """A command, often with emoji beside it. Emoji, like bilingual text, never show a meaning of a test."""
         said = self.world.chatter(language, rng)
         if self.world.split(said.meaning) != "train" or rng.random() >= self.emoji:
             return said.text
@@ -112,7 +112,7 @@ class Corpus:
         return "\n".join([said] + [f"{words[rng.randint(1, 2)]}: {said}" for _ in range(rng.randint(1, 2))])
 
     def _something(self, language: str, rng: random.Random) -> str:
-        """Words to be said again: a command, or random names of things with a number here and there."""
+        """Text to copy: a command, or random names of things with some numbers."""
         if rng.random() < 0.3:
             return self.world.chatter(language, rng).text
         words = []
@@ -133,10 +133,10 @@ class Corpus:
         return "\n".join(f"{n} {spell(n, spoken)}" for n in range(start, start + 4))
 
     def lists(self, language: str, rng: random.Random) -> Document:
-        """Names of things with punctuation between them, said twice.
+        """A list of names with punctuation between them, written twice.
 
-        Commands hold hardly any punctuation, and a frozen embedding that was never trained cannot be told from others:
-        without such text, no adapter could teach the model to write ``;``, ``|``, ``_``, quotes or brackets.
+        Commands have hardly any punctuation. Without such text the embeddings of ``;``, ``|``, ``_``, quotes and
+        brackets would stay untrained, and since they are frozen later, no adapter could teach the model to write them.
         """
         entries = self.lexicons[language].entries
         names = [rng.choice(entries[rng.choice(THINGS)]) for _ in range(rng.randint(2, 5))]

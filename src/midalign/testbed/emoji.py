@@ -1,8 +1,8 @@
-"""What a command looks like in emoji, which are written alike in every language.
+"""Commands in emoji, which are written alike in every language.
 
-Real pretraining text ties languages together by what is written alike in all of them: emoji, units, brand names. A
-world of commands has next to nothing of that kind, so people in it put emoji beside some of what they write
-(`midalign.testbed.corpus`), as people do.
+In real pretraining text, emoji, units and brand names are written alike in all languages and connect them. Commands
+have almost nothing of that kind, so some lines of the testbed's text have emoji beside them
+(`midalign.testbed.corpus`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Is a base worth testing on? The curve of anchor-free retrieval over its layers, and how well it says words again."""
+"""Inspection of a base model: anchor-free retrieval at every layer, and how well the model copies words."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from midalign.testbed.world import World
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What `inspect_base` found; all values are fractions.
+    """Result of `inspect_base`; all values are fractions.
 
     Attributes:
         retrieval: For every layer from 0, the mean over all directions between languages.
@@ -47,8 +47,8 @@ def inspect_base(
         folder: What `build_base` saved, or one of its snapshots.
         languages: Canonical codes, English among them.
         seed: The world's seed, which must be that of the base.
-        sentences: At most so many parallel sentences.
-        commands: So many commands a language to repeat; by default a quarter of `sentences`.
+        sentences: Largest number of parallel sentences.
+        commands: Number of commands per language to copy; by default a quarter of `sentences`.
     """
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -76,7 +76,7 @@ def inspect_base(
 def _copying(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, corpus: Corpus, language: str, n: int
 ) -> float:
-    """The share of ``n`` commands of a language that the model says again when asked to in that language."""
+    """The share of ``n`` commands of a language that the model copies exactly when asked to in that language."""
     rng = chance("copying", language)
     say = corpus.lexicons[language].entries["say"][0]
     hits = 0

@@ -18,9 +18,9 @@ class TestbedLanguage:
     Attributes:
         code: Canonical code, such as ``"zho_Hans"``.
         grammar: Its code in `home-assistant-intents`.
-        spoken: Its code in the number speller (`unicode_rbnf`), or None where that does not know it.
+        spoken: Its code in the number speller (`unicode_rbnf`), or None if the speller does not know it.
         role: supervised = has task data; aligned = has pairs with English; unseen = neither.
-        resource: How much pretraining text it has.
+        resource: Resource level: how much pretraining text it has.
         spaces: Whether words are separated by spaces; if not, single characters are its words.
     """
 

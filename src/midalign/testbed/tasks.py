@@ -54,7 +54,7 @@ def conll(number: int, said: Utterance, english: str) -> str:
 def _meanings(
     world: World, rng: random.Random, keep: Callable[[Meaning], bool], keys: Sequence[Key] | None = None
 ) -> Iterator[Meaning]:
-    """Distinct meanings that ``keep`` lets through; it stops when new ones have become rare."""
+    """Distinct meanings that ``keep`` accepts, until new ones become rare."""
     seen: set[Meaning] = set()
     misses = 0
     while misses < 20_000:
@@ -68,10 +68,10 @@ def _meanings(
 
 
 def known_anchor_free(world: World) -> Callable[[Meaning], bool]:
-    """Which meanings to probe on: no anchors, and no held-out value.
+    """Whether to probe on a meaning: it has no anchors and no held-out value.
 
-    Training text may hold each word and its translation, but no bilingual text holds the meaning: so retrieval asks
-    whether sentences are put together alike, not whether a word was never seen.
+    Training text may contain each word and its translation, but no bilingual text contains the meaning. So retrieval
+    tests whether sentences are composed alike, not whether a word was seen.
     """
     return lambda meaning: (
         anchor_free(meaning)
@@ -86,7 +86,7 @@ def of_other_domain(intent: str) -> bool:
 
 
 class _Stream:
-    """The distinct meanings of a split, drawn once and gone through again for every language."""
+    """The distinct meanings of a split, drawn once and used again for every language."""
 
     def __init__(self, world: World, split: Split, purpose: str, keep: Callable[[Meaning], bool] | None = None) -> None:
         rng = chance(f"{world.seed} {purpose} {split}")
@@ -108,7 +108,7 @@ class _Stream:
 def parallel_rows(
     world: World, languages: Sequence[str], n: int, rng: random.Random, keep: Callable[[Meaning], bool]
 ) -> list[tuple[Utterance, ...]]:
-    """Up to ``n`` meanings that no bilingual text and no task training holds, and that every language can say.
+    """Up to ``n`` meanings that every language can express, and that neither bilingual text nor task training contains.
 
     No sentence occurs twice in any language.
     """
@@ -231,7 +231,7 @@ def _write_tasks(out: Path, world: World, split: Split, n: int, sizes: dict[str,
 
 
 def data_card(world: World, sizes: dict[str, Any]) -> dict[str, Any]:
-    """What a reader must know about the data sets, ready for JSON."""
+    """Data card of the data sets, ready for JSON."""
     told = [LANGUAGES[code] for code in world.languages]
     return {
         "source": "home-assistant-intents (CC BY 4.0), read with hassil; names of things written for midalign",

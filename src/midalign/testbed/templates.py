@@ -3,7 +3,7 @@
 1. The templates of a language (`home-assistant-intents`) are grouped by `Key`: intent, slot combination, fixed slots
    and required context. Sentences of the same key with the same slot values mean the same in any two languages.
 2. A walk picks one alternative at every branch; early alternatives are likelier (Zipf), so common wordings dominate.
-3. At every ``{list}`` the walk asks a `Chooser` for the value; what it cannot name makes the walk fail, not guess.
+3. At every ``{list}`` the walk asks a `Chooser` for the value; if the chooser has no name for it, the walk fails.
 4. The pieces are joined into a text with the character offsets of every slot, and into a *pattern*: the same text with
    ``{label}`` in place of the slots.
 """

@@ -18,10 +18,10 @@ def train_tokenizer(corpus: Corpus, *, vocabulary: int, documents: int, seed: in
     """Trains a byte-level BPE in memory; it puts ``<s>`` before every text, and loses nothing of any text.
 
     Args:
-        corpus: Where the text comes from.
+        corpus: Source of the text.
         vocabulary: Number of tokens, special ones included.
-        documents: Documents per language; as many for each, so that rare languages are not cut to bytes.
-        seed: Decides the sample.
+        documents: Documents per language; the same number for each, so that rare languages are not split into bytes.
+        seed: Seed of the sample.
     """
     rng = chance(f"tokenizer {seed}")
     sample = [corpus.document(c, rng).text for c in corpus.world.languages for _ in range(documents)]

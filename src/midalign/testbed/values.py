@@ -1,4 +1,4 @@
-"""The values of slots: how they are labelled, what the walk may choose, and how it is said in a language."""
+"""Values of slots: their labels, the choices of a walk, and their names in a language."""
 
 from __future__ import annotations
 

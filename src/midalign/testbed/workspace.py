@@ -1,4 +1,4 @@
-"""One folder with everything that `midalign demo` needs: the testbed's data sets and a base model."""
+"""Workspace: one folder with everything that ``midalign demo`` needs, the testbed's data sets and a base model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHIPPED_SEED = 2
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Where things are: the model, and the folder of data sets that `build_data` wrote."""
+    """Paths of a workspace: the model, and the folder of data sets that `build_data` wrote."""
 
     base: Path
     data: Path
@@ -38,7 +38,7 @@ def find_profile(name: str) -> Profile:
 
 
 def shipped_base() -> Path | None:
-    """The base that comes with the package (profile ``"base"``, `SHIPPED_SEED`), or None where it was left out."""
+    """The base that comes with the package (profile ``"base"``, `SHIPPED_SEED`), or None if it is not included."""
     folder = Path(str(files("midalign.testbed"))) / "weights"
     return folder if (folder / "model.safetensors").exists() else None
 
@@ -51,13 +51,13 @@ def demo_workspace(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Workspace:
-    """Writes the data sets and pretrains the base, or finds both as an earlier call left them.
+    """Writes the data sets and pretrains the base, unless an earlier call has done so.
 
-    Where the package ships the base asked for, nothing is pretrained.
+    A base that comes with the package is not pretrained.
 
     Args:
         out: Folder to write to.
-        seed: Of data and base.
+        seed: Seed of data and base.
         profile: ``"demo"`` (nine languages, minutes) or ``"base"`` (eighteen languages, hours).
         threads: Threads of torch; None leaves them as they are.
         progress: Called during pretraining.

@@ -1,4 +1,4 @@
-"""The small world of the testbed: what can be said (meanings), how (utterances), and which of it is held out.
+"""The small world of the testbed: meanings, their utterances in every language, and what is held out.
 
 1. A `Meaning` is a template key and the concepts in its slots; it has no language.
 2. `World.invent` draws a meaning by a free walk over the English templates; `World.say` says it in any language, by
@@ -33,7 +33,7 @@ _ANCHORS = ("shared/", "person/", "number/")
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a sentence says, in no language: the key and, sorted, ``(slot, concept)``."""
+    """Meaning of a sentence, independent of language: the key and, sorted, ``(slot, concept)``."""
 
     key: Key
     values: tuple[tuple[str, str], ...]
@@ -77,10 +77,10 @@ def anchor_free(meaning: Meaning) -> bool:
 
 
 class World:
-    """What can be said in a set of languages, and what of it is held out.
+    """World: meanings and utterances in a set of languages, and what of them is held out.
 
     Args:
-        seed: Decides what is held out.
+        seed: Seed of what is held out.
         languages: Canonical codes; English is always among them.
     """
 
@@ -125,7 +125,7 @@ class World:
 
         ``probe``: a tenth, for retrieval only; half of the fewer meanings without anchors. ``train``: only
         values that may be trained on. ``valid`` and ``test``: only held-out values. ``mixed``: anything else, which
-        only monolingual pretraining text holds. Meanings without any value are dealt out by hash alone.
+        only monolingual pretraining text contains. Meanings without any value are divided by hash alone.
         """
         share = bucket(self.seed, meaning)
         if share < (500 if anchor_free(meaning) else 100):
@@ -140,7 +140,7 @@ class World:
         return "valid" if share % 4 == 0 else "test"
 
     def pattern_split(self, language: str, pattern: str) -> Split:
-        """Which data sets a wording may enter: 60 % train, 15 % valid, 25 % test, dealt out by hash."""
+        """Which data sets a wording may enter: 60 % train, 15 % valid, 25 % test, divided by hash."""
         share = bucket(self.seed, language, pattern, of=100)
         return "train" if share < 60 else "valid" if share < 75 else "test"
 
@@ -171,7 +171,7 @@ class World:
         """A sentence of that meaning, or None where the language has no template for it.
 
         Args:
-            meaning: What to say.
+            meaning: The meaning to express.
             language: Canonical code.
             rng: Source of chance.
             split: If given, only wordings of this part.
