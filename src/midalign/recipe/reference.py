@@ -59,15 +59,14 @@ def _summary(section: type[Section]) -> str:
 
 def groups(section: type[Section]) -> dict[str, list[str]]:
     """The groups of a section's keys, by the titles in its docstring; one without a title where it names none."""
-    found = re.findall(r"^ *> (.+)\n\n((?: +.+\n?)+)", inspect.getdoc(section) or "", re.MULTILINE)
+    found = re.findall(r"^- ([^:]+): ((?:``\w+``[,.]\s*)+)", inspect.getdoc(section) or "", re.MULTILINE)
     return {title: re.findall(r"\w+", names) for title, names in found} or {"": list(section.model_fields)}
 
 
 def _groups(section: type[Section], library: str = "", defaults: Mapping[str, Any] = {}) -> Iterator[str]:
     for title, names in groups(section).items():
-        heading = title.removeprefix("Parameters that control ")
         if title:
-            yield f"### {heading[:1].upper()}{heading[1:]}\n"
+            yield f"### {title}\n"
         yield _table(section, names, library, defaults)
 
 

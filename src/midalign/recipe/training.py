@@ -45,40 +45,27 @@ Steps = float  # a whole number of updates, or a share of all of them
 class SftArguments(Arguments):
     """Arguments of trl's SFTConfig. They count task updates; alignment updates come on top.
 
-    Parameters:
-        > Parameters that control how long and how fast
-
-        max_steps, num_train_epochs, per_device_train_batch_size, gradient_accumulation_steps, max_length,
-        learning_rate, lr_scheduler_type, lr_scheduler_kwargs, warmup_steps
-
-        > Parameters that control the optimizer
-
-        optim, optim_args, weight_decay, adam_beta1, adam_beta2, adam_epsilon, max_grad_norm
-
-        > Parameters that control the task loss
-
-        eos_token, chat_template_path, loss_type, label_smoothing_factor, neftune_noise_alpha, router_aux_loss_coef,
-        average_tokens_across_devices, packing, packing_strategy, eval_packing
-
-        > Parameters that control evaluation, checkpoints and the choice of the best one
-
-        eval_strategy, eval_steps, eval_delay, eval_on_start, per_device_eval_batch_size, save_strategy, save_steps,
-        save_total_limit, save_on_each_node, load_best_model_at_end, metric_for_best_model, greater_is_better
-
-        > Parameters that control numbers, memory and the machine
-
-        bf16, fp16, tf32, use_cpu, gradient_checkpointing, gradient_checkpointing_kwargs, activation_checkpointing,
-        activation_checkpointing_kwargs, activation_offloading, torch_compile, torch_compile_backend,
-        torch_compile_mode, torch_empty_cache_steps, pad_to_multiple_of, dataloader_num_workers,
-        dataloader_pin_memory, dataloader_persistent_workers, dataloader_prefetch_factor,
-        dataloader_multiprocessing_context, ddp_backend, ddp_bucket_cap_mb, ddp_broadcast_buffers, ddp_timeout,
-        full_determinism, debug
-
-        > Parameters that control logs
-
-        logging_strategy, logging_steps, logging_first_step, log_level, log_level_replica, log_on_each_node,
-        include_num_input_tokens_seen, skip_memory_metrics, report_to, run_name, project, trackio_space_id,
-        trackio_bucket_id, trackio_static_space_id
+    - How long and how fast: ``max_steps``, ``num_train_epochs``, ``per_device_train_batch_size``,
+      ``gradient_accumulation_steps``, ``max_length``, ``learning_rate``, ``lr_scheduler_type``,
+      ``lr_scheduler_kwargs``, ``warmup_steps``.
+    - The optimizer: ``optim``, ``optim_args``, ``weight_decay``, ``adam_beta1``, ``adam_beta2``, ``adam_epsilon``,
+      ``max_grad_norm``.
+    - The task loss: ``eos_token``, ``chat_template_path``, ``loss_type``, ``label_smoothing_factor``,
+      ``neftune_noise_alpha``, ``router_aux_loss_coef``, ``average_tokens_across_devices``, ``packing``,
+      ``packing_strategy``, ``eval_packing``.
+    - Evaluation, checkpoints and the choice of the best one: ``eval_strategy``, ``eval_steps``, ``eval_delay``,
+      ``eval_on_start``, ``per_device_eval_batch_size``, ``save_strategy``, ``save_steps``, ``save_total_limit``,
+      ``save_on_each_node``, ``load_best_model_at_end``, ``metric_for_best_model``, ``greater_is_better``.
+    - Numbers, memory and the machine: ``bf16``, ``fp16``, ``tf32``, ``use_cpu``, ``gradient_checkpointing``,
+      ``gradient_checkpointing_kwargs``, ``activation_checkpointing``, ``activation_checkpointing_kwargs``,
+      ``activation_offloading``, ``torch_compile``, ``torch_compile_backend``, ``torch_compile_mode``,
+      ``torch_empty_cache_steps``, ``pad_to_multiple_of``, ``dataloader_num_workers``, ``dataloader_pin_memory``,
+      ``dataloader_persistent_workers``, ``dataloader_prefetch_factor``, ``dataloader_multiprocessing_context``,
+      ``ddp_backend``, ``ddp_bucket_cap_mb``, ``ddp_broadcast_buffers``, ``ddp_timeout``, ``full_determinism``,
+      ``debug``.
+    - Logs: ``logging_strategy``, ``logging_steps``, ``logging_first_step``, ``log_level``, ``log_level_replica``,
+      ``log_on_each_node``, ``include_num_input_tokens_seen``, ``skip_memory_metrics``, ``report_to``, ``run_name``,
+      ``project``, ``trackio_space_id``, ``trackio_bucket_id``, ``trackio_static_space_id``.
     """
 
     # How long and how fast
