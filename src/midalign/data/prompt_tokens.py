@@ -7,6 +7,7 @@ prompt never does, whatever the tokenizer appends.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
@@ -19,6 +20,8 @@ from midalign.data.control_tokens import cut, marked
 from midalign.data.prompts import Prompt, render
 from midalign.errors import DataError
 from midalign.records import TaskExample, TaskName
+
+logger = logging.getLogger(__name__)
 
 IGNORED = -100  # the label that cross-entropy skips
 
@@ -70,14 +73,19 @@ def training_rows(
 ) -> list[dict[str, list[int]]]:
     """``input_ids`` and ``labels`` of each example; the loss is on the answer only, the prompt is masked.
 
+    The log says how many answers have names of control tokens in them, which are taught as text.
+
     Raises:
         DataError: If an example is longer than `max_length` tokens: cut off, it would teach to stop half-way.
         ModelError: If the chat template leaves out what is asked.
     """
-    rows = []
+    rows, odd = [], []
     for example in examples:
         question = prompt_ids(render(example, tokenizer, answer_format), tokenizer)
-        reply = answer_ids(completion(example, answer_format.style), tokenizer)
+        answer = completion(example, answer_format.style)
+        reply = answer_ids(answer, tokenizer)
+        if marked(answer, tokenizer) != answer:
+            odd.append(example.id)
         if max_length is not None and len(question) + len(reply) > max_length:
             raise DataError(
                 f"item {example.id}: prompt and answer are {len(question) + len(reply)} tokens, more than "
@@ -85,6 +93,11 @@ def training_rows(
                 "cut off, it would teach the model to stop half-way."
             )
         rows.append({"input_ids": question + reply, "labels": [IGNORED] * len(question) + reply})
+    if odd:
+        logger.warning(
+            "%d of %d answers have the name of a control token in them, such as that of item %s; it is taught as text",
+            len(odd), len(rows), odd[0],
+        )  # fmt: skip
     return rows
 
 

@@ -114,15 +114,16 @@ def turns(example: TaskExample, answer_format: AnswerFormat = AnswerFormat()) ->
 def render(example: TaskExample, tokenizer: Any, answer_format: AnswerFormat = AnswerFormat()) -> Prompt:
     """The prompt of one example for this tokenizer.
 
-    Control tokens in the example's turns are text, but for those of a system text that the format gives. Where the chat
-    template asks for the date, it is `PROMPT_DATE` on every day.
+    Control tokens in the example's turns are text, but for those of a system text that the format gives; a row of chat
+    that is plain text is the prompt as it is, control tokens included. Where the chat template asks for the date, it is
+    `PROMPT_DATE` on every day.
 
     Raises:
         ModelError: If the chat template leaves out a turn or a tool, or changes it.
     """
     asked = turns(example, answer_format)
     if not asked:
-        return Prompt(cut(marked(example.text, tokenizer)), from_template=False)
+        return Prompt((example.text,), from_template=False)
     own = {"role": "system", "content": answer_format.system}
     safe = [turn if turn == own else {**turn, "content": marked(turn["content"], tokenizer)} for turn in asked]
     template = chat_template(tokenizer)

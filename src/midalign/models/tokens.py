@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -71,14 +72,17 @@ class BehindSink:
 
     def __call__(self, text: str, *, return_special_tokens_mask: bool = True) -> dict[str, list[int]]:
         """``input_ids`` and ``special_tokens_mask`` of one sentence."""
-        found = self.tokenizer(text, return_special_tokens_mask=return_special_tokens_mask)
+        found = self.tokenizer(text, return_special_tokens_mask=return_special_tokens_mask, split_special_tokens=True)
         ids, special = found["input_ids"], found["special_tokens_mask"]
         return {"input_ids": [*self.sink, *ids], "special_tokens_mask": [1] * len(self.sink) + list(special)}
 
 
 def sentence_tokenizer(tokenizer: PreTrainedTokenizerBase, pooling: str) -> Any:
-    """What tokenises single sentences for a pooling: the tokenizer itself, or `BehindSink`."""
-    return BehindSink(tokenizer) if pooling in BEHIND_SINK else tokenizer
+    """What tokenises single sentences for a pooling: the tokenizer itself, or `BehindSink`.
+
+    Names of control tokens in a sentence (``</s>``) are text.
+    """
+    return BehindSink(tokenizer) if pooling in BEHIND_SINK else partial(tokenizer, split_special_tokens=True)
 
 
 def tokenize(
@@ -106,6 +110,7 @@ def tokenize(
         if not sentence.strip():
             raise DataError(f"{name}: sentence {index} is empty, so it has no vector. Remove it from all languages.")
     options: dict[str, Any] = dict(return_special_tokens_mask=True, return_attention_mask=False, verbose=False)
+    options |= {"split_special_tokens": True}  # names of control tokens in a sentence are text
     found = tokenizer(list(sentences), **options)
     ids, special = list(found["input_ids"]), list(found["special_tokens_mask"])
     content = tuple(len(mask) - sum(mask) for mask in special)

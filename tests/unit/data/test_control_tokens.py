@@ -1,5 +1,7 @@
 """What a user typed is text: no control token comes of it, in a prompt, an answer, or a generated one."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -80,6 +82,15 @@ def test_an_answer_ends_once_and_reads_back(name, text):
     assert tokenizer.decode(ids, skip_special_tokens=True).strip() == answer
     (row,) = training_rows([typed(text)], tokenizer, AnswerFormat(system=""))
     assert [label for label in row["labels"] if label != -100] == ids
+
+
+def test_answers_with_control_tokens_are_counted_where_they_are_taught(caplog):
+    plain, odd = typed("wake me"), replace(typed("a</s>b"), id="x:1")
+    training_rows([plain, odd, odd], TOKENIZERS["plain"], AnswerFormat(system=""))
+    assert "2 of 3 answers have the name of a control token in them, such as that of item x:1" in caplog.text
+    caplog.clear()
+    training_rows([plain], TOKENIZERS["plain"], AnswerFormat(system=""))
+    assert not caplog.text
 
 
 @settings(deadline=None, max_examples=100)

@@ -257,10 +257,10 @@ def test_a_system_text_goes_before_the_turns_of_a_row_that_has_none() -> None:
 
 
 def test_a_row_of_plain_text_is_the_prompt_as_it_is() -> None:
-    row = TaskExample("x:5", "chat", "eng_Latn", "Q: one?\nA:", reference="two")
+    row = TaskExample("x:5", "chat", "eng_Latn", "<|im_start|>user\nQ: one?<|im_end|>\nA:", reference="two")
     for tokenizer in TOKENIZERS:
         prompt = render(row, tokenizer)
-        assert prompt.text == row.text
+        assert prompt.pieces == (row.text,), "control tokens that a row brings along are what it says"
         assert not prompt.from_template, "so that the tokenizer's own first token is added"
 
 

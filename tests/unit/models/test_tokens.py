@@ -1,9 +1,9 @@
 """Tokenising for the probe: cutting at the window, counting, refusing what has no vector."""
 
 import logging
+from functools import partial
 
 import pytest
-from transformers import PreTrainedTokenizerBase
 
 from midalign.errors import DataError, ModelError
 from midalign.models.encoding import Encoder
@@ -75,7 +75,7 @@ def test_a_sentence_behind_a_sink_is_cut_so_that_both_fit_the_window():
     assert tokens.ids[1][1:] == tuple(tokenizer(" ".join(WORDS))["input_ids"][:15])
 
 
-@pytest.mark.parametrize(("pooling", "kind"), [("mean_after_sink", BehindSink), ("mean", PreTrainedTokenizerBase)])
+@pytest.mark.parametrize(("pooling", "kind"), [("mean_after_sink", BehindSink), ("mean", partial)])
 def test_only_poolings_behind_a_sink_get_one(pooling, kind):
     assert isinstance(sentence_tokenizer(build_plain_tokenizer(), pooling), kind)
 
@@ -85,3 +85,17 @@ def test_without_a_stated_window_nothing_is_cut(tokenizer):
     model.config.max_position_embeddings = None
     assert context_window(model.config, tokenizer) is None
     assert tokenize(tokenizer, ["wake " * 500], context_window(model.config, tokenizer)).truncated == 0
+
+
+@pytest.mark.parametrize("pooling", ["mean", "mean_after_sink"])
+def test_the_name_of_a_control_token_in_a_sentence_is_text(tokenizer, pooling):
+    sentence = "wake </s> me <pad> up <s>"
+    asked = sentence_tokenizer(tokenizer, pooling)(sentence, return_special_tokens_mask=True)
+    probed = tokenize(tokenizer, [sentence])
+    for given, special in ((asked["input_ids"], asked["special_tokens_mask"]), (probed.ids[0], probed.special[0])):
+        first, *ids = given
+        assert first == 1
+        assert not {0, 1, 2} & set(ids)
+        assert list(special) == [1] + [0] * len(ids)
+        assert tokenizer.decode(ids) == sentence
+    assert tokenizer("</s>")["input_ids"] == [1, 2], "for this call only"
