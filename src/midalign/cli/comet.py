@@ -11,14 +11,14 @@ from midalign.cli.console import console, do, say_scores, say_where
 from midalign.cli.options import Columns, Format, Languages, Out, Resamples, Seed, Split, codes, columns_of
 from midalign.records import RESAMPLES, SEED
 
-app = typer.Typer(no_args_is_help=True, help="COMET, which lives in an environment of its own.")
+app = typer.Typer(no_args_is_help=True, help="Scores by COMET, which needs an environment of its own.")
 
 Env = Annotated[Path | None, typer.Option(help="Folder of COMET's environment; midalign's cache folder by default.")]
 
 
 @app.command()
 def setup(env: Env = None) -> None:
-    """Make COMET's environment: a virtual environment with unbabel-comet, from PyPI."""
+    """Create COMET's environment: a virtual environment with unbabel-comet from PyPI."""
     from midalign.evaluation import comet
 
     folder = env or comet.environment()
@@ -31,7 +31,9 @@ def setup(env: Env = None) -> None:
 @app.command()
 def score(
     data: Annotated[str, typer.Option(help="Folder or file with the parallel corpus.")],
-    predictions: Annotated[Path, typer.Option(help="predictions.jsonl, ours or anybody's, with the ids of the data.")],
+    predictions: Annotated[
+        Path, typer.Option(help="predictions.jsonl of midalign or any other program, with the ids of the data.")
+    ],
     out: Out,
     model: Annotated[str, typer.Option(help="Checkpoint, folder with one, or hub name.")] = "Unbabel/wmt22-comet-da",
     env: Env = None,
@@ -42,7 +44,7 @@ def score(
     resamples: Resamples = RESAMPLES,
     seed: Seed = SEED,
 ) -> None:
-    """COMET of translations, per direction and over all, with intervals; segment scores beside them."""
+    """Score translations with COMET, per direction and over all, with intervals and segment scores."""
     from midalign.evaluation.job import CometJob
 
     job = CometJob(
@@ -69,7 +71,7 @@ def add(
     model: Annotated[str, typer.Option(help="Checkpoint, folder with one, or hub name.")] = "Unbabel/wmt22-comet-da",
     env: Env = None,
 ) -> None:
-    """COMET of every system of a finished run, into its scores, its paired comparisons and its report."""
+    """Score every system of a finished run with COMET, and add that to its scores, comparisons and report."""
     from midalign.experiment.comet import add_comet
     from midalign.report.page import PAGE
 

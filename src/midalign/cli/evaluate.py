@@ -35,11 +35,11 @@ def evaluate(
     predictions: Annotated[
         list[Path],
         typer.Option(
-            help="predictions.jsonl, ours or anybody's, with the ids of the data; several are seeds of one system."
+            help="predictions.jsonl of any program, with the ids of the data; several are seeds of one system."
         ),
     ],
     out: Out,
-    task: Annotated[Task, typer.Option(help="What was answered.")] = Task.slots,
+    task: Annotated[Task, typer.Option(help="The task of the data.")] = Task.slots,
     languages: Languages = None,
     format: Format = "auto",  # noqa: A002
     split: Split = "test",
@@ -47,7 +47,8 @@ def evaluate(
     labels: Labels = None,
     limit: Limit = None,
     baseline: Annotated[
-        Path | None, typer.Option(help="Predictions of another system for the same items: paired tests.")
+        Path | None,
+        typer.Option(help="Predictions of another system for the same items, to compare with by paired tests."),
     ] = None,
     comet: Annotated[
         list[Path] | None, typer.Option(help="segments.jsonl of `midalign comet score`, one for each --predictions.")
@@ -58,7 +59,7 @@ def evaluate(
     resamples: Resamples = RESAMPLES,
     seed: Seed = SEED,
 ) -> None:
-    """Scores with intervals, per language and over all, of anybody's predictions; no model needed."""
+    """Score predictions of any program, per language and over all, with intervals; no model needed."""
     from midalign.evaluation.job import EvaluateJob, answered_languages
     from midalign.evaluation.score import COMPARISONS
 

@@ -38,7 +38,7 @@ def generate(
     model: ModelName,
     data: Annotated[str, typer.Option(help="Folder or file with the task data.")],
     out: Out,
-    task: Annotated[Task, typer.Option(help="What to answer.")] = Task.slots,
+    task: Annotated[Task, typer.Option(help="The task of the data.")] = Task.slots,
     adapter: AdapterPath = None,
     gguf_file: GgufFile = None,
     revision: Revision = None,
@@ -48,17 +48,17 @@ def generate(
     columns: Columns = None,
     labels: Labels = None,
     limit: Limit = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Largest number of tokens of an answer.")] = 128,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Padded tokens in a batch.")] = 8192,
     system: Annotated[str | None, typer.Option(help="System text instead of midalign's own.")] = None,
     completion_style: CompletionStyle = "slots",
     types: Annotated[list[str] | None, typer.Option(help=f"{TYPES_HELP} Give it several times.")] = None,
-    constrained: Annotated[str, typer.Option(help=f"none, or what answers are held to: {CONSTRAINED_HELP}")] = "none",
+    constrained: Annotated[str, typer.Option(help=f"none, or a constraint on answers: {CONSTRAINED_HELP}")] = "none",
     backend: Annotated[str, typer.Option(help=f"{listed(BACKENDS)}, which is an extra.")] = "transformers",
     dtype: Dtype = "auto",
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Greedy answers to a task's prompts, into predictions.jsonl; an interrupted run goes on where it stopped."""
+    """Answer a task's prompts greedily, into predictions.jsonl; the same command resumes an interrupted run."""
     style = choice("completion-style", completion_style, STYLES)
     held = choice("constrained", constrained, ("none", *CONSTRAINED_TASK))
     choice("backend", backend, BACKENDS)

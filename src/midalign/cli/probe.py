@@ -37,7 +37,7 @@ def probe(
     out: Out,
     languages: Languages = None,
     format: Format = "auto",  # noqa: A002
-    split: Annotated[str | None, typer.Option(help="Split, where the corpus has several.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split, if the corpus has several.")] = None,
     columns: Columns = None,
     on_empty: Annotated[str, typer.Option(help=f"A row with an empty side: {listed(ON_EMPTY)}.")] = "error",
     adapter: AdapterPath = None,
@@ -47,20 +47,19 @@ def probe(
     margin: Annotated[str, typer.Option(help=f"{listed(MARGINS)}.")] = "ratio",
     k: Annotated[int, typer.Option(help="Neighbours in the margin.")] = 4,
     candidates: Annotated[str, typer.Option(help=f"{listed(CANDIDATES)}, which is what LASER's xsim does.")] = "all",
-    limit: Annotated[int | None, typer.Option(help="Only the first so many sentences.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Number of sentences, from the first.")] = None,
     dtype: Dtype = "auto",
     compare: Annotated[
-        Path | None, typer.Option(help="probe.json of another model, on the same data: what changed from it to this.")
+        Path | None, typer.Option(help="probe.json of another model on the same data, to compare this model with.")
     ] = None,
-    transfer: Annotated[
-        Path | None, typer.Option(help="scores.json by language: does retrieval predict the score?")
-    ] = None,
+    transfer: Annotated[Path | None, typer.Option(help="scores.json by language, to correlate retrieval with.")] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Keep sentence vectors here, so that the next probe costs only the retrieval.")
+        Path | None,
+        typer.Option(help="Folder to keep sentence vectors in; a later probe then costs only the retrieval."),
     ] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Translation retrieval at every layer, in all directions: where and how well a model aligns languages."""
+    """Measure translation retrieval at every layer, in all directions: where and how well a model aligns languages."""
     from midalign.probing.job import ProbeJob
 
     job = ProbeJob(

@@ -12,7 +12,7 @@ from midalign.cli.options import Out
 
 
 def report(runs: Annotated[list[Path], typer.Argument(help="Run folders.")], out: Out) -> None:
-    """One page that shows per language what was gained, and why."""
+    """Write one page from run folders: what each language gained or lost, and why."""
     from midalign.report.page import write_report
     from midalign.runs import Run
 

@@ -12,19 +12,19 @@ from midalign.cli.options import Out, Overrides, RecipeFile, recipe_of
 
 
 def run(recipe: RecipeFile, out: Out, overrides: Overrides = None) -> None:
-    """The whole job of a recipe: probe, train, merge, evaluate, report; an interrupted run goes on where it stopped."""
+    """Run all steps of a recipe: probe, train, merge, evaluate, report; the same command resumes an interrupted run."""
     _run_recipe(recipe_of(recipe, overrides), out)
 
 
 def demo(
     out: Out,
-    seeds: Annotated[int, typer.Option(min=1, help="Train with so many seeds.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of training seeds.")] = 1,
     real: Annotated[
         bool,
         typer.Option("--real", help="On a real pretrained model, SmolLM2-135M: half an hour, one download of 93 MB."),
     ] = False,
 ) -> None:
-    """The whole job on the embedded default: a small world in several languages; no download, no GPU."""
+    """Run all steps on the embedded default, a small world in several languages; no download, no GPU."""
     import importlib.resources
 
     from midalign.recipe.file import load_recipe

@@ -27,7 +27,9 @@ def build(
     compiled: Annotated[
         bool, typer.Option(help="Compile the model: nearly twice as fast, but needs a C++ compiler.")
     ] = False,
-    snapshots: Annotated[int, typer.Option(help="Keep the weights every so many updates; 0 keeps none.")] = 0,
+    snapshots: Annotated[
+        int, typer.Option(help="Number of updates between two snapshots of the weights; 0 keeps none.")
+    ] = 0,
 ) -> None:
     """Pretrain a base from scratch: half an hour to hours on a CPU, resumable; seed 2 is the one that ships."""
     from dataclasses import replace

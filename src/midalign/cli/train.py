@@ -18,7 +18,7 @@ def train(
         str, typer.Option(help="joint, task (SFT alone) or align (an adapter for merging).")
     ] = "joint",
 ) -> None:
-    """LoRA fine-tuning that alternates the task loss and the middle-layer alignment loss; interrupted runs go on."""
+    """Fine-tune LoRA on the task loss and the middle-layer alignment loss in turn; the same command resumes a run."""
     checked = recipe_of(recipe, overrides)
     chosen = choice("objective", objective, ("joint", "task", "align"))
     from midalign.experiment.named import resolve_names

@@ -18,7 +18,7 @@ def validate(
         Path | None, typer.Option(help="Folder for validation.json and the manifest; none by default.")
     ] = None,
 ) -> None:
-    """Check a recipe and the data it names without running anything: all faults at once."""
+    """Check a recipe and the data it names without running anything; all faults are reported at once."""
     checked = recipe_of(recipe, overrides)
     from midalign.experiment.validate import ValidateJob
 

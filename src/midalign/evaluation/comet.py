@@ -107,7 +107,7 @@ def segment_scores(
         done = _run(command)
         if done.returncode == NO_MODEL:
             raise ModelError(
-                f"COMET's model {model!r} cannot be had:\n{_last_lines(done.stderr)}\n"
+                f"COMET's model {model!r} cannot be loaded:\n{_last_lines(done.stderr)}\n"
                 "Give --model the path of a checkpoint (model.ckpt) or its folder, or a hub name that this machine "
                 "can reach and may download (some COMET models want their licence accepted first)."
             )

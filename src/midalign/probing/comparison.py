@@ -217,7 +217,7 @@ def write_transfer(result: ProbeResult, scores: Path, folder: Path, metric: str 
 
     Args:
         result: A probe.
-        scores: A ``scores.json``, ours or anybody's of its form.
+        scores: A ``scores.json`` of midalign or any other program.
         folder: Where to write.
         metric: Which metric of the file; by default its first one.
 

@@ -139,8 +139,10 @@ class SftArguments(Arguments):
     torch_compile: bool = argument("Compile the model.")
     torch_compile_backend: str | None = argument("Backend of torch_compile.")
     torch_compile_mode: str | None = argument("Mode of torch_compile.")
-    torch_empty_cache_steps: Count | None = argument("Empty the GPU's cache every so many updates.")
-    pad_to_multiple_of: Count | Literal["auto"] | None = argument("Pad task batches to a multiple of so many tokens.")
+    torch_empty_cache_steps: Count | None = argument(
+        "Number of updates between two times that the GPU's cache is emptied."
+    )
+    pad_to_multiple_of: Count | Literal["auto"] | None = argument("Pad task batches to a multiple of this many tokens.")
     dataloader_num_workers: int = argument("Processes that read batches.", ge=0, le=1024)
     dataloader_pin_memory: bool = argument("Pin the memory of batches.")
     dataloader_persistent_workers: bool = argument("Keep those processes from evaluation to evaluation.")

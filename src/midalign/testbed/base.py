@@ -199,7 +199,7 @@ def build_base(
         resume: Resume from ``out/checkpoint`` if there is one; otherwise start anew.
         progress: Called after every tenth step.
         checkpoint_seconds: Time between checkpoints.
-        snapshot_steps: If positive, the bfloat16 weights are also kept every so many steps under ``out/snapshots``.
+        snapshot_steps: Steps between two snapshots of the bfloat16 weights in ``out/snapshots``; 0 keeps none.
         stop_after: Stop, with a checkpoint, after this many steps in all (for tests of resuming).
         compiled: Compile the model (needs a C++ compiler); nearly twice as fast, with losses that differ in rounding.
 

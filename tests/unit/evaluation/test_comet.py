@@ -108,7 +108,7 @@ def test_a_model_is_a_file_a_folder_or_a_name(env, tmp_path):
 def test_a_model_that_cannot_be_had_is_said_with_the_reason(env, tmp_path, model):
     (tmp_path / "empty").mkdir()
     name = str(tmp_path / "empty") if model == "empty" else model
-    with pytest.raises(ModelError, match=r"cannot be had:\n.*(not supported|holds no \.ckpt)[\s\S]*Give --model"):
+    with pytest.raises(ModelError, match=r"cannot be loaded:\n.*(not supported|holds no \.ckpt)[\s\S]*Give --model"):
         comet.score_comet(EXAMPLES, OUTPUTS, model=name, env=env)
 
 
@@ -183,7 +183,9 @@ def test_the_first_cause_is_shown_of_a_model_that_cannot_be_downloaded(tmp_path)
         "    try:\n        open('/no/hub')\n    except OSError:\n        raise KeyError('not supported')\n    if name",
     )
     env = environment(tmp_path / "env", {"comet.py": hidden, "torch.py": FAKE_TORCH})
-    with pytest.raises(ModelError, match=r"cannot be had:\nFileNotFoundError: .*/no/hub'\nKeyError: 'not supported'"):
+    with pytest.raises(
+        ModelError, match=r"cannot be loaded:\nFileNotFoundError: .*/no/hub'\nKeyError: 'not supported'"
+    ):
         comet.score_comet(EXAMPLES, OUTPUTS, model="Hub/known", env=env)
 
 
@@ -217,7 +219,7 @@ def test_the_command_scores_and_a_missing_model_exits_with_2(env, tmp_path):
         text=True,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "cannot be had" in done.stderr
+    assert "cannot be loaded" in done.stderr
     assert not (tmp_path / "no").exists()
 
 
