@@ -1,7 +1,7 @@
-"""Control tokens (``<|im_end|>``, ``</s>``) in what a user wrote: they must be read as text, not as the end of a turn.
+"""Control tokens (``<|im_end|>``, ``</s>``) in a user's text are read as text, not as the end of a turn.
 
-A tokenizer finds such a token wherever its name stands in a text. So the text is marked one character into each name
-that it holds, and cut there before it is tokenized: neither part is a control token any more.
+A tokenizer finds such a token wherever its name occurs in a text. So a mark is put after the first character of each
+such name, and the text is cut there before it is tokenized: neither part is then a control token.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ _MARK = "\ufdd0"  # a code point that Unicode keeps out of text
 
 
 def marked(text: str, tokenizer: Any) -> str:
-    """The text with a mark inside whatever this tokenizer would read as a control token."""
+    """The text with a mark inside each name that this tokenizer would read as a control token."""
     return _pattern(tokenizer, chat_template(tokenizer), len(tokenizer)).sub(rf"\1{_MARK}", text)
 
 
 def cut(text: str) -> tuple[str, ...]:
-    """A text in the pieces between its marks, which joined are the text without them."""
+    """The pieces of a text between its marks; joined, they are the text without marks."""
     return tuple(text.split(_MARK))
 
 

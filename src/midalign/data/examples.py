@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def role_language(example: TaskExample) -> str:
-    """The language whose role counts: that of the text, or for a translation the side that is not English."""
+    """The language whose role decides: that of the text, or for a translation that of the side that is not English."""
     if example.task == "translation" and example.language == ENGLISH:
         return example.target_language
     return example.language
@@ -41,8 +41,8 @@ def read_examples(
 ) -> list[TaskExample]:
     """Examples of one split of a task; for translation a parallel corpus, English into each other language.
 
-    A parallel corpus without splits is taken whole, whatever the split. A test set by name (``sacrebleu:wmt23/de-en``)
-    is translated in its own direction. The ids of translations are ``<target language>:<index>`` where one English
+    A parallel corpus without splits is read whole, for any split. A test set by name (``sacrebleu:wmt23/de-en``) is
+    translated in its own direction. The ids of translations are ``<target language>:<index>`` where one English
     sentence has several targets.
 
     Args:

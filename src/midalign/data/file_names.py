@@ -1,11 +1,12 @@
-"""What the name of a data file tells: its split, its languages, and whether it is data at all.
+"""File names of data: the split and the languages that a name tells, and whether the file is data at all.
 
-A name may have its language first (``de_news.bio``), last (``test_de.tsv``) or nowhere (``train.txt``), and words that
-are no language happen to be codes of one (``my_data.bio``, ``no_context.tsv``). So a part of a name is a language
+A name may have its language first (``de_news.bio``), last (``test_de.tsv``) or nowhere (``train.txt``), and ordinary
+words may be codes of languages (``my_data.bio``, ``no_context.tsv``). So a part of a name is a language
 
-1. where it is a code of more than one part (``pt-BR``, ``zh_Hant``, ``sr@latin``) or no English word (``de``, ``swh``);
-2. where it is an English word (``it``, ``no``, ``max``), only if the whole name is that code, the language was asked
-   for, or a file beside it has a language at the same place of the same name (``test_it.tsv`` beside ``test_de.tsv``).
+1. if it is a code of more than one part (``pt-BR``, ``zh_Hant``, ``sr@latin``) or not an English word (``de``,
+   ``swh``);
+2. if it is an English word (``it``, ``no``, ``max``), only if the whole name is that code, the language was asked for,
+   or a file beside it has a language at the same place of the same name (``test_it.tsv`` beside ``test_de.tsv``).
 """
 
 from __future__ import annotations
@@ -41,28 +42,28 @@ _REGION = re.compile(r"[A-Z]{2}|\d{3}")
 
 
 def bare(path: Path) -> Path:
-    """The path without the suffix of a packed file: ``eng.txt`` for ``eng.txt.gz``."""
+    """The path without the suffix of compression: ``eng.txt`` for ``eng.txt.gz``."""
     return path.with_suffix("") if path.suffix in PACKED else path
 
 
 def data_files(folder: Path) -> list[Path]:
-    """The files of a folder in the order of their names, but hidden ones, README and the like; none of a file."""
+    """The data files of a folder, sorted by name, without hidden files, README and the like; none if it is a file."""
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     return [file for file in entries if file.is_file() and not is_note(file)]
 
 
 def is_note(path: Path) -> bool:
-    """Whether a file lies beside data and is none: hidden, a backup, README, LICENSE, checksums and the like."""
+    """Whether a file is not data: hidden, a backup, README, LICENSE, checksums and the like."""
     return path.name.startswith(".") or path.name.endswith("~") or _NOTES.fullmatch(bare(path).name) is not None
 
 
 def split_name(split: str) -> str:
-    """Our name of a split, whatever the corpus calls it; any other word as it is."""
+    """The name of a split in midalign, whatever the corpus calls it; any other word unchanged."""
     return next((name for name, aliases in SPLITS.items() if split in aliases), split)
 
 
 def splits_in(name: str) -> set[str]:
-    """The splits (by our names) that the parts of a file's name tell."""
+    """The splits (by midalign's names) that the parts of a file's name tell."""
     parts = re.split(r"[\W_]", name.casefold())
     return {split for split, aliases in SPLITS.items() if not set(aliases).isdisjoint(parts)}
 
@@ -73,7 +74,7 @@ class Named(NamedTuple):
     Attributes:
         language: Canonical code.
         rest: The name with ``{}`` in that part's place.
-        is_word: Whether the part is an English word as well, and may not be meant as a language.
+        is_word: Whether the part is also an English word, so that it may not mean a language.
     """
 
     language: str
@@ -82,7 +83,7 @@ class Named(NamedTuple):
 
 
 def languages_in(stem: str) -> list[Named]:
-    """The languages that parts of a file's stem tell, in their order; English names count too (``german.tsv``)."""
+    """The languages that parts of a file's stem tell, in order, by code or by English name (``german.tsv``)."""
     pieces = re.split(r"([._\s-]+)", stem)  # parts at even places, what separates them at odd ones
     found: list[Named] = []
     at = 0
@@ -97,7 +98,7 @@ def languages_in(stem: str) -> list[Named]:
 
 
 def _code(parts: Sequence[str]) -> str | None:
-    """The language of one to three neighbouring parts, if together they are one code."""
+    """The language of one to three neighbouring parts that together are a code."""
     language = known("_".join(parts)) or (languages_by_name().get(parts[0].casefold()) if len(parts) == 1 else None)
     if language is None or len(parts) == 1 or _REGION.fullmatch(parts[-1]):
         return language
@@ -110,7 +111,7 @@ def language_of_each(stems: Sequence[str], wanted: Collection[str] | None) -> li
 
     Args:
         stems: Stems of files that lie together.
-        wanted: Canonical codes that were asked for, which decide in doubt.
+        wanted: Canonical codes that were asked for; they decide ambiguous cases.
     """
     all_named = [languages_in(stem) for stem in stems]
     places = {named.rest for found in all_named for named in found if not named.is_word}
@@ -123,6 +124,6 @@ def _only(found: Iterable[Named], wanted: Collection[str], places: Collection[st
 
 
 def shown(names: Iterable[object], most: int = 5) -> str:
-    """Some names for a message, the first of them only where there are many."""
+    """Names for a message; only the first ones if there are many."""
     listing = [str(name) for name in names]
     return ", ".join(listing[:most]) + (f" and {len(listing) - most} more" if len(listing) > most else "")

@@ -1,4 +1,4 @@
-"""One check before a training or a generation, on a real example: does the model see what it is asked, every day?"""
+"""Check of the prompt on a real example, before training or generation: is it complete and always the same?"""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ logger = logging.getLogger(__name__)
 
 
 def check_prompt(example: TaskExample, tokenizer: Any, answer_format: AnswerFormat = AnswerFormat()) -> None:
-    """Check that tokenizer and chat template ask for an example as it stands, and can write its answer.
+    """Check that the prompt of an example is complete and constant, and that the tokenizer can write its answer.
 
-    A template that writes today's date is given `midalign.data.prompts.PROMPT_DATE`, which the log says. It also says
-    where the tokens do not spell the prompt or the gold answer, as with a tokenizer that does not know its script.
+    A template that writes today's date is given `midalign.data.prompts.PROMPT_DATE`, and the log says so. The log also
+    warns if the tokens do not spell the prompt or the gold answer, as with a tokenizer that does not know the script.
 
     Args:
         example: Any one of those that the model will see.
         tokenizer: The model's tokenizer.
-        answer_format: What is asked for.
+        answer_format: Style of the answers.
 
     Raises:
-        ModelError: If the prompt lacks the instruction or the text, differs from one call to the next, or the tokenizer
-            adds special tokens where it is told not to.
+        ModelError: If the prompt lacks the instruction or the text, differs between two calls, or the tokenizer adds
+            special tokens although it is told not to.
     """
     prompt = render(example, tokenizer, answer_format)
     if prompt != render(example, tokenizer, answer_format):
@@ -67,6 +67,6 @@ def _say_the_date(_tokenizer: Any) -> None:
 
 
 def _same(text: str, spelled: str) -> bool:
-    """Whether a text stands in what its tokens spell, but for whitespace and case."""
+    """Whether a text is in what its tokens spell, apart from whitespace and case."""
     plain, found = ("".join(part.split()).casefold() for part in (text, spelled))
     return plain in found

@@ -1,8 +1,8 @@
 """Token ids of prompts and answers, the same for training and generation.
 
-Prompt and answer are tokenized apart and joined, so that the model is trained on exactly the prompt ids that it sees at
-generation, whatever the tokenizer would merge across the boundary. The answer ends in the end-of-sequence token; the
-prompt never does, whatever the tokenizer appends.
+Prompt and answer are tokenized separately and joined, so that the model is trained on exactly the prompt ids that it
+gets at generation; a tokenizer might merge across the boundary. The answer ends in the end-of-sequence token; the
+prompt never does, even if the tokenizer appends one.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def prompt_ids(prompt: Prompt, tokenizer: Any) -> list[int]:
 
 
 def _opened(bare: list[int], whole: list[int]) -> list[int]:
-    """A text's ids with what the tokenizer puts before them, without what it appends."""
+    """Ids of a text with the special tokens that the tokenizer puts before it, without those that it appends."""
     starts = range(len(whole) - len(bare) + 1)
     return next((whole[: start + len(bare)] for start in starts if whole[start : start + len(bare)] == bare), whole)
 
 
 def answer_ids(answer: str, tokenizer: Any) -> list[int]:
-    """Ids of an answer with the end-of-sequence token behind it; control tokens in the answer are text."""
+    """Ids of an answer and the end-of-sequence token; control tokens in the answer are text."""
     first, *rest = cut(marked(answer, tokenizer))
     ids = list(tokenizer(first, add_special_tokens=False)["input_ids"])
     return [*ids, *_continued(rest, tokenizer), tokenizer.eos_token_id]
@@ -51,7 +51,7 @@ def answer_ids(answer: str, tokenizer: Any) -> list[int]:
 def _continued(pieces: Sequence[str], tokenizer: Any) -> list[int]:
     """Ids of what follows a cut.
 
-    Tokenized behind a line break, which is taken off again: some tokenizers put a space before the text they are given.
+    The text is tokenized after a line break, which is removed again, because some tokenizers put a space before a text.
     """
     ids: list[int] = []
     line_break = list(tokenizer("\n", add_special_tokens=False)["input_ids"])
@@ -73,10 +73,11 @@ def training_rows(
 ) -> list[dict[str, list[int]]]:
     """``input_ids`` and ``labels`` of each example; the loss is on the answer only, the prompt is masked.
 
-    The log says how many answers have names of control tokens in them, which are taught as text.
+    The log says how many answers contain names of control tokens; the model learns them as text.
 
     Raises:
-        DataError: If an example is longer than `max_length` tokens: cut off, it would teach to stop half-way.
+        DataError: If an example is longer than `max_length` tokens; truncated, it would teach the model to stop
+            half-way.
         ModelError: If the chat template leaves out what is asked.
     """
     rows, odd = [], []
@@ -102,7 +103,7 @@ def training_rows(
 
 
 class InTaskPrompt:
-    r"""Tokenizes a sentence as the task's prompt asks about it: what `PairDataset` takes for a tokenizer.
+    r"""Tokenizer that puts a sentence into the task's prompt, so that it is aligned there; for `PairDataset`.
 
     Args:
         tokenizer: Any tokenizer of transformers.
@@ -132,7 +133,7 @@ class InTaskPrompt:
     def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
         """``input_ids``, ``special_tokens_mask``, and ``pooled_mask``: 0 up to the sentence, 1 from it to the end.
 
-        What follows the sentence has read it, and counts; what comes before is the same for all sentences.
+        Tokens after the sentence have read it, so they are pooled; those before it are the same for all sentences.
         """
         ids = self._ids(text)
         before = shared_beginning([ids, self._opening])
@@ -150,6 +151,6 @@ class InTaskPrompt:
 
 
 def shared_beginning(rows: Sequence[list[int]]) -> int:
-    """How many ids all rows begin with."""
+    """Number of ids that all rows begin with."""
     first, last = min(rows), max(rows)  # in the order of lists, so all others begin with what these two share
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))

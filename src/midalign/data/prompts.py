@@ -1,19 +1,18 @@
-"""Every word that a model is asked with: the only place with prompt text.
+"""Prompts: the only place with prompt text.
 
 With a chat template the prompt is the template's, with a system turn, a user turn (those of the row, for the task chat)
-and the opening of the answer. Where a template knows no system turn, its text goes before the first user's; where it
-reads a turn as a list of parts, it is given one. Without a template, a plain prompt::
+and the opening of the answer. If a template has no system turn, the system text goes before that of the first user
+turn; if it reads a turn as a list of parts, it is given one. Without a template, a plain prompt::
 
     <system text>
 
     <the user's text>
     Answer:
 
-The boundary between prompt and completion falls where a tokenizer splits anyway. A chat prompt ends in the template's
-special tokens or line break, and the completion follows as it is. The plain prompt ends in a line break, after which
-BPE, unigram and word-level tokenizers begin a new token; so nothing has to be moved to the completion, which
-begins with its first letter in both cases. The end-of-sequence token is added where prompts are tokenized
-(`midalign.data.prompt_tokens`).
+The boundary between prompt and completion is a place where tokenizers split anyway. A chat prompt ends in the
+template's special tokens or line break. The plain prompt ends in a line break, after which BPE, unigram and word-level
+tokenizers begin a new token. In both cases the completion begins with its first letter. The end-of-sequence token is
+added where prompts are tokenized (`midalign.data.prompt_tokens`).
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ class Prompt:
     """A prompt.
 
     Attributes:
-        pieces: Its text, cut where the user wrote the name of a control token: each piece is tokenized by itself.
+        pieces: Its text, cut where the user wrote the name of a control token; each piece is tokenized by itself.
         from_template: Whether a chat template wrote it, special tokens included.
     """
 
@@ -87,7 +86,7 @@ class Prompt:
 
 
 class _ChatForm(NamedTuple):
-    """How a chat template takes what is asked."""
+    """The form of turns that a chat template accepts."""
 
     system_turn: bool
     parts: bool
@@ -97,9 +96,9 @@ _FORMS = tuple(_ChatForm(system_turn, parts) for parts in (False, True) for syst
 
 
 def turns(example: TaskExample, answer_format: AnswerFormat = AnswerFormat()) -> tuple[Message, ...]:
-    """The turns that put one example to a model; none for a row of chat whose text is the whole prompt.
+    """The turns of one example's prompt; none for a row of chat whose text is the whole prompt.
 
-    A row of chat comes with its turns; where none is the system's, the format's system text goes before them. The other
+    A row of chat has its own turns; if none is a system turn, the format's system text goes before them. The other
     tasks have a system and a user turn.
     """
     system = answer_format.system
@@ -114,9 +113,9 @@ def turns(example: TaskExample, answer_format: AnswerFormat = AnswerFormat()) ->
 def render(example: TaskExample, tokenizer: Any, answer_format: AnswerFormat = AnswerFormat()) -> Prompt:
     """The prompt of one example for this tokenizer.
 
-    Control tokens in the example's turns are text, but for those of a system text that the format gives; a row of chat
-    that is plain text is the prompt as it is, control tokens included. Where the chat template asks for the date, it is
-    `PROMPT_DATE` on every day.
+    Control tokens in the example's turns are text, except in a system text that the format gives. A row of chat that is
+    plain text is the prompt unchanged, control tokens included. A chat template that asks for the date always gets
+    `PROMPT_DATE`.
 
     Raises:
         ModelError: If the chat template leaves out a turn or a tool, or changes it.
@@ -153,7 +152,7 @@ def _instruction(example: TaskExample, answer_format: AnswerFormat) -> str:
 
 
 def _check_whole(text: str, asked: Sequence[Message], example: TaskExample) -> None:
-    """Check that a prompt holds every turn as it stands; earlier answers may lose what templates call thoughts."""
+    """Check that a prompt contains every turn unchanged; earlier answers may lose what templates call thoughts."""
     wanted = [(turn["role"], turn["content"].strip()) for turn in asked if turn["role"] != "assistant"]
     functions: list[Any] = [tool.get("function", tool) for tool in example.tools]
     wanted += [("tool", str(function.get("name", ""))) for function in functions]

@@ -1,7 +1,6 @@
 """Parallel corpora of every format behind one function, `read_parallel`, and one object, `ParallelCorpus`.
 
-1. The layout is named or told from what is there, and its reader gives rows with file and line
-   (`midalign.data.parallel.layout`).
+1. The layout is named or detected, and its reader gives rows with file and line (`midalign.data.parallel.layout`).
 2. Empty sides are an error or dropped; identical sides and exact duplicates are counted, logged and kept
    (`midalign.data.parallel.findings`).
 3. The corpus yields pairs (for training) or n-way parallel lists (for probing).
@@ -114,11 +113,11 @@ class ParallelCorpus:
         return found
 
     def multiway(self, languages: Sequence[str] | None = None, *, limit: int | None = None) -> dict[str, list[str]]:
-        """Sentences that are parallel across all the languages: the i-th of each list mean the same.
+        """N-way parallel sentences: a list for each language; sentence i of every list is a translation of the others.
 
         Args:
             languages: Any codes; None for all.
-            limit: At most so many rows, the first ones; None for all.
+            limit: Largest number of rows, from the first; None for all.
 
         Raises:
             DataError: A language is not in the corpus, or no row has them all.

@@ -1,7 +1,7 @@
-"""What a parallel corpus's sentences look like: identical sides and exact duplicates, counted and reported.
+"""Findings of a parallel corpus: identical sides and exact duplicates, counted and reported.
 
-Neither is dropped: a name or a number is rightly the same in two languages, and news repeats itself. But many
-identical sides mean text that was left untranslated, and duplicates are each other's false negatives in a batch.
+Neither is dropped: a name or a number may be the same in two languages, and news repeats itself. But many identical
+sides are a sign of untranslated text, and duplicates are false negatives of each other in a batch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXAMPLES = 3  # places named for each finding and pair of languages
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something worth knowing about a pair of languages: how often, and ``file:line`` of the first few."""
+    """Finding about a pair of languages: its count, and ``file:line`` of the first few."""
 
     count: int
     places: tuple[str, ...]
@@ -73,8 +73,8 @@ def identical_sides(rows: list[RawRow], order: Sequence[str]) -> dict[LanguagePa
 def exact_duplicates(rows: list[RawRow], order: Sequence[str]) -> dict[LanguagePair, Finding]:
     """By pair of languages, the rows that repeat both sides of an earlier row.
 
-    Only sentences that occur more than once in their language are looked at in pairs, so that the cost stays near
-    the number of sentences and not of pairs (1,081 pairs for each row of 47 languages).
+    Only sentences that occur more than once in their language are compared in pairs, so that the cost grows with the
+    number of sentences and not of pairs (1,081 pairs for each row of 47 languages).
     """
     counts = Counter((language, text) for row in rows for language, text in row.texts.items())
     first: dict[tuple[str, str, str, str], str] = {}
@@ -98,7 +98,7 @@ def _findings(places: Mapping[LanguagePair, list[str]]) -> dict[LanguagePair, Fi
 
 
 def warn_of(report: CorpusReport, path: object) -> None:
-    """Log what was found; nothing of it is dropped except rows with an empty side."""
+    """Log the findings; only rows with an empty side are dropped."""
     if report.skipped.count:
         log.warning("%s: %d rows dropped for an empty side: %s", path, report.skipped.count, report.skipped.places)
     kinds = (("identical sides", report.identical), ("exact duplicates", report.duplicates))

@@ -1,8 +1,8 @@
 """Parallel corpora in ``datasets`` form: a hub name, a folder saved by ``datasets``, or Parquet files.
 
-Two shapes: one table with a column for each language (``columns``), or one table for each language with a ``text``
-column, as FLORES+ has it (a configuration each on the hub, a Parquet file each in a folder). Only a name that is no
-path of this machine makes `read_datasets` touch the network.
+There are two shapes: one table with a column for each language (``columns``), or one table for each language with a
+``text`` column, as in FLORES+ (one configuration each on the hub, one Parquet file each in a folder). `read_datasets`
+uses the network only for a name that is not a path of this machine.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def read_datasets(
         limit: First rows to read; None for all.
 
     Raises:
-        DataError: The dataset cannot be had, or has not the shape that was said.
+        DataError: The dataset cannot be loaded, or has another shape than `columns` says.
     """
     if columns is not None:
         named = restrict({language: str(column) for language, column in columns.items()}, wanted, "`columns`")
@@ -113,7 +113,7 @@ def _table_each(name: str, wanted: Sequence[str] | None, split: str | None, limi
 
 
 def _stem(name: str) -> str:
-    """What the ids of rows begin with: a file without its suffix, a folder, or the last part of a hub name."""
+    """Beginning of the rows' ids: a file without its suffix, a folder, or the last part of a hub name."""
     return Path(name).stem if Path(name).is_file() else name.rstrip("/").rpartition("/")[2]
 
 

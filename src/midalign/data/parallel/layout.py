@@ -1,4 +1,4 @@
-"""The layouts in which parallel text comes: which one lies at a path, its splits, and its rows by the right reader.
+"""Layouts of parallel corpora: which one a path has, its splits, and its rows by the right reader.
 
 1. A name that begins with ``sacrebleu:`` is a test set; any other is a path, unless the format is ``datasets``.
 2. A folder that has a folder for each split (``train``, ``dev``, ``test``) means one of those.
@@ -28,7 +28,7 @@ TABLES: dict[ParallelFormat, tuple[str, ...]] = {"tsv": (".tsv", ".txt"), "jsonl
 
 
 def detect_format(path: Path) -> ParallelFormat:
-    """The format of what is at ``path``, told from names, and for text files from whether they have tabs.
+    """Detect the format at ``path`` from file names, and for text files from whether they have tabs.
 
     Raises:
         DataError: It looks like no format, or like several.
@@ -70,7 +70,7 @@ def _format_of_file(path: Path) -> ParallelFormat:
 
 
 def _tables_or_lines(path: Path) -> list[ParallelFormat]:
-    """What a folder holds that has no layout of its own: tables, or a text file for each language."""
+    """The format of a folder without a known layout: tables, or a text file for each language."""
     files = data_files(path)
     texts = [file for file in files if bare(file).suffix == ".txt"]
     tabs = bool(texts) and _has_tabs(texts[0])
@@ -89,7 +89,7 @@ def _has_tabs(path: Path) -> bool:
 
 
 def offers_splits(path: str | Path, format: ParallelFormat = "auto") -> bool:  # noqa: A002 - the word that recipes use
-    """Whether a corpus has splits to choose from; one without is taken whole, whatever split it is read for.
+    """Whether a corpus has splits; a corpus without splits is read whole, for any split.
 
     Raises:
         UserError: As `detect_format`.
@@ -218,7 +218,7 @@ def _tables_of(place: Path, kind: ParallelFormat, split: str | None) -> list[Pat
 
 
 def _check_fit(kind: str, split: str | None, columns: Columns | None) -> None:
-    """Refuse arguments that the format has no use for, rather than ignore them."""
+    """Refuse arguments that the format does not use, rather than ignore them."""
     if split is not None and kind in ("lines", "ntrex", "sacrebleu"):
         raise DataError(f"split is {split!r}, but the format {kind!r} has no splits. Leave it out.")
     if columns is not None and kind not in ("tsv", "jsonl", "datasets"):

@@ -1,9 +1,8 @@
-"""Corpora with one file for each language (FLORES, NTREX, plain folders): from a path to rows, each with its place.
+"""Parallel corpora with one file per language (FLORES, NTREX, plain folders): from a path to rows with places.
 
-Here a file's name becomes a canonical language, and files that ought to be parallel are checked for it. Pairs of files
-are in `midalign.data.parallel.moses`, tables (TSV, JSONL) in `midalign.data.parallel.tables`, hub and local
-``datasets`` data in `midalign.data.parallel.hub`; what the sentences say is looked at in
-`midalign.data.parallel.findings`.
+File names become canonical languages, and the files are checked to be parallel. `midalign.data.parallel.moses` reads
+pairs of files, `midalign.data.parallel.tables` TSV and JSONL, `midalign.data.parallel.hub` hub and local ``datasets``
+data; `midalign.data.parallel.findings` checks the sentences.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class RawRow:
     Attributes:
         id: ``<file stem>:<index from 0>``, or ``<folder name>:<index>`` where each language is a file.
         texts: Canonical language to sentence.
-        files: Canonical language to the file that its sentence stands in.
+        files: Canonical language to the file of its sentence.
         line: Line in each of the files, from 1.
     """
 
@@ -51,7 +50,7 @@ class RawRow:
 
 
 def restrict(available: Mapping[str, T], wanted: Sequence[str] | None, where: object) -> dict[str, T]:
-    """``available`` cut down to the ``wanted`` canonical languages, in their order (None: everything).
+    """``available`` restricted to the ``wanted`` canonical languages, in their order (None: everything).
 
     Raises:
         DataError: A wanted language is not there.

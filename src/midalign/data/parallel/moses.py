@@ -1,4 +1,4 @@
-"""Parallel corpora in Moses' layout: files of one prefix, a language each, parallel by line.
+"""Parallel corpora in Moses' layout: files with a common prefix, one per language, parallel by line.
 
 ``train.en`` with ``train.de``, or ``tatoeba.deu-eng.deu`` with ``tatoeba.deu-eng.eng``, packed or not; a prefix with
 three languages is parallel across all three. Prefixes that name a split (``train.en``, ``test.en``) are splits.
@@ -25,7 +25,7 @@ Prefixes = dict[str, list[tuple[str, Path]]]
 def moses_prefixes(path: Path, wanted: Sequence[str] | None = None) -> Prefixes:
     """The prefixes of a folder that have two languages or more; or those of the one prefix that ``path`` is.
 
-    Files without a partner are left alone and named in a warning.
+    Files without a partner are skipped and named in a warning.
 
     Raises:
         MissingFileError: There is nothing at ``path``, or one side of a pair is not there.

@@ -36,7 +36,7 @@ def read_test_set(name: str, wanted: Sequence[str] | None, limit: int | None) ->
     """Rows of a test set, its source with the first reference.
 
     Raises:
-        DataError: As `direction_of`; a wanted language that the set does not have; a set that cannot be had.
+        DataError: As `direction_of`; the set lacks a wanted language, or cannot be loaded.
     """
     found, pair = _set_and_pair(name)
     languages = direction_of(name)

@@ -1,14 +1,14 @@
-"""Long parallel texts as pairs of sentences, where both sides have equally many.
+"""Sentence splitting of long parallel texts, into pairs where both sides have equally many sentences.
 
-A sentence ends at ``. ! ? …`` and their relatives in other scripts, with the closing quotes and brackets behind them,
-where white space or the end follows; at ``。！？`` wherever they stand. It goes on
+A sentence ends at ``. ! ? …`` and their equivalents in other scripts, with closing quotes and brackets after them, if
+white space or the end of the text follows; at ``。！？`` it always ends. It does not end
 
 - after a full stop behind a digit ("3. Mai"), behind a letter that stands alone ("J. S. Bach", "z. B."), or behind a
   title (`_TITLES`: English, since English is one side of most pairs, and what other languages share with it);
 - where the next word begins in lower case ("etc. and", "'Why?' she asked").
 
-A mark that is missed or taken too much on one side makes the counts differ, and then the pair stays whole: what is
-simple here costs chunks, and seldom a wrong pair.
+If the splitter misses an end on one side, or finds one too many, the counts differ and the pair stays whole. So its
+simplicity costs chunks, and seldom gives a wrong pair.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TITLES = {
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text, in order and without white space around them; together they are the whole text."""
+    """Split a text into sentences, in order and without white space around them; together they are the whole text."""
     parts, start = [], 0
     for end in _END.finditer(text):
         if not _goes_on(text, end):
@@ -45,9 +45,9 @@ def sentences(text: str) -> list[str]:
 
 
 def chunked(pairs: Iterable[ParallelPair]) -> list[ParallelPair]:
-    """Each pair as the pairs of its sentences, where both sides have equally many, else as it is.
+    """Split each pair into pairs of sentences, if both sides have equally many; other pairs stay whole.
 
-    Chunk k (from 0) of the pair ``id`` has the id ``id.k``. How many pairs were split is logged.
+    Chunk k (from 0) of the pair ``id`` has the id ``id.k``. The log says how many pairs were split.
     """
     result: list[ParallelPair] = []
     split = whole = unequal = 0

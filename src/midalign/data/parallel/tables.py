@@ -2,7 +2,7 @@
 
 A TSV may have a header of language codes, or none: then its languages are those that the file's name tells
 (``eng-deu.tsv``; ``deu.txt`` has English first, as manythings.org writes it), or the two that were asked for, in this
-order. Columns that number the rows, and Tatoeba's attributions, are no languages.
+order. Columns that number the rows, and Tatoeba's attributions, are not languages.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _headless_languages(cells: list[list[str]], path: Path, wanted: Sequence[str
 
 
 def _check_english(cells: list[list[str]], named: Mapping[str, int], path: Path) -> None:
-    """Refuse columns whose order is likely wrong: one reads far more like English than the one said to be."""
+    """Refuse columns in a likely wrong order: another column looks far more like English than the English one."""
     shares = {language: _share_of_english(row[at] for row in cells) for language, at in named.items()}
     english = shares.get(ENGLISH, 1.0)
     likelier = max(shares, key=lambda language: shares[language])
@@ -170,7 +170,7 @@ def _column(header: list[str], column: str, path: Path) -> int:
 
 
 def read_jsonl(path: Path, wanted: Sequence[str] | None, columns: Mapping[str, str | int] | None) -> list[RawRow]:
-    """Rows of JSON objects, one a line.
+    """Rows of JSON objects, one per line.
 
     Either ``columns`` names the key of each language, or each object has ``source``, ``target``, ``source_language``
     and ``target_language``; or its texts under codes of languages, by themselves or under ``translation`` (as on the

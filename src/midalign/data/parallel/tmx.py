@@ -1,8 +1,8 @@
 """Parallel corpora in TMX, the exchange format of translation memories, to rows with their file and line.
 
 A translation unit (``<tu>``) is a row; each of its variants (``<tuv xml:lang="de">``) is the sentence of one language.
-Of a segment's inline elements, ``<hi>`` marks text; the others (``bpt``, ``ept``, ``ph``, ``it``, ``ut``) hold codes of
-the format that the text came from, and are left out.
+Of a segment's inline elements, ``<hi>`` contains text. The others (``bpt``, ``ept``, ``ph``, ``it``, ``ut``) contain
+codes of the original format and are left out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CODES = {"bpt", "ept", "ph", "it", "ut", "sub"}
 
 
 def read_tmx(path: Path, wanted: Sequence[str] | None) -> list[RawRow]:
-    """Rows of a TMX file; white space is made one blank, because XML editors indent.
+    """Rows of a TMX file; runs of white space become one blank, because XML editors indent.
 
     Raises:
         DataError: Not XML, not TMX; a unit with one language twice.

@@ -1,4 +1,4 @@
-"""Rows of any fine-tuning data, in trl's dataset formats: one answer of an assistant each.
+"""Chat data in trl's dataset formats: rows of any fine-tuning data, each with one answer of an assistant.
 
 ===================  ==========================================================================================
 columns              what the row asks, and what it answers
@@ -11,9 +11,9 @@ tools                optional: the functions that the chat template is given
 language             optional: code of the row's language, where a file holds several
 ===================  ==========================================================================================
 
-From JSONL, JSON (a list), CSV or Parquet, or a dataset of the hub. The language is told by the column, by the file's
-name (``<language>.<split>.jsonl``), by the hub's configuration, or is the one language that is asked for. In CSV a list
-is written as JSON.
+From JSONL, JSON (a list), CSV or Parquet, or a dataset of the hub. The language comes from the column, from the file's
+name (``<language>.<split>.jsonl``) or from the hub's configuration; otherwise it is the one language that is asked for.
+In CSV a list is written as JSON.
 """
 
 from __future__ import annotations

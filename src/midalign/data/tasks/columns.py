@@ -1,7 +1,7 @@
 """Task data in columns: xSID, Universal NER and generic BIO files, as `RawItem` records with every fault's line.
 
-The three share `read_conll`; JSON formats are in `midalign.data.tasks.json_files`. Which files to read, languages,
-splits and ids are the business of `midalign.data.tasks.layout` and `midalign.data.tasks.read`.
+The three share `read_conll`; `midalign.data.tasks.json_files` reads JSON formats. `midalign.data.tasks.layout` and
+`midalign.data.tasks.read` choose files, languages, splits and ids.
 
 A tag ``I-x`` that does not continue a span labelled ``x`` begins a new span (as in CoNLL-2000 and seqeval's default
 reading); such tags are counted and reported, as are sentences whose words do not spell their text.
@@ -34,7 +34,7 @@ NO_TYPE = ("O", "OTH")
 
 @dataclass(frozen=True, slots=True)
 class RawItem:
-    """One item as its file has it; ``index`` counts from 0 within the file.
+    """One item of a file; ``index`` counts from 0 within the file.
 
     Attributes:
         language: Canonical code where the row itself tells it.
@@ -52,7 +52,7 @@ class RawItem:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Where a CoNLL-like format keeps things; columns count from 0.
+    """Columns of a CoNLL-like format, counted from 0.
 
     Attributes:
         word: The word's column, or None: the first, but the second where the first numbers the words.
@@ -79,7 +79,7 @@ COLUMNS: Mapping[str, Columns] = {
 
 
 class Repairs:
-    """Counts what a file needed, and reports it in one warning each."""
+    """Counts of the repairs that a file needed; one warning per kind."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -102,7 +102,7 @@ class _Sentence:
 
 
 def read_conll(path: Path, columns: Columns) -> Iterator[RawItem]:
-    """Sentences of a column file: one word a line, a blank line after each sentence, ``#`` comments before it.
+    """Sentences of a column file: one word per line, a blank line after each sentence, ``#`` comments before it.
 
     Columns are separated by tabs if the line has one, else by blanks; other white space belongs to a word. ``# text =
     ...`` gives the text; without it, or where the words do not spell it, the text is the words joined by spaces.
@@ -134,7 +134,7 @@ def read_conll(path: Path, columns: Columns) -> Iterator[RawItem]:
 
 
 def _sentences(path: Path, columns: Columns) -> list[_Sentence]:
-    """The file cut at its blank lines; sentences without rows are left out."""
+    """The file split at its blank lines; sentences without rows are left out."""
     lines = [*enumerate(read_lines(path), start=1), (0, "")]
     counts = _counts_of_columns(lines, columns)
     least = max(2, (columns.word or 0) + 1, columns.tag + 1)

@@ -121,7 +121,7 @@ def words_of_chunks(
 
 
 def read_snips(path: Path) -> Iterator[RawItem]:
-    """Snips: ``{intent: [{"data": [{"text": ..., "entity": ...}, ...]}, ...]}``, one intent a file.
+    """Snips: ``{intent: [{"data": [{"text": ..., "entity": ...}, ...]}, ...]}``, one intent per file.
 
     Raises:
         DataError: Not UTF-8, not JSON, or another shape.

@@ -1,6 +1,6 @@
-"""Which files of task data are read: by format, split and language, told from their names.
+"""Layout of task data: which files to read, by the format, split and language in their names.
 
-1. The format is named, or told by file names and, for JSON, by the first line (`detect_format`).
+1. The format is named, or detected from file names and, for JSON, from the first line (`detect_format`).
 2. Of a folder, the files of the format whose names have the split; all of them where no name has one.
 3. Of those, the files in the languages that were asked for (`choose_files`). Files whose names tell no language are
    those of the one language asked for, unless others beside them do tell theirs: then they are left alone.
@@ -63,7 +63,7 @@ def detect_format(path: Path) -> TaskFormat:
     """The format of a file or folder.
 
     Raises:
-        DataError: It looks like none.
+        DataError: It looks like no known format.
     """
     files = data_files(path) if path.is_dir() else [path]
     for kind, pattern in _NAMES.items():
@@ -104,7 +104,7 @@ def choose_files(path: Path, format: TaskFormat, split: str, languages: Sequence
     Args:
         path: A folder, or one file, which is taken whatever split its name has.
         format: Any but ``auto``.
-        split: Our name of the split.
+        split: midalign's name of the split.
         languages: Codes of any kind; None for all.
 
     Raises:

@@ -50,8 +50,8 @@ def read_task(
 
     Args:
         path: A folder in one of the formats above, or one file of it, packed or not.
-        task: ``"slots"`` or ``"extraction"``; what the examples are marked as.
-        format: The format's name; ``"auto"`` tells it by file names and, for JSONL, the first line.
+        task: ``"slots"`` or ``"extraction"``; the task of the examples.
+        format: The format's name; ``"auto"`` detects it from file names and, for JSONL, the first line.
         languages: Codes of any kind to keep; None keeps all. For files whose name does not tell the language, the one
             language that they are in.
         split: ``"train"``, ``"dev"`` or ``"test"`` (``"valid"`` and ``"validation"`` mean ``"dev"``). Snips has no
