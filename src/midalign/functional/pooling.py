@@ -140,6 +140,24 @@ def pool_all(states: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]
     return {name: vectors[name] for name in weights}
 
 
+def pool_packed(states: Tensor, weights: Tensor, pooling: str) -> Tensor:
+    """Pool rows that stand behind one another; differentiable, and in float32 as `pool_all`.
+
+    Args:
+        states: ``(bins, seq, hidden)``, any float dtype.
+        weights: ``(rows, bins, seq)`` float32: those of `token_weights`, wherever the tokens of a row stand.
+        pooling: What `weights` are of.
+
+    Returns:
+        Sentence vectors ``(rows, hidden)`` in float32.
+    """
+    with torch.autocast(states.device.type, enabled=False):
+        values = states.float().masked_fill(~weights.any(dim=0).unsqueeze(-1), 0.0)
+        if pooling == "mean_unit":
+            values = F.normalize(values, dim=-1)
+        return weights.flatten(1) @ values.flatten(0, 1)
+
+
 def check_pooling(pooling: str) -> None:
     """Refuse a name that is not in `POOLINGS`.
 

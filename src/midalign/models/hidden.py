@@ -126,15 +126,20 @@ def stopped_after(model: nn.Module, layer: int) -> Iterator[None]:
 
 
 def states_up_to(
-    model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, layer: int
+    model: nn.Module,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    layer: int,
+    position_ids: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, ...]:
     """Hidden states of layers 0 to `layer` with gradients, without running the blocks above.
 
     Args:
         model: The outermost wrapped causal language model, so that DDP and FSDP see the call.
         input_ids: ``(batch, seq)``, right-padded.
-        attention_mask: ``(batch, seq)``, 1 for real tokens.
+        attention_mask: ``(batch, seq)``, 1 for real tokens, or whatever else the model takes for a mask.
         layer: 1 to the model's depth.
+        position_ids: ``(batch, seq)``, where they do not follow from the mask.
 
     Returns:
         ``layer + 1`` tensors ``(batch, seq, hidden)`` in the model's dtype, each before the final norm.
@@ -142,13 +147,16 @@ def states_up_to(
     Raises:
         ModelError: If the model has no such layer or no decoder can be found.
     """
+    options = {} if position_ids is None else {"position_ids": position_ids}
+    no_position = torch.zeros(0, dtype=torch.long, device=input_ids.device)  # the head is called, and computes nothing
     with stopped_after(model, layer):
         states: tuple[torch.Tensor, ...] = model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             use_cache=False,
             output_hidden_states=True,
-            logits_to_keep=1,  # the head is unavoidable in a CausalLM call; one position of it costs nothing
+            logits_to_keep=no_position,
+            **options,
         ).hidden_states
     return states
 

@@ -6,15 +6,14 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from midalign.functional.margin import retrieval_accuracy
-from midalign.models.hidden import find_decoder, pooled_states, unwrap
+from midalign.models.encoding import Encoder
+from midalign.models.hidden import find_decoder, unwrap
 from midalign.models.limits import context_window
-from midalign.models.tokens import sentence_tokenizer
+from midalign.models.tokens import Tokens, sentence_tokenizer
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.records import ParallelPair
-from midalign.training.pair_batches import PairCollator, PairDataset
+from midalign.training.pair_batches import PairDataset
 
 logger = logging.getLogger(__name__)
 
@@ -37,29 +36,25 @@ def choose_layer(
     """
     tokenize = sentence_tokenizer(tokenizer, config.pooling)
     data = PairDataset(pairs, tokenize, context_window(unwrap(model).config, tokenizer))
-    collate = PairCollator(tokenizer.pad_token_id or 0)
-    device = next(model.parameters()).device
     depth = find_decoder(model).depth
     totals = dict.fromkeys(range(depth + 1), 0.0)
+    encoder = Encoder(model, poolings=[config.pooling])
+    encoder.rank, encoder.world = 0, 1  # every process needs the result, so none does a share
     groups = sorted(set(data.groups))
     for group in groups:
         members = [index for index, number in enumerate(data.groups) if number == group][:limit]
-        parts = []
-        for start in range(0, len(members), config.batch_size):
-            batch = collate([data[index] for index in members[start : start + config.batch_size]])
-            batch = {name: tensor.to(device) for name, tensor in batch.items()}
-            pooled = pooled_states(
-                model,
-                batch["input_ids"],
-                batch["attention_mask"],
-                poolings=[config.pooling],
-                special_tokens_mask=batch["special_tokens_mask"],
-            )[config.pooling]
-            parts.append(pooled.reshape(depth + 1, 2, -1, pooled.shape[-1]))
-        sides = torch.cat(parts, dim=2)
+        source, target = (
+            encoder.encode(_tokens([data.tokens[index][side] for index in members]))[config.pooling] for side in (0, 1)
+        )
         for layer in totals:
-            found = retrieval_accuracy(sides[layer, 0], sides[layer, 1], margin="cosine", k=1)
+            found = retrieval_accuracy(source[layer], target[layer], margin="cosine", k=1)
             totals[layer] += sum(found) / 2 / len(groups)
     best = max(range(1, depth + 1), key=lambda layer: (totals[layer], -layer))
     logger.info("aligning layer %d: retrieval of the base model is best there (%.3f)", best, totals[best])
     return best, totals
+
+
+def _tokens(sides: Sequence[Any]) -> Tokens:
+    """Tokenized sides of pairs, as `Encoder` takes them."""
+    ids, special = (tuple(tuple(side[name]) for side in sides) for name in ("input_ids", "special_tokens_mask"))
+    return Tokens(ids, special, tuple(len(mask) - sum(mask) for mask in special), 0)

@@ -40,6 +40,7 @@ from midalign.recipe.schedule import Objective, Schedule
 from midalign.records import ParallelPair
 from midalign.training.objective import AlignmentObjective, held_out_metrics
 from midalign.training.pair_batches import PAIR_KEYS, PairCollator, PairDataset
+from midalign.training.pair_vectors import find_packing
 from midalign.training.preservation import doubled_sentences, preservation_loss
 from midalign.training.sampler import AlternatingBatchSampler
 from midalign.training.temperature import LearnedTemperature
@@ -137,8 +138,9 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         depth = find_decoder(self.model).depth
         self.alignment.check_model(depth, unwrap(self.model).config.get_text_config().hidden_size)
         self._check_modules(self.model)
-        self.objective = AlignmentObjective.for_depth(self.alignment, depth, learned)
-        verify_stopping(self.model, self.objective.top)
+        top = max(self.alignment.resolve_layers(depth))
+        verify_stopping(self.model, top)
+        self.objective = AlignmentObjective.for_depth(self.alignment, depth, learned, find_packing(self.model, top))
         if held_out_pairs:
             self.held_out = PairDataset(held_out_pairs, tokenize, limit)
 

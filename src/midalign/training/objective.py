@@ -1,11 +1,10 @@
 """The alignment objective: from a batch of pairs to the InfoNCE loss, or directly to gradients.
 
-1. blocks 1 to k, and nothing above, give the states of the aligned layers (`midalign.models.hidden`);
-2. they are pooled to sentence vectors (`midalign.functional.pooling`);
-3. InfoNCE (`midalign.functional.info_nce`) over the batch, or over the batches of all processes (`gather_negatives`).
+1. blocks 1 to k, and nothing above, give sentence vectors without computing padding (`midalign.training.pair_vectors`);
+2. InfoNCE (`midalign.functional.info_nce`) over the batch, or over the batches of all processes (`gather_negatives`).
 
-`cached_backward` trades time for memory (GradCache, Gao et al. 2021): mini-batches are encoded without a graph, the
-loss is computed over all of them, and each mini-batch is encoded again with a graph to get its share of the gradient.
+`cached_backward` trades time for memory (GradCache, Gao et al. 2021): some rows at a time are encoded without a graph, the
+loss is computed over all of them, and each piece is encoded again with a graph to get its share of the gradient.
 Value and gradient are those of the plain loss.
 """
 
@@ -25,15 +24,11 @@ from torch import nn
 
 from midalign.functional.info_nce import info_nce
 from midalign.functional.margin import retrieval_accuracy
-from midalign.functional.pooling import pool
-from midalign.models.hidden import states_up_to
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.training.pair_batches import PAIR_KEYS, PairCollator, PairDataset, false_negatives
+from midalign.training.pair_vectors import Batch, Packing, Vectors, pair_vectors
 
 logger = logging.getLogger(__name__)
-
-Batch = dict[str, torch.Tensor]
-Vectors = dict[int, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,11 +39,13 @@ class AlignmentObjective:
         config: Temperature, direction, pooling, ...
         layers: The aligned layers and their weights, which sum to 1.
         temperature: Function of a device that gives the learned temperature; None for ``config.temperature``.
+        packing: How the model is given several rows at once; see `midalign.training.pair_vectors`.
     """
 
     config: AlignmentConfig
     layers: dict[int, float]
     temperature: Callable[[torch.device], torch.Tensor] | None = None
+    packing: Packing = "mask"
 
     @classmethod
     def for_depth(
@@ -56,6 +53,7 @@ class AlignmentObjective:
         config: AlignmentConfig,
         depth: int,
         temperature: Callable[[torch.device], torch.Tensor] | None = None,
+        packing: Packing = "mask",
     ) -> AlignmentObjective:
         """The objective for a model of `depth` blocks.
 
@@ -64,7 +62,7 @@ class AlignmentObjective:
         """
         layers = config.resolve_layers(depth)
         total = sum(layers.values())
-        return cls(config, {layer: weight / total for layer, weight in layers.items()}, temperature)
+        return cls(config, {layer: weight / total for layer, weight in layers.items()}, temperature, packing)
 
     @property
     def top(self) -> int:
@@ -77,14 +75,12 @@ class AlignmentObjective:
         Returns:
             By layer ``(2 n, hidden)``, or ``(2 n, config.subspace)`` where only a subspace is aligned.
         """
-        states = states_up_to(model, batch["input_ids"], batch["attention_mask"], self.top)
-        mask, special = batch["pooled_mask"], batch["special_tokens_mask"]
-        pooled = {layer: pool(states[layer], mask, self.config.pooling, special) for layer in self.layers}
+        vectors = pair_vectors(model, batch, tuple(self.layers), self.config.pooling, self.packing)
         if self.config.subspace is None:
-            return pooled
-        basis = subspace(pooled[self.top].shape[-1], self.config.subspace, pooled[self.top].device)
+            return vectors
+        basis = subspace(vectors[self.top].shape[-1], self.config.subspace, vectors[self.top].device)
         with torch.autocast(basis.device.type, enabled=False):  # which would run this product in half precision
-            return {layer: found @ basis for layer, found in pooled.items()}
+            return {layer: found @ basis for layer, found in vectors.items()}
 
     def loss_of(self, vectors: Vectors, pair_keys: torch.Tensor) -> torch.Tensor:
         """InfoNCE of sentence vectors, averaged over the layers by their weights.
@@ -130,33 +126,39 @@ class AlignmentObjective:
             batch: A batch of pairs.
             backward: Backpropagates a scalar, such as ``accelerator.backward``.
             scale: Multiplies the gradients (1 / accumulation steps).
-            no_sync: Context in which processes do not exchange gradients; entered for all but the last mini-batch.
+            no_sync: Context in which processes do not exchange gradients; entered for all but the last piece.
 
         Returns:
             The loss, detached and not scaled.
         """
-        pieces = list(_pieces(batch, 2 * (self.config.mini_batch_size or len(batch["input_ids"]))))
+        device = batch["input_ids"].device
+        pieces = self._pieces(batch)
         states = []
         parts: list[Vectors] = []
         with torch.no_grad():
-            for piece in pieces:
-                states.append(_random_state(piece["input_ids"].device))
-                parts.append(self.vectors(model, piece))
-        leaves = {layer: torch.cat([p[layer] for p in parts]).requires_grad_() for layer in self.layers}
+            for rows in pieces:
+                states.append(_random_state(device))
+                parts.append(self.vectors(model, _rows_of(batch, rows)))
+        order = torch.cat(pieces).argsort()
+        leaves = {layer: torch.cat([p[layer] for p in parts])[order].requires_grad_() for layer in self.layers}
         loss = self.loss_of(leaves, batch[PAIR_KEYS])
         (loss * scale).backward()  # type: ignore[no-untyped-call]  # of a learned temperature too
         gradients = {layer: cast("torch.Tensor", leaf.grad) for layer, leaf in leaves.items()}
-        start = 0
-        for number, (piece, state) in enumerate(zip(pieces, states, strict=True)):
-            end = start + len(piece["input_ids"])
+        for number, (rows, state) in enumerate(zip(pieces, states, strict=True)):
             last = number == len(pieces) - 1
             with contextlib.nullcontext() if last else no_sync():
-                with _same_randomness(state, piece["input_ids"].device):  # dropout as in the first encoding
-                    vectors = self.vectors(model, piece)
-                products = [(vectors[layer] * gradients[layer][start:end]).sum() for layer in self.layers]
+                with _same_randomness(state, device):  # dropout as in the first encoding
+                    vectors = self.vectors(model, _rows_of(batch, rows))
+                products = [(vectors[layer] * gradients[layer][rows]).sum() for layer in self.layers]
                 backward(torch.stack(products).sum())
-            start = end
         return loss.detach()
+
+    def _pieces(self, batch: Batch) -> list[torch.Tensor]:
+        """The rows that are encoded at a time, 2 x ``mini_batch_size`` at most; about as many tokens in each piece."""
+        lengths = batch["attention_mask"].sum(dim=1)
+        count = -(-len(lengths) // (2 * (self.config.mini_batch_size or len(lengths))))
+        order = lengths.argsort(descending=True, stable=True)
+        return [order[number::count] for number in range(count)]
 
 
 @cache  # a decomposition of that size is not for every batch
@@ -201,13 +203,9 @@ def held_out_metrics(
     return {"alignment_loss": losses / counted, "retrieval": sum(accuracies) / len(accuracies)}
 
 
-def _pieces(batch: Batch, rows: int) -> Iterator[Batch]:
-    """Consecutive rows of a batch, without columns that are all padding."""
-    for start in range(0, len(batch["input_ids"]), rows):
-        mask = batch["attention_mask"][start : start + rows]
-        width = int(mask.sum(dim=1).max())
-        names = ("input_ids", "attention_mask", "special_tokens_mask", "pooled_mask")
-        yield {name: batch[name][start : start + rows, :width] for name in names}
+def _rows_of(batch: Batch, rows: torch.Tensor) -> Batch:
+    names = ("input_ids", "attention_mask", "special_tokens_mask", "pooled_mask")
+    return {name: batch[name][rows] for name in names}
 
 
 def _gathered(tensor: torch.Tensor) -> list[torch.Tensor]:
