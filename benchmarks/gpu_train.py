@@ -48,7 +48,7 @@ from trl import SFTConfig
 from midalign.models.hidden import find_decoder
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.records import ParallelPair
-from midalign.training.train import linear_names
+from midalign.training.arguments import linear_names
 from midalign.training.trainer import AlignmentTrainer
 
 # TFLOP/s, dense bfloat16, from the vendors' data sheets; the first name that is part of the device's name counts.

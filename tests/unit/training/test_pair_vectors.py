@@ -6,15 +6,16 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from midalign.answers.format import AnswerFormat
 from midalign.data.prompt_tokens import InTaskPrompt
 from midalign.functional.pooling import POOLINGS, pool
 from midalign.models.hidden import find_decoder, states_up_to
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.records import ParallelPair
+from midalign.training.arguments import linear_names
 from midalign.training.objective import AlignmentObjective
 from midalign.training.pair_batches import PAIR_KEYS, PairCollator, PairDataset
 from midalign.training.pair_vectors import find_packing, pair_vectors
-from midalign.training.train import linear_names
 from tests.conftest import build_model, build_tokenizer
 
 # Sides of 3 to 60 tokens.
@@ -34,8 +35,8 @@ OPTIONS = [{"pooling": pooling} for pooling in POOLINGS] + [
 @pytest.fixture(params=["none", "task"])
 def batch(request):
     tokenizer = build_tokenizer()
-    asked = InTaskPrompt(tokenizer, "slots", system="tell what is asked for here") if request.param == "task" else None
-    data = PairDataset(PAIRS, asked or tokenizer)
+    asked = InTaskPrompt(tokenizer, "slots", AnswerFormat(system="tell what is asked for here"))
+    data = PairDataset(PAIRS, asked if request.param == "task" else tokenizer)
     return PairCollator(0)([data[i] for i in range(len(PAIRS))])
 
 
