@@ -148,14 +148,16 @@ def states_up_to(
         ModelError: If the model has no such layer or no decoder can be found.
     """
     options = {} if position_ids is None else {"position_ids": position_ids}
-    no_position = torch.zeros(0, dtype=torch.long, device=input_ids.device)  # the head is called, and computes nothing
+    # A call of the whole model cannot leave out the head; one position costs little. As an index, since a slice would not
+    # be contiguous, for which bfloat16 on a CPU multiplies a copy of the head with each row.
+    one_position = torch.zeros(1, dtype=torch.long, device=input_ids.device)
     with stopped_after(model, layer):
         states: tuple[torch.Tensor, ...] = model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             use_cache=False,
             output_hidden_states=True,
-            logits_to_keep=no_position,
+            logits_to_keep=one_position,
             **options,
         ).hidden_states
     return states

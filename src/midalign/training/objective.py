@@ -3,8 +3,8 @@
 1. blocks 1 to k, and nothing above, give sentence vectors without computing padding (`midalign.training.pair_vectors`);
 2. InfoNCE (`midalign.functional.info_nce`) over the batch, or over the batches of all processes (`gather_negatives`).
 
-`cached_backward` trades time for memory (GradCache, Gao et al. 2021): some rows at a time are encoded without a graph, the
-loss is computed over all of them, and each piece is encoded again with a graph to get its share of the gradient.
+`cached_backward` trades time for memory (GradCache, Gao et al. 2021): some rows at a time are encoded without a graph,
+the loss is computed over all of them, and each piece is encoded again with a graph to get its share of the gradient.
 Value and gradient are those of the plain loss.
 """
 

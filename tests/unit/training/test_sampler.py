@@ -1,4 +1,4 @@
-"""The schedule is a pure function of seed and step, and one window holds one objective."""
+"""The stream of batches is a pure function of seed and step, and one window holds one objective."""
 
 import collections
 
@@ -88,57 +88,6 @@ def test_exponent_zero_is_uniform_over_languages_and_one_is_proportional():
     share = lambda exponent: np.mean(np.asarray(groups)[resampled_pairs(groups, 20_000, exponent, 0)])  # noqa: E731
     assert share(0.0) == pytest.approx(0.5, abs=0.02)
     assert share(1.0) == pytest.approx(0.1, abs=0.02)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("update", ["task", "align"] * 4),
-        ("task:3,align:1", ["task"] * 3 + ["align"] + ["task"] * 3 + ["align"]),
-        ("task", ["task"] * 8),
-        ("align", ["align"] * 8),
-    ],
-)
-def test_patterns(text, expected):
-    assert [Schedule.parse(text).objective(i) for i in range(8)] == expected
-
-
-@pytest.mark.parametrize("text", ["update", "task:2,align:3", "align:1,task:1", "micro_batch"])
-def test_after_the_most_alignment_updates_all_is_the_task(text):
-    plain, capped = Schedule.parse(text, warmup=2), Schedule.parse(text, warmup=2, max_updates=4)
-    expected, aligned = [], 0
-    for update in range(40):
-        objective = plain.objective(update)
-        aligned += objective == "align"
-        expected.append(objective if aligned <= 4 else "task")
-    assert [capped.objective(update) for update in range(40)] == expected
-    assert expected.count("align") == 4
-    assert sum(capped.objective(update) == "task" for update in range(capped.updates_for(20))) == 20
-
-
-def test_warmup_delays_alignment():
-    schedule = Schedule.parse("update", warmup=3)
-    assert [schedule.objective(i) for i in range(7)] == ["task"] * 3 + ["task", "align", "task", "align"]
-
-
-@pytest.mark.parametrize("text", ["", "both", "task:0", "task:1;align:1", "align"[:3]])
-def test_an_unknown_schedule_says_what_to_write(text):
-    with pytest.raises(ValueError, match="task:3,align:1"):
-        Schedule.parse(text)
-
-
-@settings(deadline=None)
-@given(
-    text=st.sampled_from(["update", "task", "task:3,align:1", "align:2,task:2"]),
-    warmup=st.integers(0, 9),
-    wanted=st.integers(1, 40),
-)
-def test_updates_for_holds_exactly_the_task_updates_and_ends_before_the_next(text, warmup, wanted):
-    schedule = Schedule.parse(text, warmup)
-    total = schedule.updates_for(wanted)
-    objectives = [schedule.objective(i) for i in range(total + 1)]
-    assert objectives[:-1].count("task") == wanted
-    assert objectives[-1] == "task"
 
 
 def test_no_pairs_for_an_alignment_schedule_is_an_error():
