@@ -1,6 +1,7 @@
 """How long sentence vectors of all layers take, against the two usual ways and against the bare model.
 
     python benchmarks/probe_encode.py [--languages N] [--sentences N] [--threads N] [--cpu-time] [--quick] [--json FILE]
+    python benchmarks/probe_encode.py --dtypes [--model FOLDER] [--languages N] [--sentences N] [--cpu-time]
 
 Four ways to get the mean vector of every layer for the same sentences, on a model of the demo's size:
 
@@ -12,6 +13,10 @@ Four ways to get the mean vector of every layer for the same sentences, on a mod
 Each round takes one language (or, without data, one random corpus) and times all four right after one another, so that
 they see the same load of the machine; ratios are medians over rounds, with their range. Goals on 2 cores: single / ours
 at least 8, unsorted / ours at least 2, ours / bare at most 1.10.
+
+Then a saved model (``--model FOLDER``, the embedded one by default) in float32 and, on a CPU that has instructions for
+it, in bfloat16, which ``dtype: auto`` takes: both encode each language in turn, and both are probed. Goals: bfloat16 at
+least 1.6 times as fast, retrieval the same to half a point at every layer, the same best layer.
 
 Then peak memory: a process of its own encodes sentences of 64 and of 256 tokens with 8 and with 32 layers, the tokens
 in a batch being the same. What it needs beyond the model must grow by the vectors only (layers x sentences x hidden),
@@ -46,9 +51,14 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from midalign.data.parallel.corpus import read_parallel
 from midalign.models.encoding import Encoder
 from midalign.models.hidden import find_decoder
+from midalign.models.limits import context_window
+from midalign.models.loading import cpu_computes_in_bfloat16, load_model, load_tokenizer
 from midalign.models.tokens import Tokens, tokenize
+from midalign.probing.probe import probe
+from midalign.testbed.workspace import shipped_base
 
 GOALS = {"single / ours": 8.0, "unsorted / ours": 2.0, "ours / bare": 1.10}
+FASTER, POINTS = 1.6, 0.5  # bfloat16 against float32
 
 
 def demo_sized_model(vocabulary: int, depth: int = 8, hidden: int = 192) -> LlamaForCausalLM:
@@ -188,6 +198,41 @@ def measure_time(
     return {"source": source, "rounds": rounds, "ratios": {k: statistics.median(v) for k, v in ratios.items()}}
 
 
+def measure_dtypes(folder: str, languages: int, sentences: int, console: Console) -> dict[str, object]:
+    """A saved model in float32 and bfloat16: time of the vectors, language by language, and retrieval."""
+    source, corpus = load_corpus(languages, sentences)
+    tokenizer = load_tokenizer(folder)
+    loaded = {dtype: load_model(folder, dtype=dtype, device="cpu") for dtype in ("float32", "bfloat16")}
+    chosen = str(load_model(folder, device="cpu").dtype).removeprefix("torch.")
+    longest = context_window(loaded["float32"].config, tokenizer)
+    seconds: dict[str, list[float]] = {dtype: [] for dtype in loaded}
+    for number, texts in enumerate(corpus.values()):
+        tokens = tokenize(tokenizer, texts, longest)
+        for dtype in list(loaded)[:: 1 if number % 2 else -1]:
+            encoder = Encoder(loaded[dtype])
+            if number == 0:
+                encoder.encode(
+                    tokenize(tokenizer, texts[:8], longest)
+                )  # libraries choose their kernels at the first call
+            seconds[dtype].append(timed(lambda e=encoder, t=tokens: e.encode(t)))
+    ratios = [exact / fast for exact, fast in zip(*seconds.values(), strict=True)]
+    exact, fast = (
+        probe(model, tokenizer, {f"{code}": texts for code, texts in corpus.items()}) for model in loaded.values()
+    )
+    points = 100 * float(abs(exact.accuracy - fast.accuracy).max())
+    console.print(
+        f"{source}, {len(corpus)} languages x {sentences} sentences, {Path(folder).name}: `auto` is {chosen} here\n"
+        f"float32/bfloat16 {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, goal >= {FASTER}) "
+        f"retrieval {points:.2f} points apart at most (goal <= {POINTS}) best layer {exact.best_layer} and "
+        f"{fast.best_layer}, {100 * exact.accuracy.max():.2f} % and {100 * fast.accuracy.max():.2f} %",
+        soft_wrap=True,
+    )
+    return {
+        "source": source, "ratios": ratios, "points": points, "best_layers": [exact.best_layer, fast.best_layer],
+        "accuracy": {"float32": exact.accuracy.tolist(), "bfloat16": fast.accuracy.tolist()},
+    }  # fmt: skip
+
+
 class PeakMemory:
     """The largest resident memory within a ``with`` block above that at its start, sampled every millisecond.
 
@@ -268,6 +313,8 @@ def main() -> None:
     parser.add_argument("--cpu-time", action="store_true", help="one thread, its CPU time: for a machine that is busy")
     parser.add_argument("--quick", action="store_true", help="3 languages x 128 sentences, no memory")
     parser.add_argument("--memory", action="store_true", help="only the memory")
+    parser.add_argument("--dtypes", action="store_true", help="only float32 against bfloat16")
+    parser.add_argument("--model", help="a model's folder for that; the embedded one by default")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -285,10 +332,15 @@ def main() -> None:
         return
     if options.quick:
         options.languages, options.sentences = 3, 128
-    result = measure_time(
-        options.languages, options.sentences, options.batch_tokens, options.layers, options.hidden, console
-    )
-    if not options.quick:
+    result: dict[str, object] = {}
+    if not options.dtypes:
+        result = measure_time(
+            options.languages, options.sentences, options.batch_tokens, options.layers, options.hidden, console
+        )
+    folder = options.model or shipped_base()
+    if folder is not None and cpu_computes_in_bfloat16():
+        result["dtypes"] = measure_dtypes(str(folder), options.languages, options.sentences, console)
+    if not options.quick and not options.dtypes:
         result["peak_mib"] = measure_memory(console)
     if options.json:
         result |= {

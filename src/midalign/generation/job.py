@@ -132,5 +132,5 @@ class GenerateJob(Job[list[Prediction]]):
             )
         write_predictions(predictions, run.out / PREDICTIONS)
         partial.unlink(missing_ok=True)
-        run.finish()
+        run.finish(dtype=str(getattr(engine, "dtype", self.model.dtype)))
         return predictions

@@ -116,7 +116,7 @@ class MergeJob(Job[Mapping[str, Weight]]):
             check_metrics(self.recipe.task.name, self.recipe.answer_format)
         if self.recipe is not None and dev is None:
             dev = read_task_data(self.recipe).dev
-        tokenizer, model = self.base.tokenizer(self.adapters.values()), self.base.load()
+        tokenizer, model = self.base.tokenizer(self.adapters.values()), self.base.load_exact()
         paths = {name: Path(path) for name, path in self.adapters.items()}
         tuned: dict[str, Any] = {}
         if self.recipe is not None:

@@ -152,8 +152,8 @@ def load_model(
 
     Args:
         name: Hub name or local folder.
-        dtype: ``auto`` is the dtype the model was saved in, or float32 on a machine without accelerator, where half
-            precision is slow.
+        dtype: ``auto`` is the dtype the model was saved in; on a machine without accelerator bfloat16 if it was saved
+            in it and the CPU has instructions for it, else float32.
         device: Where to put it; the accelerator by default.
         revision: Hub branch, tag or commit.
         trust_remote_code: Whether code from the model's repository may run here.
@@ -178,8 +178,11 @@ def load_model(
         options |= {"quantization_config": _quantization_config(quantization), "device_map": {"": target}}
     if gguf_file is not None:
         options |= {"gguf_file": gguf_file} | dequantized()
+    if dtype == "auto" and default_device().type == "cpu":
+        config = load_config(name, revision=revision, trust_remote_code=trust_remote_code, gguf_file=gguf_file)
+        dtype = _cpu_dtype(config, name)
     options |= {
-        "dtype": "float32" if dtype == "auto" and default_device().type == "cpu" else dtype,
+        "dtype": dtype,
         "revision": revision,
         "trust_remote_code": trust_remote_code,
         "use_safetensors": True,
@@ -190,6 +193,31 @@ def load_model(
     _check_quantized(model, name)
     _keep_trainable(model)
     return model.eval()
+
+
+def cpu_computes_in_bfloat16() -> bool:
+    """Whether the CPU has instructions for bfloat16 (AVX512-BF16 or AMX), so that it is faster than float32 there.
+
+    Without them PyTorch emulates it, slowly. Of ARM processors PyTorch does not tell.
+    """
+    checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    return any(check() for check in checks if check is not None)
+
+
+def full_precision_on_cpu(dtype: str) -> str:
+    """The dtype for training and for exact merging: as asked for, but float32 where ``auto`` meets a CPU.
+
+    Training in bfloat16 there is asked for by ``training.bf16``, which keeps the weights in float32.
+    """
+    return "float32" if dtype == "auto" and default_device().type == "cpu" else dtype
+
+
+def _cpu_dtype(config: PretrainedConfig, name: str) -> str:
+    saved = str(config.dtype or config.get_text_config().dtype).removeprefix("torch.")
+    if saved != "bfloat16" or not cpu_computes_in_bfloat16():
+        return "float32"
+    logger.info("%r is loaded in bfloat16, as it was saved, since the CPU has instructions for it", name)
+    return "bfloat16"
 
 
 def _load_whole(found: str, name: str, options: dict[str, Any], unwrap: bool) -> PreTrainedModel:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from midalign.models.chat import take_over
-from midalign.models.loading import load_config, load_model, load_tokenizer
+from midalign.models.loading import full_precision_on_cpu, load_config, load_model, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,13 @@ class ModelSource:
         return cls(**dict(section))
 
     def load(self, **options: Any) -> Any:
-        """The model; errors and further options as of `midalign.models.loading.load_model`."""
+        """The model; errors and options, which take the place of ours, as of `midalign.models.loading.load_model`."""
         chosen = {name: value for name, value in asdict(self).items() if name != "path"}
-        return load_model(self.path, **chosen, **options)
+        return load_model(self.path, **(chosen | options))
+
+    def load_exact(self, **options: Any) -> Any:
+        """The model to train or to merge into: as `load`, but ``auto`` is float32 on a CPU."""
+        return self.load(dtype=full_precision_on_cpu(self.dtype), **options)
 
     def config(self) -> Any:
         """The model's configuration, without its weights; errors as of `midalign.models.loading.load_config`."""

@@ -98,7 +98,7 @@ class ProbeJob(Job[ProbeResult]):
             write_comparison(earlier, result, run.out)
         if self.transfer is not None:
             write_transfer(result, Path(self.transfer), run.out)
-        run.finish(seeds=[self.seed])
+        run.finish(seeds=[self.seed], dtype=str(model.dtype))
         if self.cache is None:
             shutil.rmtree(vectors, ignore_errors=True)
         return result

@@ -80,7 +80,8 @@ class ModelSection(Section):
     revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.")
     dtype: Dtype = Field(
         default="auto",
-        description="Number format of the weights; 'auto' is the saved one on a GPU and float32 on a CPU.",
+        description="Number format of the weights; 'auto' is the saved one on a GPU. On a CPU it is float32, but to "
+        "probe and to answer with a model saved in bfloat16 it is bfloat16 if the CPU has instructions for it.",
     )
     quantization: Literal["4bit"] | None = Field(default=None, description="'4bit' trains on NF4 weights (QLoRA).")
     trust_remote_code: bool = Field(default=False, description="Let code from the model's repository run here.")

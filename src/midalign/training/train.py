@@ -324,7 +324,7 @@ class _Report(TrainerCallback):  # type: ignore[misc]
 def _load(recipe: Recipe) -> PreTrainedModel:
     quantized = recipe.model.quantization is not None
     # The trainer moves it to where it belongs; with FSDP that is nowhere in one piece.
-    model = ModelSource.of(recipe.model).load(device=None if quantized else "cpu")
+    model = ModelSource.of(recipe.model).load_exact(device=None if quantized else "cpu")
     if not quantized:
         return model
     # Whether to checkpoint gradients is said by training.gradient_checkpointing, as for any other model.

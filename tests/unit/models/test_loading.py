@@ -25,14 +25,6 @@ def test_a_saved_model_comes_back_with_its_weights_in_evaluation_mode(folder):
     assert all(torch.equal(tensor, original[name]) for name, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize(
-    ("asked", "expected"), [("auto", torch.float32), ("float32", torch.float32), ("bfloat16", torch.bfloat16)]
-)
-def test_auto_is_float32_on_a_cpu_even_for_half_precision_weights(folder, asked, expected):
-    build_model("llama").to(torch.bfloat16).save_pretrained(folder)
-    assert load_model(str(folder), dtype=asked, device="cpu").dtype == expected
-
-
 def test_a_tokenizer_pads_right_and_has_something_to_pad_with(folder):
     config = json.loads((folder / "tokenizer_config.json").read_text())
     del config["pad_token"]
