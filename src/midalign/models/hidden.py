@@ -148,8 +148,8 @@ def states_up_to(
         ModelError: If the model has no such layer or no decoder can be found.
     """
     options = {} if position_ids is None else {"position_ids": position_ids}
-    # A call of the whole model cannot leave out the head; one position costs little. As an index, since a slice would not
-    # be contiguous, for which bfloat16 on a CPU multiplies a copy of the head with each row.
+    # A call of the whole model cannot leave out the head; one position costs little. As an index, since a slice would
+    # not be contiguous, for which bfloat16 on a CPU multiplies a copy of the head with each row.
     one_position = torch.zeros(1, dtype=torch.long, device=input_ids.device)
     with stopped_after(model, layer):
         states: tuple[torch.Tensor, ...] = model(
