@@ -126,8 +126,10 @@ def load_tokenizer(
             tokenizer = cut_as_trained(tokenizer, found, gguf_file, revision)
     if tokenizer.eos_token is None:
         raise ModelError(f"the tokenizer of {name!r} has no end-of-sequence token, so answers would never end")
-    config = load_config(name, revision=revision, trust_remote_code=trust_remote_code, gguf_file=gguf_file)
-    rows = getattr(config.get_text_config(), "vocab_size", None)
+    rows = None
+    if gguf_file is None:  # which holds tokens and embeddings in one, and is slow to read
+        config = load_config(name, revision=revision, trust_remote_code=trust_remote_code)
+        rows = getattr(config.get_text_config(), "vocab_size", None)
     if tokenizer.pad_token is None or (rows and tokenizer.pad_token_id >= rows):  # added, and not to the model
         tokenizer.pad_token = tokenizer.eos_token
     if rows:
@@ -179,8 +181,9 @@ def load_model(
     if gguf_file is not None:
         options |= {"gguf_file": gguf_file} | dequantized()
     if dtype == "auto" and default_device().type == "cpu":
-        config = load_config(name, revision=revision, trust_remote_code=trust_remote_code, gguf_file=gguf_file)
-        dtype = _cpu_dtype(config, name)
+        dtype = "float32"
+        if gguf_file is None:
+            dtype = _cpu_dtype(load_config(name, revision=revision, trust_remote_code=trust_remote_code), name)
     options |= {
         "dtype": dtype,
         "revision": revision,
