@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -124,3 +125,23 @@ def test_scores_of_any_answers_are_shares(cases):
 
 def fields(example):
     return example.task, example.language, example.text, example.words, example.spans, example.intent
+
+
+CHAT_METRICS = ("exact_match", "token_f1", "chrf", "bleu", "json_match", "accuracy", "macro_f1")
+
+
+@pytest.mark.parametrize("cases", [10, pytest.param(200, marks=pytest.mark.slow)])
+def test_every_metric_of_chat_scores_any_answer(cases):
+    references = ['{"a": [1, {"b": null}]}', '"日本"', "[]"]
+    gold = [
+        TaskExample(f"x:{i}", "chat", "jpn_Jpan", "?", reference=reference) for i, reference in enumerate(references)
+    ]
+
+    @settings(max_examples=cases, deadline=None)
+    @given(st.lists(values() | st.text(CHARACTERS, max_size=30), min_size=3, max_size=3))
+    def check(answers):
+        outputs = {f"x:{i}": answer for i, answer in enumerate(answers)}
+        for one in score(gold, outputs, AnswerFormat(metrics=CHAT_METRICS), resamples=5):
+            assert 0 <= one.value <= (100 if one.metric in ("bleu", "chrf") else 1)
+
+    check()

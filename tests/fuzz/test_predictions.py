@@ -35,7 +35,8 @@ def once(pairs):
 def plainly_read(data):
     """What stands in a file, by a loop that knows nothing of ours; raises where a line is no record of strings."""
     found = []
-    for line in data.decode("utf-8").removeprefix("\ufeff").replace("\r", "\n").split("\n"):
+    text = data.decode("utf-8").removeprefix("\ufeff")
+    for line in text.split("\n" if "\n" in text else "\r"):
         if any(character.isprintable() and not character.isspace() for character in line):
             record = json.loads(line, object_pairs_hook=once)
             row = tuple(record.get(name) or "" for name in ("id", "language", "prompt", "prediction"))
