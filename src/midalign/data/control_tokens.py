@@ -10,6 +10,8 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from midalign.errors import ModelError
+
 _MARK = "\ufdd0"  # a code point that Unicode keeps out of text
 
 
@@ -24,10 +26,19 @@ def cut(text: str) -> tuple[str, ...]:
 
 
 def chat_template(tokenizer: Any) -> str:
-    """The tokenizer's chat template for messages without tools; the empty string where it has none."""
+    """The tokenizer's chat template; the empty string where it has none.
+
+    Raises:
+        ModelError: If it has several by name, and none of them is the default.
+    """
     template = getattr(tokenizer, "chat_template", None)
-    if isinstance(template, dict):  # several by name, as in Command R
-        template = template.get("default")
+    if isinstance(template, dict):  # as in Command R
+        if "default" not in template:
+            raise ModelError(
+                f"the tokenizer has the chat templates {', '.join(map(repr, template))} and no 'default', so it is "
+                "unclear how a question is put. Save one of them as tokenizer.chat_template."
+            )
+        template = template["default"]
     return template or ""
 
 

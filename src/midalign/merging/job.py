@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from midalign.data.prompt_check import check_prompt
 from midalign.errors import RunError
 from midalign.evaluation.score import check_metrics
 from midalign.files import check_target, write_json
@@ -114,9 +115,12 @@ class MergeJob(Job[Mapping[str, Weight]]):
         check_merge(self.adapters, self.method, options)
         if self.recipe is not None:
             check_metrics(self.recipe.task.name, self.recipe.answer_format)
-        if self.recipe is not None and dev is None:
-            dev = read_task_data(self.recipe).dev
-        tokenizer, model = self.base.tokenizer(self.adapters.values()), self.base.load_exact()
+        tokenizer = self.base.tokenizer(self.adapters.values())
+        if self.recipe is not None:
+            dev = read_task_data(self.recipe).dev if dev is None else dev
+            for item in dev[:1]:
+                check_prompt(item, tokenizer, self.recipe.answer_format)
+        model = self.base.load_exact()
         paths = {name: Path(path) for name, path in self.adapters.items()}
         tuned: dict[str, Any] = {}
         if self.recipe is not None:

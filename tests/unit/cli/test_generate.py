@@ -9,8 +9,8 @@ import pytest
 from midalign.answers.parse import parse_entities
 from midalign.cli.main import main
 from tests.conftest import build_model, build_tokenizer
+from tests.greedy import closing
 from tests.tiny_world import write_slots
-from tests.unit.generation.test_constraint import closing
 
 
 @pytest.fixture

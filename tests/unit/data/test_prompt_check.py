@@ -72,6 +72,13 @@ def test_a_template_that_drops_or_changes_the_text_is_refused(template):
         training_rows([EXAMPLE], with_template(template))
 
 
+def test_of_several_templates_the_default_is_taken_and_none_without_one():
+    tokenizer = with_template({"default": TURNS, "tool_use": "{{ tools }}"})
+    assert render(EXAMPLE, tokenizer) == render(EXAMPLE, with_template(TURNS))
+    with pytest.raises(ModelError, match="the chat templates 'rag', 'tool_use' and no 'default'"):
+        render(EXAMPLE, with_template({"rag": TURNS, "tool_use": TURNS}))
+
+
 def test_a_text_that_a_template_changes_is_refused_by_its_id():
     shouting = with_template(TURNS.replace("m['content']", "m['content'] | replace('&', '&amp;')"))
     check_prompt(EXAMPLE, shouting)

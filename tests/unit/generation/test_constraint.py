@@ -15,6 +15,7 @@ from midalign.generation.generate import generate
 from midalign.generation.vllm import VllmEngine
 from midalign.records import TaskExample
 from tests.conftest import build_model, build_tokenizer
+from tests.greedy import closing
 from tests.slot_sentences import SENTENCES
 
 pytest.importorskip("llguidance", reason="needs the extra 'constrained'")
@@ -31,22 +32,6 @@ NO_SYSTEM = AnswerFormat(system="")
 HELD = AnswerFormat(system="", constrained="json")
 FREE = dict(answer_format=NO_SYSTEM, max_new_tokens=90)
 OPTIONS = dict(answer_format=HELD, max_new_tokens=90)
-
-
-def closing(family, seed, **changes):
-    """A random model that likes to end things: quotes, brackets and the end token are likely where allowed."""
-    tokenizer = build_tokenizer()
-    model = build_model(family, max_position_embeddings=256, **changes)
-    if family == "gpt2":
-        model = build_model(family, n_positions=256, max_position_embeddings=256, tie_word_embeddings=False)
-    head = model.get_output_embeddings()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        head.weight.copy_(torch.randn(head.weight.shape, generator=generator))
-        for text in ('"', "]", "}"):
-            (token,) = tokenizer(text, add_special_tokens=False)["input_ids"]
-            head.weight[token] *= 3
-    return model, tokenizer
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
