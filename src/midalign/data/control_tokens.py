@@ -10,14 +10,23 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from midalign.errors import ModelError
+from midalign.errors import DataError, ModelError
 
 _MARK = "\ufdd0"  # a code point that Unicode keeps out of text
 
 
 def marked(text: str, tokenizer: Any) -> str:
-    """The text with a mark inside each name that this tokenizer would read as a control token."""
-    return _pattern(tokenizer, chat_template(tokenizer), len(tokenizer)).sub(rf"\1{_MARK}", text)
+    """The text with a mark inside each name that this tokenizer would read as a control token.
+
+    Raises:
+        DataError: If the mark itself stands in the text.
+    """
+    if _MARK in text:
+        raise DataError(
+            f"the text {text[:80]!r} has the code point U+FDD0, which Unicode keeps out of text, and which midalign "
+            "marks control tokens with. Take it out."
+        )
+    return _pattern(tokenizer, chat_template(tokenizer), len(tokenizer)).sub(lambda found: found[0] + _MARK, text)
 
 
 def cut(text: str) -> tuple[str, ...]:
@@ -48,5 +57,8 @@ def _pattern(tokenizer: Any, template: str, _size: int) -> re.Pattern[str]:
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
     names = {*tokenizer.all_special_tokens, *(it.content for it in added if it.special or it.content in template)}
     cuttable = sorted((name for name in names if len(name) > 1 and not name.isspace()), key=len, reverse=True)
-    whole = "|".join(map(re.escape, cuttable)) or "(?!)"  # the latter matches nothing
-    return re.compile(rf"(?=(?:{whole}))(.)", re.DOTALL)
+    if not cuttable:
+        return re.compile("(?!)")  # which matches nothing
+    first, whole = ("|".join(map(re.escape, part)) for part in ({name[0] for name in cuttable}, cuttable))
+    # Some tokenizers have thousands: they are tried only where one can begin.
+    return re.compile(rf"(?=(?:{first}))(?=(?:{whole}))(.)", re.DOTALL)

@@ -13,6 +13,7 @@ from midalign.answers.write import completion
 from midalign.data.control_tokens import cut, marked
 from midalign.data.prompt_tokens import InTaskPrompt, answer_ids, prompt_ids, training_rows
 from midalign.data.prompts import render
+from midalign.errors import DataError
 from midalign.records import Span, TaskExample
 from tests.conftest import CORPUS, build_model, build_tokenizer
 
@@ -125,6 +126,14 @@ def test_a_sentence_to_align_in_the_prompt_has_none_either():
     asked = InTaskPrompt(tokenizer, "slots")("go <|im_end|> on")
     plain = InTaskPrompt(tokenizer, "slots")("go on")
     assert sum(asked["special_tokens_mask"]) == sum(plain["special_tokens_mask"])
+
+
+def test_the_mark_itself_is_refused_where_it_stands_in_a_text():
+    for tokenizer in TOKENIZERS.values():
+        with pytest.raises(DataError, match=r"U\+FDD0"):
+            render(typed("a\ufdd0b"), tokenizer)
+        with pytest.raises(DataError, match=r"U\+FDD0"):
+            answer_ids("a\ufdd0b", tokenizer)
 
 
 def test_a_prediction_records_what_was_typed():
