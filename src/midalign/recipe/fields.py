@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self, TypeVar, get_args
 
 from pydantic import (
@@ -26,11 +27,26 @@ LARGEST_SEED = 2**32 - 1
 LARGEST = 1_000_000_000
 LARGEST_BATCH = 1_000_000
 
+
+def _path(text: str) -> str:
+    """A path with the home folder in place of ``~``.
+
+    Raises:
+        ValueError: If there can be no such path.
+    """
+    found = os.path.expanduser(text)  # noqa: PTH111 - `Path` would change testbed:slots, or a hub name
+    try:
+        Path(found).exists()
+    except (OSError, ValueError) as fault:
+        raise ValueError(f"cannot be a path: {fault}"[:200]) from None
+    return found
+
+
 LanguageCode = Annotated[str, AfterValidator(lambda code: canonical(code, "recipe"))]
 LanguageCodes = Annotated[tuple[LanguageCode, ...], AfterValidator(lambda codes: tuple(dict.fromkeys(codes)))]
 Count = Annotated[int, Field(gt=0, le=LARGEST)]
 BatchSize = Annotated[int, Field(gt=0, le=LARGEST_BATCH)]
-PathText = Annotated[str, AfterValidator(os.path.expanduser)]
+PathText = Annotated[str, AfterValidator(_path)]
 """A path, or the name of something on the hub; ``~`` at its beginning is the home folder."""
 
 SectionType = TypeVar("SectionType", bound="Section")

@@ -65,7 +65,7 @@ def read_yaml(text: str, schema: Schema, root: Schema) -> tuple[Any, list[str]]:
     except yaml.MarkedYAMLError as fault:
         line = fault.problem_mark.line + 1 if fault.problem_mark else 0
         raise RecipeError(f"{line}: not valid YAML: {fault.problem or fault}") from None
-    except (yaml.YAMLError, ValueError) as fault:  # the second from an escape beyond Unicode
+    except (yaml.YAMLError, ValueError, OverflowError) as fault:  # the others from escapes beyond Unicode
         raise RecipeError(f"1: not valid YAML: {str(fault).splitlines()[0]}") from None
     except RecursionError:
         raise RecipeError("1: nested too deeply to be a recipe") from None
