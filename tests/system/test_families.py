@@ -23,7 +23,8 @@ from midalign.probing.probe import probe
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.recipe.file import load_recipe
 from midalign.records import ParallelPair, Span, TaskExample
-from midalign.training.train import linear_names, train
+from midalign.training.arguments import linear_names
+from midalign.training.train import train
 from midalign.training.trainer import AlignmentTrainer
 from tests.conftest import build_model, build_tokenizer
 from tests.tiny_world import write_world
