@@ -41,6 +41,7 @@ from midalign.recipe.file import all_faults
 from midalign.recipe.lora import LORA_DEFAULTS
 from midalign.recipe.sections import Recipe
 from midalign.recipe.training import TRAINING_DEFAULTS
+from midalign.training.trackers import tracker_faults
 
 logger = logging.getLogger(__name__)
 
@@ -164,9 +165,12 @@ def check_arguments(recipe: Recipe, where: str = "recipe") -> None:
     except RecipeError as fault:
         faults.append(str(fault))
     else:
-        faults += [
-            f"training: {fault}" for fault in (*_optimizer_faults(recipe, arguments), *_scheduler_faults(arguments))
-        ]
+        found = (
+            *_optimizer_faults(recipe, arguments),
+            *_scheduler_faults(arguments),
+            *tracker_faults(arguments.report_to),
+        )
+        faults += [f"training: {fault}" for fault in found]
     options = _lora_options(recipe)
     if options["target_modules"] == "all-linear":  # will be a list of names, by the model
         options["target_modules"] = ["all-linear"]

@@ -51,6 +51,7 @@ from midalign.training.arguments import as_chosen, lora_config, training_argumen
 from midalign.training.checkpoints import Stopwatch, last_whole_checkpoint, stopped_early_at
 from midalign.training.layer_choice import choose_layer
 from midalign.training.model_card import model_card
+from midalign.training.trackers import tensorboard_in
 from midalign.training.trainer import AlignmentTrainer
 
 logger = logging.getLogger(__name__)
@@ -198,19 +199,20 @@ def build_trainer(
         layer = max(alignment.resolve_layers(find_decoder(model).depth))
     patience = recipe.early_stopping_patience
     try:
-        trainer = AlignmentTrainer(
-            model,
-            args=arguments,
-            train_dataset=Dataset.from_list(rows),
-            eval_dataset=Dataset.from_list(dev_rows),
-            processing_class=tokenizer,
-            peft_config=lora_config(recipe, model, layer),
-            pairs=pair_data.train,
-            held_out_pairs=pair_data.held_out,
-            alignment=alignment,
-            tokenize_pair_side=asked,
-            callbacks=[EarlyStoppingCallback(patience)] if patience else None,
-        )
+        with tensorboard_in(out / "tensorboard"):
+            trainer = AlignmentTrainer(
+                model,
+                args=arguments,
+                train_dataset=Dataset.from_list(rows),
+                eval_dataset=Dataset.from_list(dev_rows),
+                processing_class=tokenizer,
+                peft_config=lora_config(recipe, model, layer),
+                pairs=pair_data.train,
+                held_out_pairs=pair_data.held_out,
+                alignment=alignment,
+                tokenize_pair_side=asked,
+                callbacks=[EarlyStoppingCallback(patience)] if patience else None,
+            )
     except UserError:
         raise
     except ValueError as fault:

@@ -263,7 +263,7 @@ def test_text_that_no_file_or_tokenizer_takes_is_refused(content, text):
 
 def test_an_impossible_path_is_refused(content):
     content["task"]["data"] = "x" * 5000
-    with pytest.raises(RecipeError, match="task.data = .*cannot be a path"):
+    with pytest.raises(RecipeError, match=r"task.data = .*cannot be a path"):
         build_recipe(content)
 
 
