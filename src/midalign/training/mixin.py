@@ -28,7 +28,7 @@ from torch.utils.data import ConcatDataset, DataLoader
 from transformers import (
     TrainerCallback,
 )
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy, SaveStrategy
 
 from midalign.data.prompt_tokens import InTaskPrompt
 from midalign.errors import DataError, ModelError, RecipeError
@@ -102,6 +102,7 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
             self._prepare_alignment(pairs, held_out_pairs)
         self.planned_task_updates = self.args.max_steps
         self.args.max_steps = self._total_updates()
+        self._epochs_as_updates()
         if self.alignment.patience is not None:
             self.add_callback(_StopAligning(self))
 
@@ -146,12 +147,30 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
 
     def _total_updates(self) -> int:
         if self.args.max_steps <= 0:
-            task = "task" in self.schedule.pattern
-            examples = len(self.train_dataset) if task else len(self.pairs or ())
-            size = self.args.per_device_train_batch_size if task else self.alignment.batch_size
-            per_update = size * self.args.gradient_accumulation_steps * self.args.world_size
-            self.planned_task_updates = max(1, round(self.args.num_train_epochs * examples / per_update))
+            self.planned_task_updates = max(1, round(self.args.num_train_epochs * self._updates_per_epoch()))
         return self.schedule.updates_for(self.planned_task_updates)
+
+    def _updates_per_epoch(self) -> float:
+        """Updates in one pass over the task data; over the pairs, where there is no task."""
+        task = "task" in self.schedule.pattern
+        examples = len(self.train_dataset) if task else len(self.pairs or ())
+        size: int = self.args.per_device_train_batch_size if task else self.alignment.batch_size
+        per_update: int = size * self.args.gradient_accumulation_steps * self.args.world_size
+        return examples / per_update
+
+    def _epochs_as_updates(self) -> None:
+        """Evaluate, save and log every so many updates where every epoch is asked for.
+
+        All batches of a run are one pass of the loader, so that the Trainer would see one epoch, at the end.
+        """
+        share = self._updates_per_epoch() / self.planned_task_updates
+        updates = max(1, int(self.args.max_steps * share))
+        for kind, strategy in (("eval", IntervalStrategy), ("save", SaveStrategy), ("logging", IntervalStrategy)):
+            if getattr(self.args, f"{kind}_strategy") == strategy.EPOCH:
+                setattr(self.args, f"{kind}_strategy", strategy.STEPS)
+                setattr(self.args, f"{kind}_steps", updates)
+                if kind == "eval":
+                    self.args.eval_delay *= updates
 
     def aligning_until(self) -> int | None:
         """The first update (from 0) that trains only the task because retrieval no longer improves; None if it does.
