@@ -201,6 +201,8 @@ def _factors(tensors: Mapping[str, Tensor], config: LoraConfig, path: Path) -> d
         if len(pair) < 2:
             raise ModelError(f"{path}: module {module!r} has only factor {next(iter(pair))}. Save the adapter again.")
         rank, scale = rank_and_scale(config, module)
+        if torch.float64 in (pair["A"].dtype, pair["B"].dtype):  # which nothing multiplies with another type
+            pair = {name: tensor.double() for name, tensor in pair.items()}
         factors[module] = LoraFactors(pair["A"], pair["B"], scale)
         if factors[module].rank != rank:
             raise ModelError(

@@ -84,7 +84,7 @@ def _by_pattern(kind: Callable[[object], bool]) -> Callable[[object], bool]:
     return check
 
 
-# What the settings that decide the update may be, in words and as a check; None is another matter.
+# What the settings that decide the update may be, in words and as a check; null is allowed, but for the patterns.
 _KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "r": ("a whole number of at least 1", _is_rank),
     "lora_alpha": ("a finite number", _is_number),
@@ -124,7 +124,8 @@ def read_settings(path: Path) -> LoraConfig:
             f"{path}: {missing[0]} is missing, and PEFT would silently take a default. Save the adapter again."
         )
     for field, (kind, fits) in _KINDS.items():
-        if raw.get(field) is not None and not fits(raw[field]):
+        empty = raw.get(field) is None and not (field in raw and field.endswith("_pattern"))
+        if not empty and not fits(raw[field]):
             raise ModelError(f"{path}: {field} = {raw[field]!r} is not {kind}. Save the adapter again with PEFT.")
     _check_supported(raw, path)
     _check_known(raw, path)

@@ -23,6 +23,7 @@ from transformers.pytorch_utils import Conv1D
 from midalign.errors import ModelError
 from midalign.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE, Adapter, read_adapter
 from midalign.models.adapter_fit import fitted
+from midalign.models.loading import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -129,9 +130,9 @@ def _load(model: PreTrainedModel, peft_model: PeftModel | None, peft_name: str, 
         if peft_model is None:
             return PeftModel.from_pretrained(model, str(adapter.path), adapter_name=peft_name)
         peft_model.load_adapter(str(adapter.path), adapter_name=peft_name)
-    except (RuntimeError, ValueError, KeyError, TypeError, ImportError) as error:
+    except Exception as error:  # whatever a setting or a tensor that nobody foresaw brings about there
         raise ModelError(
-            f"Adapter {adapter.name!r} ({adapter.path}): PEFT cannot put it on the model: {str(error).splitlines()[0]}"
+            f"Adapter {adapter.name!r} ({adapter.path}): PEFT cannot put it on the model: {first_line(error)}"
         ) from error
     return peft_model
 

@@ -271,7 +271,7 @@ def _refused(what: str, hint: str = "") -> Iterator[None]:
             raise ModelError(
                 f"{what}: weights are damaged or truncated ({fault}). Download or save it anew."
             ) from fault
-        raise ModelError(f"{what}: {_first_line(fault)}{hint}") from fault
+        raise ModelError(f"{what}: {first_line(fault)}{hint}") from fault
 
 
 def _only_given(**options: Any) -> dict[str, Any]:
@@ -331,7 +331,7 @@ def _keep_trainable(model: nn.Module) -> None:
             setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - no attribute that mypy knows
 
 
-def _first_line(fault: Exception) -> str:
+def first_line(fault: Exception) -> str:
     """First line of an exception's message, with its type where the message alone is unclear (as of a KeyError)."""
     words = str(fault).strip().splitlines()[0] if str(fault).strip() else ""
     return (

@@ -83,6 +83,7 @@ CONFIG_FAULTS = {
     "a pattern that is none": (dict(target_modules="q_proj("), r"target_modules = 'q_proj\(' is not a pattern"),
     "ranks in a list": (dict(rank_pattern=[1]), "rank_pattern = "),
     "an alpha of text by pattern": (dict(alpha_pattern={"q_proj": "1"}), "alpha_pattern = "),
+    "no table of ranks": (dict(rank_pattern=None), "rank_pattern = None is not ranks by pattern"),
     "a flag of text": (dict(use_rslora="false"), "use_rslora = 'false' is not true or false"),
     "layers of text": (dict(layers_to_transform="1"), "layers_to_transform = '1'"),
     "a base that is a number": (dict(base_model_name_or_path=1), "base_model_name_or_path = 1 is not text"),
@@ -179,6 +180,17 @@ def test_an_adapter_that_changes_nothing_is_warned_of(save, factor, caplog):
     edit_tensors(folder, lambda t: [tensor.zero_() for name, tensor in t.items() if f"lora_{factor}" in name])
     read_adapter(folder)
     assert "changes nothing" in caplog.text
+
+
+def test_factors_of_unequal_types_have_a_product(save):
+    folder = save()
+    expected = {name: f.update() for name, f in read_adapter(folder).factors.items()}
+    edit_tensors(
+        folder,
+        lambda t: t.update({name: x.double() for name, x in t.items() if "layers.0.mlp" in name and "lora_A" in name}),
+    )
+    for name, factors in read_adapter(folder).factors.items():
+        torch.testing.assert_close(factors.update().float(), expected[name])
 
 
 def test_an_adapter_that_changes_some_modules_is_not(save, caplog):
