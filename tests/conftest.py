@@ -1,5 +1,6 @@
 """Fixtures: tiny random models of many families from a config in memory, a tokenizer, the data folder."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -130,3 +131,12 @@ def data_folder():
     if not DATA.is_dir():
         pytest.skip(f"no real data: {DATA} does not exist (set MIDALIGN_DATA)")
     return DATA
+
+
+@pytest.fixture(autouse=True)
+def _level_of_our_log():
+    """The command line sets how much midalign logs; the next test begins anew."""
+    logger = logging.getLogger("midalign")
+    before = logger.level
+    yield
+    logger.setLevel(before)

@@ -275,7 +275,7 @@ import os, random, signal, sys
 from pathlib import Path
 from tests.conftest import build_model, build_tokenizer
 from tests.unit.models.test_encoding import some_sentences
-from midalign.probe import probe
+from midalign.probing.probe import probe
 work, rng = Path(sys.argv[1]), random.Random(5)
 model = build_model("llama", hidden_size=96, num_hidden_layers=12)
 tokenizer = build_tokenizer()
