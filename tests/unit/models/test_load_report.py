@@ -1,5 +1,6 @@
 """Checkpoints that do not fill their model: refused by the name of a tensor, or read without a wrapper's prefix."""
 
+import json
 import re
 
 import pytest
@@ -125,3 +126,42 @@ def test_an_adapter_beside_a_model_is_not_put_on_it_unasked(tmp_path):
     get_peft_model(model, LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"holds an adapter \(adapter_config.json\)"):
         load_model(str(tmp_path))
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """A model in several files, with the file that says which tensor lies where."""
+    build_model("llama").save_pretrained(tmp_path, max_shard_size="40KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
+    return tmp_path
+
+
+def test_a_file_of_several_that_is_missing_is_named(shards):
+    load_model(str(shards))
+    missing = min(shards.glob("model-*.safetensors"))
+    missing.unlink()
+    with pytest.raises(ModelError, match=re.escape(missing.name)):
+        load_model(str(shards))
+
+
+def test_a_tensor_that_no_file_of_several_holds_is_named(shards):
+    file = min(shards.glob("model-*.safetensors"))
+    tensors = load_file(file)
+    lost = min(tensors)
+    save_file({name: tensor for name, tensor in tensors.items() if name != lost}, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=re.escape(lost)):
+        load_model(str(shards))
+
+
+def test_a_wrapper_is_taken_out_of_several_files(shards):
+    index = shards / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"] = {f"_orig_mod.{name}": file for name, file in content["weight_map"].items()}
+    index.write_text(json.dumps(content))
+    for file in shards.glob("model-*.safetensors"):
+        save_file({f"_orig_mod.{n}": t for n, t in load_file(file).items()}, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="look like those of a wrapper"):
+        load_model(str(shards))
+    original = build_model("llama").state_dict()
+    loaded = load_model(str(shards), unwrap=True).state_dict()
+    assert all(torch.equal(tensor, original[name]) for name, tensor in loaded.items())
