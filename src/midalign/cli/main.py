@@ -16,7 +16,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 import midalign
-from midalign.cli import comet, testbed
+from midalign.cli import comet, recipe, testbed
 from midalign.cli.console import console
 from midalign.cli.evaluate import evaluate
 from midalign.cli.generate import generate
@@ -38,6 +38,7 @@ app = typer.Typer(
 )
 for verb in (run, validate, probe, train, merge, generate, evaluate, report, demo, model):
     app.command()(verb)
+app.add_typer(recipe.app, name="recipe")
 app.add_typer(comet.app, name="comet")
 app.add_typer(testbed.app, name="testbed")
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from midalign.recipe.sections import Recipe
 
 Out = Annotated[Path, typer.Option(help="Folder for the results; created if needed, never overwritten by another run.")]
-RecipeFile = Annotated[Path, typer.Argument(help="The YAML recipe; see docs/recipe.md.")]
+RecipeFile = Annotated[
+    Path, typer.Argument(help="The YAML recipe, or the name of a shipped one (midalign recipe list).")
+]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value, such as alignment.layer=8.")]
 ModelName = Annotated[
     str, typer.Option(help="Hub name or local folder of the model; testbed and smollm2 come with midalign.")

@@ -25,15 +25,13 @@ def demo(
     ] = False,
 ) -> None:
     """Run all steps on the embedded default, a small world in several languages; no download, no GPU."""
-    import importlib.resources
-
     from midalign.recipe.file import load_recipe
+    from midalign.recipe.shipped import shipped
 
-    name = "demo_real.yaml" if real else "demo.yaml"
-    with importlib.resources.as_file(importlib.resources.files("midalign") / "recipes" / name) as path:
-        for seed in range(seeds):
-            folder = out if seeds == 1 else out / f"seed-{seed}"
-            _run_recipe(load_recipe(path, [f"seed={seed}"]), folder)
+    path = shipped()["demo_real" if real else "demo"]
+    for seed in range(seeds):
+        folder = out if seeds == 1 else out / f"seed-{seed}"
+        _run_recipe(load_recipe(path, [f"seed={seed}"]), folder)
     if seeds > 1:
         from midalign.report.page import write_report
 

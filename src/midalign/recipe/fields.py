@@ -105,7 +105,7 @@ class Arguments(Section):
         """Subclass with further keys, each of which is refused with its reason."""
         fields: dict[str, Any] = {}
         for key, why in refused.items():
-            allowed = WithJsonSchema({"enum": list(why.accepted)})
+            allowed = WithJsonSchema({"enum": list(why.accepted)} if why.accepted else {"not": {}})
             fields[key] = (Annotated[Any, AfterValidator(why.check), allowed], argument(why.text))
         return create_model(name, __base__=cls, __doc__=cls.__doc__, **fields)
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from midalign.errors import MissingFileError, RecipeError, did_you_mean
 from midalign.recipe.sections import Recipe
+from midalign.recipe.shipped import recipe_file, shipped
 from midalign.recipe.text import Schema, at_key, expects_text, read_yaml, shown
 
 _MOST_BYTES = 1_000_000
@@ -34,7 +35,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe.
 
     Args:
-        path: The YAML file.
+        path: The YAML file, or the name of a recipe that comes with midalign (`midalign.recipe.shipped`).
         overrides: ``section.key=value`` strings; the value is read as YAML.
 
     Raises:
@@ -45,16 +46,20 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         >>> midalign.load_recipe("recipe.yaml", ["alignment.layer=3", "seed=7"]).alignment.layer
         3
     """
-    text = _text_of(Path(path))
+    return load_text(_text_of(path), str(path), overrides)
+
+
+def load_text(text: str, where: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Check a recipe given as YAML text; `where` is what messages call it. See `load_recipe`."""
     try:
         content, faults = read_yaml(text, recipe_schema(), recipe_schema())
     except RecipeError as fault:
-        raise RecipeError(f"{path}:{fault}") from None
+        raise RecipeError(f"{where}:{fault}") from None
     if not isinstance(content, dict):
         raise RecipeError(
-            f"{path}: a recipe is a mapping of sections (model:, languages:, task:, ...), not {shown(content)}"
+            f"{where}: a recipe is a mapping of sections (model:, languages:, task:, ...), not {shown(content)}"
         )
-    return build_recipe(content, overrides, str(path), [f"line {fault}" for fault in faults])
+    return build_recipe(content, overrides, where, [f"{where}:{fault}" for fault in faults])
 
 
 def build_recipe(
@@ -88,18 +93,20 @@ def build_recipe(
     return recipe
 
 
-def _text_of(path: Path) -> str:
-    """The text of a recipe's file.
+def _text_of(given: str | Path) -> str:
+    """The text of a recipe's file, or of a shipped recipe.
 
     Raises:
         MissingFileError: If there is no such file.
         RecipeError: If it is not text, or far too long.
     """
+    path = Path(given)
     try:
+        path = recipe_file(given)
         if path.is_dir():
             raise RecipeError(f"{str(path)!r} is a folder; give the YAML file of a recipe")
         if not path.is_file():
-            beside = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+            beside = [*map(str, path.parent.glob("*.y*ml")), *shipped()] if path.parent.is_dir() else []
             raise MissingFileError(f"recipe {str(path)!r} does not exist.{did_you_mean(str(path), beside)}")
         if path.stat().st_size > _MOST_BYTES:
             raise RecipeError(f"{path}: {path.stat().st_size} bytes, so this is no recipe; give its YAML file")

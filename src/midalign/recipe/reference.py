@@ -1,18 +1,17 @@
-"""docs/recipe.md, made from the sections themselves: every key with its type, default, meaning and source.
+"""docs/recipe.md and the JSON schema of recipes, made from the sections themselves.
 
-``python -m midalign.recipe.reference docs/recipe.md`` writes it anew; a test compares it with what is there.
+``python -m midalign.recipe.reference``, in a checkout, writes both anew; a test compares them with what is there.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from midalign.recipe import lora, training
+from midalign.recipe import lora, shipped, training
 from midalign.recipe.fields import Arguments, Refused, Section
 from midalign.recipe.file import recipe_schema
 from midalign.recipe.sections import Recipe
@@ -21,8 +20,9 @@ from midalign.recipe.text import Schema, alternatives
 _HEAD = """# The recipe
 
 One YAML file describes one run. This page lists every key; it is made from `src/midalign/recipe/` by
-`python -m midalign.recipe.reference docs/recipe.md`. Shipped recipes are in `src/midalign/recipes/`
-(in a checkout also as `recipes/`), such as `demo.yaml`, which `midalign demo` runs.
+`python -m midalign.recipe.reference`. `midalign recipe new` writes a first recipe for your own
+data, `midalign recipe list` names those that come with midalign (in a checkout they are in `recipes/`; `demo` is what
+`midalign demo` runs), `midalign recipe schema` writes a JSON schema for editors.
 
 * `midalign validate RECIPE` names all faults at once. A key that does not exist or has no effect is a fault.
 * Any key can be given on the command line too: `midalign run RECIPE --out DIR alignment.layer=8 lora.r=16`.
@@ -139,5 +139,16 @@ def _yaml(value: Any) -> str:
     return named[value] if value is None or isinstance(value, bool) or value == "" else f"{value}"
 
 
+def json_schema() -> Schema:
+    """The JSON schema of a recipe, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | recipe_schema() | {"title": "midalign recipe"}
+
+
+def schema_text() -> str:
+    """The schema as the file that stands beside the shipped recipes."""
+    return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(reference(), encoding="utf-8")
+    (shipped.folder().parents[2] / "docs" / "recipe.md").write_text(reference(), encoding="utf-8")
+    (shipped.folder() / shipped.SCHEMA).write_text(schema_text(), encoding="utf-8")

@@ -67,7 +67,7 @@ def test_words_with_an_e_stay_words(content):
 def test_a_key_given_twice_is_refused_at_its_line(write):
     path = write("alignment: {layer: 3}\n")
     line = path.read_text().splitlines().index("alignment: {layer: 3}") + 1
-    with pytest.raises(RecipeError, match=rf"line {line}: the key 'alignment' is given twice"):
+    with pytest.raises(RecipeError, match=rf"recipe\.yaml:{line}: the key 'alignment' is given twice"):
         load_recipe(path)
 
 
@@ -76,7 +76,7 @@ def test_a_key_given_twice_is_refused_at_its_line(write):
     [
         ("[a]: 1\n", "not a word or a number"),
         ("{a: 1}: 2\n", "not a word or a number"),
-        ("a: !!python/object:os.system x\n", "line 1: the tag .* has no meaning"),
+        ("a: !!python/object:os.system x\n", r"bad\.yaml:1: the tag .* has no meaning"),
         ("a: !!int x\n", "not valid YAML"),
         ("a: 'x\n", "not valid YAML"),
         ("", "a mapping of sections"),

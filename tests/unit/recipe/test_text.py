@@ -96,7 +96,7 @@ def test_what_is_no_number_is_refused_where_one_is_expected(content, place, word
 
 @pytest.mark.parametrize("word", ["010", "-007", "00"])
 def test_a_number_with_a_leading_zero_is_refused_since_yaml_1_1_reads_it_as_octal(load, content, word):
-    with pytest.raises(RecipeError, match=rf"line \d+: '{word}' begins with a zero"):
+    with pytest.raises(RecipeError, match=rf":\d+: '{word}' begins with a zero"):
         load(f"seed: {word}")
     with pytest.raises(RecipeError, match="begins with a zero"):
         build_recipe(content, [f"alignment.warmup={word}"])
