@@ -129,7 +129,7 @@ def _headless_languages(cells: list[list[str]], path: Path, wanted: Sequence[str
     if len(told) == 1:
         told = [ENGLISH, *told] if told != [ENGLISH] else []
     languages = told or list(wanted or ())
-    if len(languages) != len(held) or len(set(languages)) < len(languages):
+    if len(held) < 2 or len(languages) != len(held) or len(set(languages)) < len(languages):
         raise DataError(
             f"{path}:1: no header tells which of the {len(held)} columns of text is which language"
             f"{f', and the name of the file tells {shown(told)}' if told else ''}. Write the codes into a first line "
