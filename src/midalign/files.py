@@ -187,6 +187,23 @@ def read_json_lines(path: Path, form: str = "one JSON object a line") -> Iterato
         yield number, record
 
 
+def read_parquet(path: Path) -> Any:
+    """The ``pyarrow.Table`` of a Parquet file.
+
+    Raises:
+        DataError: It is damaged, or is none.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+        table.validate(full=True)  # that text is UTF-8, among others
+    except (pyarrow.ArrowException, OSError, ValueError) as fault:
+        raise DataError(f"{path}: not Parquet that can be read ({fault}). Write it again.") from fault
+    return table.replace_schema_metadata(None)  # what `datasets` notes there may be damaged, and is not needed
+
+
 @contextmanager
 def whole(target: Path) -> Iterator[Path]:
     """Context with a path beside the target to write to. It then replaces the target, or is removed after an error.

@@ -27,6 +27,7 @@ from midalign.files import (
     read_json,
     read_json_lines,
     read_lines,
+    read_parquet,
     whole,
     write_atomically,
     write_json,
@@ -184,6 +185,19 @@ def test_any_object_is_read_back(tmp_path_factory, value):
     folder = tmp_path_factory.getbasetemp()
     for ascii_only in (True, False):
         assert objects(folder, json.dumps(value, ensure_ascii=ascii_only)) == [(1, value)]
+
+
+# Parquet
+
+
+def test_parquet_is_read_and_damage_is_named(tmp_path):
+    from datasets import Dataset
+
+    Dataset.from_dict({"a": ["eins", None], "b": [1, 2]}).to_parquet(tmp_path / "t.parquet")
+    assert read_parquet(tmp_path / "t.parquet").to_pydict() == {"a": ["eins", None], "b": [1, 2]}
+    (tmp_path / "t.parquet").write_bytes((tmp_path / "t.parquet").read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"t\.parquet: not Parquet that can be read"):
+        read_parquet(tmp_path / "t.parquet")
 
 
 # What is written

@@ -205,6 +205,11 @@ def _checked(raw: list[RawRow], wanted: list[str] | None, on_empty: OnEmpty, pat
             f"nothing to align or measure. Check the split and the languages."
         )
     there = {language for row in kept for language in row.texts}
+    if len(there) < 2:
+        raise DataError(
+            f"{path} gives only {', '.join(there)}; a parallel corpus needs two languages or more. Write the codes of "
+            "all its languages into the first line or the names of its files."
+        )
     lost = [language for language in wanted or () if language not in there]
     if lost:
         raise DataError(

@@ -14,6 +14,7 @@ from typing import Any
 from midalign.data.parallel.line_files import RawRow, choose_split, files_by_language, restrict
 from midalign.data.parallel.tables import json_text
 from midalign.errors import DataError, did_you_mean
+from midalign.files import read_parquet
 from midalign.languages import known
 
 
@@ -146,7 +147,7 @@ def _load(name: str, split: str | None) -> Any:
 
     path = Path(name)
     if path.is_file():
-        return _fetch(name, datasets.load_dataset, "parquet", data_files=str(path), split="train")
+        return datasets.Dataset(read_parquet(path))
     if path.is_dir() and any((path / marker).is_file() for marker in ("state.json", "dataset_dict.json")):
         loaded = _fetch(name, datasets.load_from_disk, name)
     elif path.is_dir():
@@ -158,11 +159,12 @@ def _load(name: str, split: str | None) -> Any:
 
 
 def _fetch(name: str, function: Any, *args: Any, **kwargs: Any) -> Any:
-    """Call a loader of ``datasets``; an absent, gated or unreachable dataset is the user's to mend."""
+    """Call a loader of ``datasets``; an absent, gated, unreachable or damaged dataset is the user's to mend."""
     try:
         return function(*args, **kwargs)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of the network, of Arrow, or of any shape that a damaged file has
+        reason = error.__cause__ or error
         raise DataError(
-            f"the dataset {name!r} cannot be loaded: {error}. Check the name and, for a gated one, that you are logged "
-            f"in (hf auth login) and have accepted its terms; or name a local folder."
+            f"the dataset {name!r} cannot be loaded: {reason}. Check the name and, for a gated one, that you are "
+            f"logged in (hf auth login) and have accepted its terms; or name a local folder."
         ) from error

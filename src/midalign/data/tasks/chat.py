@@ -29,7 +29,7 @@ from typing import Any
 from midalign.data.file_names import bare, data_files, language_of_each, shown, split_name
 from midalign.data.tasks.layout import files_of_split
 from midalign.errors import DataError, LanguageError
-from midalign.files import local_path, missing_file, parse_json, read_json_lines, read_lines
+from midalign.files import local_path, missing_file, parse_json, read_json_lines, read_lines, read_parquet
 from midalign.languages import canonical, known
 from midalign.records import Message, TaskExample
 
@@ -178,14 +178,7 @@ def _csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as fault:
-        raise DataError(f"{path}: not Parquet that can be read ({fault}); write it again") from fault
-    return ((f"{path}: row {number}", row) for number, row in enumerate(rows, start=1))
+    return ((f"{path}: row {number}", row) for number, row in enumerate(read_parquet(path).to_pylist(), start=1))
 
 
 def _hub_tables(name: str, split: str, only: str | None) -> Iterator[_Table]:

@@ -143,6 +143,12 @@ def test_more_text_columns_than_languages_are_refused(tmp_path):
     fails("which of the 3 columns of text is which language, and the name of the file tells eng_Latn, deu_Latn", path)
 
 
+def test_a_table_of_one_language_or_of_numbers_is_no_parallel_corpus(tmp_path):
+    fails("gives only eng_Latn; a parallel corpus needs two", write(tmp_path / "a.tsv", ["en", "one"]))
+    fails("which of the 0 columns of text", write(tmp_path / "b.tsv", ["1", "2"]))
+    fails("which of the 1 columns of text", write(tmp_path / "deu.tsv", ["1\teins", "2\tzwei"]))
+
+
 def test_numbers_of_columns_skip_a_header_of_codes(tmp_path):
     path = write(tmp_path / "t.tsv", ["en\tde", "one\teins"])
     assert len(read_parallel(path, columns={"en": 0, "de": 1}).rows) == 1
