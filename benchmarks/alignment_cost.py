@@ -1,14 +1,21 @@
-"""What an alignment update costs, and what a joint run costs against SFT alone. CPU; medians of interleaved runs.
+"""What alignment costs at the shape of SmolLM2-135M on a CPU, beside SFT alone; about 12 minutes on two idle cores.
 
-    python benchmarks/alignment_cost.py [--quick] [--only update|joint] [--size demo|large]
+    python benchmarks/alignment_cost.py [--quick] [--shape smollm2|tiny]
 
-1. one alignment batch (32 pairs, forward and backward) through blocks 1 to k only, against
-   (a) the full forward with all hidden states and the LM head over every position, and
-   (b) blocks 1 to k plus the full LM head in float32, which is what the reference implementation does;
-2. a whole joint run against SFT alone with the same number of task updates: wall time and peak memory.
+Weights and tokens are random: times do not depend on them. Lengths are drawn from a seed, as SmolLM2's tokenizer gives
+them: pairs as in Tatoeba (log-normal, in the mean 9 tokens on the English and 15 on the other side, 267 at most), and
+commands as in xSID, in midalign's own prompt (90 to 171 tokens, 115 in the mean, 17 of them the answer).
 
-Sentences are made of random words, so that no data is needed: pairs of 3 to 15 words (Tatoeba's have 7 in the median),
-commands of 3 to 15 words (xSID's have 7) in the prompt that midalign puts around a command, and answers of 8 words.
+1. *update*: one alignment batch of 32 pairs, forward and backward, as midalign does it, as a padded batch, and as the
+   reference implementation does it (padded, all blocks, LM head over every position in float32);
+2. *training*: whole trainings with as many task updates, SFT alone and joint, for 32 pairs to 32 examples and for the
+   paper's proportion (128 to 128, accumulated in 4). Both with midalign's own head on completions only;
+3. *memory*: peak of a process that trains on the longest pair too, SFT alone and joint.
+
+Each ratio is a median over rounds, in which what is compared runs in turn on the same data. *Of the rate* is the share
+of the rate at which this machine multiplies matrices of such shapes in the same number format; FLOP are those of `flop`.
+The number format of trainings is the one that midalign chooses here. The last line is for scripts: the larger ratio of
+joint and SFT time, their ratio of peak memory, and padded against packed batches.
 """
 
 from __future__ import annotations
@@ -18,178 +25,282 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from typing import Any
 
+import numpy as np
 import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
+from trl import SFTConfig
 
-SIZES = {
-    "demo (6 layers, hidden 128, vocabulary 3k)": dict(
-        num_hidden_layers=6, hidden_size=128, intermediate_size=352, num_attention_heads=4, vocab_size=3072
+from midalign.models.hidden import find_decoder
+from midalign.models.loading import cpu_computes_in_bfloat16
+from midalign.recipe.alignment import AlignmentConfig
+from midalign.records import ParallelPair
+from midalign.training.arguments import linear_names
+from midalign.training.objective import AlignmentObjective
+from midalign.training.pair_batches import PAIR_KEYS, PairCollator, PairDataset
+from midalign.training.train import head_on_completions_only
+from midalign.training.trainer import AlignmentTrainer
+
+SHAPES = {
+    "smollm2": dict(
+        num_hidden_layers=30, hidden_size=576, intermediate_size=1536, num_attention_heads=9, num_key_value_heads=3,
+        vocab_size=49152, tie_word_embeddings=True,
     ),
-    "12 layers, hidden 512, vocabulary 32k": dict(
-        num_hidden_layers=12, hidden_size=512, intermediate_size=1376, num_attention_heads=8, vocab_size=32000
+    "tiny": dict(
+        num_hidden_layers=4, hidden_size=64, intermediate_size=128, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=512, tie_word_embeddings=True,
     ),
-}
+}  # fmt: skip
+ROWS = 32  # examples, and pairs, of a micro-batch
+LONGEST = 267
 
 
-def build(size: dict[str, int]):
-    from peft import LoraConfig, get_peft_model
-    from transformers import LlamaConfig, LlamaForCausalLM
-
+def build(shape: str, dtype: torch.dtype) -> Any:
+    """A random model with the paper's adapter, in training mode."""
     torch.manual_seed(0)
-    config = LlamaConfig(num_key_value_heads=size["num_attention_heads"], **size)
-    lora = LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
-    return get_peft_model(LlamaForCausalLM(config), lora).train()
+    base = LlamaForCausalLM(LlamaConfig(**SHAPES[shape])).to(dtype)
+    lora = LoraConfig(r=8, lora_alpha=16, lora_dropout=0.1, target_modules=linear_names(base), task_type="CAUSAL_LM")
+    return get_peft_model(base, lora).train()
 
 
-def pairs_batch(vocabulary: int, rows: int = 64, seed: int = 0) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(3, 16, (rows,), generator=generator)
-    mask = (torch.arange(int(lengths.max()))[None] < lengths[:, None]).long()
-    ids = torch.randint(3, vocabulary, mask.shape, generator=generator) * mask
-    keys = torch.randint(0, 2**62, (rows // 2, 3), generator=generator)
-    masks = {"attention_mask": mask, "special_tokens_mask": torch.zeros_like(mask), "pooled_mask": mask}
-    return {"input_ids": ids, **masks, "pair_keys": keys}
-
-
-def variants(model, batch, depth):
-    from midalign.functional.pooling import pool
-    from midalign.models.hidden import stopped_after
-    from midalign.recipe.alignment import AlignmentConfig
-    from midalign.training.objective import AlignmentObjective
-
-    objective = AlignmentObjective.for_depth(AlignmentConfig(), depth)
-    k = objective.top
-    ids, mask = batch["input_ids"], batch["attention_mask"]
-
-    def ours():
-        objective.loss(model, batch).backward()
-
-    def full():
-        out = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False)
-        objective.loss_of({k: pool(out.hidden_states[k], mask)}, batch["pair_keys"]).backward()
-
-    def reference():
-        with stopped_after(model, k):
-            out = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False)
-        out.logits.float()
-        objective.loss_of({k: pool(out.hidden_states[k], mask)}, batch["pair_keys"]).backward()
-
-    return {"ours": ours, "full": full, "reference": reference}
-
-
-def update_cost(name: str, size: dict[str, int], repeats: int) -> None:
-    model = build(size)
-    runs = variants(model, pairs_batch(size["vocab_size"]), size["num_hidden_layers"])
-    times: dict[str, list[float]] = {run: [] for run in runs}
-    for repeat in range(repeats + 1):
-        for run, step in runs.items():
-            start = time.perf_counter()
-            step()
-            if repeat:  # the first round warms up
-                times[run].append(time.perf_counter() - start)
-            model.zero_grad()
-    medians = {run: statistics.median(values) for run, values in times.items()}
-    ratios = {
-        run: statistics.median(a / b for a, b in zip(times[run], times["ours"], strict=True))
-        for run in ("full", "reference")
-    }
-    print(f"\nalignment update, {name}: median of {repeats} interleaved rounds")
-    print(f"  ours, blocks 1 to k                 {1000 * medians['ours']:9.1f} ms")
-    print(f"  (a) full forward and head           {1000 * medians['full']:9.1f} ms   {ratios['full']:.2f}x ours")
-    print(
-        f"  (b) blocks 1 to k and the full head {1000 * medians['reference']:9.1f} ms   {ratios['reference']:.2f}x ours"
-    )
-
-
-def one_run(name: str, schedule: str, task_updates: int) -> None:
-    """One training run in a process of its own; prints its seconds and its peak memory in MiB."""
-    from datasets import Dataset
-    from transformers import PreTrainedTokenizerFast
-    from trl import SFTConfig
-
-    from midalign.data.prompts import render
-    from midalign.recipe.alignment import AlignmentConfig
-    from midalign.records import ParallelPair, TaskExample
-    from midalign.training.trainer import AlignmentTrainer
-
-    size = SIZES[name]
-    generator = torch.Generator().manual_seed(1)
-    words = [f"w{i}" for i in range(size["vocab_size"] - 4)]
-    tokenizer = word_tokenizer(words, PreTrainedTokenizerFast)
-
-    def sentence(low: int, high: int) -> str:
-        length = int(torch.randint(low, high, (), generator=generator))
-        return " ".join(words[int(i)] for i in torch.randint(0, len(words), (length,), generator=generator))
-
-    examples = [
-        TaskExample(str(i), "slots", "eng_Latn", sentence(3, 16), intent="x", reference=sentence(8, 9))
-        for i in range(256)
-    ]
-    rows = []
-    for example in examples:
-        prompt = tokenizer(render(example, tokenizer).text)["input_ids"]
-        answer = tokenizer(example.reference)["input_ids"]
-        rows.append({"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer})
-    pairs = [ParallelPair(sentence(3, 16), sentence(3, 16), "eng_Latn", "deu_Latn", str(i)) for i in range(400)]
-    model = build(size)
-    trainer = AlignmentTrainer(
-        model, args=SFTConfig(
-            output_dir="/tmp/alignment-cost", max_steps=task_updates, per_device_train_batch_size=32, bf16=False,
-            use_cpu=True, gradient_checkpointing=False, save_strategy="no", report_to="none", disable_tqdm=True,
-            logging_steps=1000,
-        ),
-        train_dataset=Dataset.from_list(rows), processing_class=tokenizer, pairs=pairs,
-        alignment=AlignmentConfig(schedule=schedule),
-    )  # fmt: skip
-    start = time.perf_counter()
-    trainer.train()
-    seconds = time.perf_counter() - start
-    print(f"RESULT {seconds} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}")
-
-
-def word_tokenizer(words: list[str], kind):
+def word_tokenizer(words: list[str]) -> PreTrainedTokenizerFast:
+    """One token for each of these words."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     vocabulary = {word: i for i, word in enumerate(["<pad>", "<s>", "</s>", "<unk>", *words])}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    return kind(tokenizer_object=inner, eos_token="</s>", pad_token="<pad>", bos_token="<s>", unk_token="<unk>")
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, eos_token="</s>", pad_token="<pad>", bos_token="<s>", unk_token="<unk>"
+    )
 
 
-def joint_cost(name: str, task_updates: int, repeats: int) -> None:
-    found: dict[str, list[tuple[float, float]]] = {"task": [], "update": []}
-    for _ in range(repeats):
-        for schedule, values in found.items():
-            command = [sys.executable, __file__, "--one", name, schedule, str(task_updates)]
-            out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            line = next(line for line in out.splitlines() if line.startswith("RESULT"))
-            values.append(tuple(map(float, line.split()[1:])))
-    pairs = list(zip(found["task"], found["update"], strict=True))
-    time_ratio = statistics.median(joint[0] / sft[0] for sft, joint in pairs)
-    memory_ratio = statistics.median(joint[1] / sft[1] for sft, joint in pairs)
-    seconds = [statistics.median(values[i][0] for values in pairs) for i in (0, 1)]
-    print(f"\n{task_updates} task updates, {name}: median of {repeats} interleaved runs")
-    print(f"  SFT alone {seconds[0]:7.1f} s   joint (as many alignment updates on top) {seconds[1]:7.1f} s")
-    print(f"  wall time {time_ratio:.2f}x   peak memory {memory_ratio:.3f}x")
+def lengths(rng: np.random.Generator, count: int, mean: float, spread: float, low: int, high: int) -> np.ndarray:
+    """Log-normal lengths with this mean, and this standard deviation of the logarithm."""
+    drawn = np.exp(rng.normal(np.log(mean) - spread**2 / 2, spread, count))
+    return np.clip(np.round(drawn), low, high).astype(int)
+
+
+def make_pairs(words: list[str], count: int, seed: int, longest: int | None = None) -> list[ParallelPair]:
+    rng = np.random.default_rng(seed)
+    sides = [lengths(rng, count, 9, 0.4, 3, LONGEST), lengths(rng, count, 15, 0.5, 3, LONGEST)]
+    if longest is not None:
+        sides[1][0] = longest
+    texts = [[" ".join(rng.choice(words, size)) for size in side] for side in sides]
+    return [
+        ParallelPair(source, target, "eng_Latn", "deu_Latn", str(i))
+        for i, (source, target) in enumerate(zip(*texts, strict=True))
+    ]
+
+
+def make_examples(vocabulary: int, count: int, seed: int) -> Dataset:
+    rng = np.random.default_rng(seed)
+    prompts, answers = 85 + lengths(rng, count, 13, 0.4, 3, 39), lengths(rng, count, 17, 0.5, 2, 47)
+    rows = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        ids = rng.integers(4, vocabulary, prompt + answer).tolist()
+        rows.append({"input_ids": ids, "labels": [-100] * int(prompt) + ids[prompt:]})
+    return Dataset.from_list(rows)
+
+
+def flop(model: Any, layers: int, tokens: float, squares: float, scored: float = 0) -> float:
+    """FLOP that the mathematics of an update needs.
+
+        4 n P + 6 n p + 6 d sum(length ** 2) layers + 4 h H
+
+    n tokens, P frozen weights of the linear layers in these blocks (2 forward, 2 for the gradient of activations;
+    frozen weights have no gradient of their own), p LoRA weights (2 forward, 4 backward), d = heads x head size,
+    causal attention at half of the square, h positions of the LM head of H weights.
+
+    Args:
+        model: The model.
+        layers: Blocks that take part.
+        tokens: Real tokens.
+        squares: Sum of the squared lengths of the rows.
+        scored: Positions that the LM head scores.
+    """
+    blocks = find_decoder(model).blocks[:layers]
+    weights = [(name, p) for block in blocks for name, p in block.named_parameters() if p.ndim == 2]
+    lora = sum(p.numel() for name, p in weights if "lora_" in name)
+    frozen = sum(p.numel() for name, p in weights if "lora_" not in name)
+    config = model.config
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    attention = 6 * config.num_attention_heads * head_dim * squares * layers
+    return tokens * (4 * frozen + 6 * lora) + attention + 4 * scored * model.get_output_embeddings().weight.numel()
+
+
+def matrix_rate(shape: str, dtype: torch.dtype) -> float:
+    """FLOP a second of this machine on the largest matrix product of a block, on 1024 tokens."""
+    hidden, inner = SHAPES[shape]["hidden_size"], SHAPES[shape]["intermediate_size"]
+    tokens, weight = torch.randn(1024, hidden, dtype=dtype), torch.randn(inner, hidden, dtype=dtype)
+    seconds = []
+    for _ in range(50):
+        start = time.perf_counter()
+        torch.nn.functional.linear(tokens, weight)
+        seconds.append(time.perf_counter() - start)
+    return 2 * tokens.numel() * inner / statistics.median(seconds)
+
+
+class Clock(TrainerCallback):
+    """Seconds of a training, without setting up."""
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.start = time.perf_counter()
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        self.seconds = time.perf_counter() - self.start
+
+
+def train(model: Any, data: tuple[Any, Dataset, list[ParallelPair]], schedule: str, seed: int, **options: Any) -> float:
+    """One training of ``max_steps`` task updates; its seconds."""
+    tokenizer, examples, pairs = data
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = AlignmentTrainer(
+            model,
+            args=SFTConfig(
+                output_dir=folder, per_device_train_batch_size=ROWS, use_cpu=True, gradient_checkpointing=False,
+                save_strategy="no", report_to="none", disable_tqdm=True, logging_steps=1000, seed=seed,
+                bf16=model.dtype == torch.bfloat16, **options,
+            ),
+            train_dataset=examples, processing_class=tokenizer, pairs=pairs,
+            alignment=AlignmentConfig(schedule=schedule, batch_size=ROWS), callbacks=[clock],
+        )  # fmt: skip
+        with head_on_completions_only():
+            trainer.train()
+    return clock.seconds
+
+
+def measure_updates(shape: str, dtype: torch.dtype, rounds: int) -> float:
+    """Times of one alignment update done in three ways; returns padded against ours."""
+    model, words = build(shape, dtype), vocabulary_of(shape)
+    depth = SHAPES[shape]["num_hidden_layers"]
+    ours = AlignmentObjective.for_depth(AlignmentConfig(), depth)
+    padded = AlignmentObjective.for_depth(AlignmentConfig(), depth, packing="none")
+    data, collate = PairDataset(make_pairs(words, ROWS * (rounds + 1), 1), word_tokenizer(words)), PairCollator(0)
+
+    def reference(batch: Any) -> torch.Tensor:
+        mask = batch["attention_mask"]
+        out = model(input_ids=batch["input_ids"], attention_mask=mask, output_hidden_states=True, use_cache=False)
+        out.logits.float()
+        vectors = (out.hidden_states[ours.top] * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+        return ours.loss_of({ours.top: vectors}, batch[PAIR_KEYS])
+
+    ways = {
+        "packed": lambda batch: ours.loss(model, batch),
+        "padded": lambda batch: padded.loss(model, batch),
+        "reference": reference,
+    }
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    counted = []
+    for number in range(rounds + 1):
+        batch = collate([data[i] for i in range(number * ROWS, (number + 1) * ROWS)])
+        sizes = batch["attention_mask"].sum(dim=1).double()
+        for way, loss in ways.items():
+            start = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+                value = loss(batch)
+            value.backward()
+            model.zero_grad()
+            if number:  # the first round warms up
+                seconds[way].append(time.perf_counter() - start)
+        if number:
+            counted.append((sizes.sum().item(), flop(model, ours.top, sizes.sum().item(), (sizes**2).sum().item())))
+    rate = matrix_rate(shape, dtype)
+    print(
+        f"\nalignment update of {ROWS} pairs, {dtype}, median of {rounds} rounds; matrices at {rate / 1e9:.0f} GFLOP/s"
+    )
+    for way, times in seconds.items():
+        speed = statistics.median(tokens / s for s, (tokens, _) in zip(times, counted, strict=True))
+        share = statistics.median(needed / s / rate for s, (_, needed) in zip(times, counted, strict=True))
+        print(
+            f"  {way:10}{statistics.median(times):8.3f} s {speed:9.0f} tokens/s {share:6.0%} of the rate "
+            f"{ratio_of(seconds['packed'], times):7.2f}x"
+        )
+    return ratio_of(seconds["packed"], seconds["padded"])
+
+
+def measure_trainings(shape: str, dtype: torch.dtype, rounds: int, accumulation: int) -> float:
+    """Joint training against SFT alone, with one task update a round; returns the ratio of their times."""
+    model, words = build(shape, dtype), vocabulary_of(shape)
+    tokenizer, depth = word_tokenizer(words), SHAPES[shape]["num_hidden_layers"]
+    found = []
+    for number in range(rounds + 1):
+        count = ROWS * accumulation
+        examples = make_examples(SHAPES[shape]["vocab_size"], count, number)
+        data = (tokenizer, examples, make_pairs(words, count, number))
+        times = [
+            train(model, data, schedule, number, max_steps=1, gradient_accumulation_steps=accumulation)
+            for schedule in ("task", "update")
+        ]
+        sizes = np.array([len(row) for row in examples["input_ids"]])
+        scored = sum(label != -100 for row in examples["labels"] for label in row)
+        if number:  # the first round warms up
+            found.append((*times, sizes.sum(), flop(model, depth, sizes.sum(), (sizes**2).sum(), scored)))
+    sft, joint, tokens, needed = (np.array(column) for column in zip(*found, strict=True))
+    ratio = float(np.median(joint / sft))
+    share = np.median(needed / sft) / matrix_rate(shape, dtype)
+    print(
+        f"\n{accumulation} x {ROWS} pairs to {accumulation} x {ROWS} examples, {dtype}, median of {rounds} rounds\n"
+        f"  SFT {np.median(sft):.2f} s an update ({np.median(tokens / sft):.0f} tokens/s, {share:.0%} of the rate), "
+        f"joint {np.median(joint):.2f} s: {ratio:.3f}x"
+    )
+    return ratio
+
+
+def measure_memory(shape: str, quick: bool) -> float:
+    """Peak memory of joint training against SFT alone, in processes of their own."""
+    peaks = []
+    for schedule in ("task", "update"):
+        command = [sys.executable, __file__, "--shape", shape, "--peak", schedule, *(["--quick"] if quick else [])]
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        peaks.append(float(out.rpartition("PEAK ")[2]))
+    print(f"\npeak memory: SFT {peaks[0]:.0f} MiB, joint {peaks[1]:.0f} MiB: {peaks[1] / peaks[0]:.3f}x")
+    return peaks[1] / peaks[0]
+
+
+def print_peak(shape: str, schedule: str, updates: int) -> None:
+    words = vocabulary_of(shape)
+    pairs = make_pairs(words, ROWS, 0, LONGEST)
+    data = (word_tokenizer(words), make_examples(SHAPES[shape]["vocab_size"], ROWS * updates, 0), pairs)
+    train(build(shape, dtype_here()), data, schedule, 0, max_steps=updates, gradient_accumulation_steps=1)
+    print(f"PEAK {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}")
+
+
+def ratio_of(ours: list[float], theirs: list[float]) -> float:
+    return statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+
+
+def vocabulary_of(shape: str) -> list[str]:
+    return [f"w{i}" for i in range(SHAPES[shape]["vocab_size"] - 4)]
+
+
+def dtype_here() -> torch.dtype:
+    return torch.bfloat16 if cpu_computes_in_bfloat16() else torch.float32
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few rounds, to see that it runs")
-    parser.add_argument("--only", choices=("update", "joint"), help="one of the two measurements")
-    parser.add_argument("--size", choices=("demo", "large"), help="one of the two models")
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="one round of each, to see that it runs")
+    parser.add_argument("--shape", choices=tuple(SHAPES), default="smollm2")
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.one:
-        one_run(args.one[0], args.one[1], int(args.one[2]))
+    if args.peak:
+        print_peak(args.shape, args.peak, 1 if args.quick else 2)
         return
-    names = {"demo": list(SIZES)[:1], "large": list(SIZES)[1:]}.get(args.size, list(SIZES))
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    for name in names if args.only != "joint" else []:
-        update_cost(name, SIZES[name], 3 if args.quick else 15)
-    for name in names if args.only != "update" else []:
-        joint_cost(name, 4 if args.quick else 20, 1 if args.quick else 3)
+    print(f"{args.shape}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    rounds = 1 if args.quick else 5
+    padded = 0.0
+    for dtype in dict.fromkeys((torch.float32, dtype_here())):
+        padded = measure_updates(args.shape, dtype, rounds)
+    ratios = [measure_trainings(args.shape, dtype_here(), rounds, accumulation) for accumulation in (1, 4)]
+    memory = measure_memory(args.shape, args.quick)
+    print(f"\njoint/sft {max(ratios):.3f} memory {memory:.3f} padded/ours {padded:.2f}")
 
 
 if __name__ == "__main__":
