@@ -13,7 +13,7 @@ commands as in xSID, in midalign's own prompt (90 to 171 tokens, 115 in the mean
 3. *memory*: peak of a process that trains on the longest pair too, SFT alone and joint.
 
 Each ratio is a median over rounds, in which what is compared runs in turn on the same data. *Of the rate* is the share
-of the rate at which this machine multiplies matrices of such shapes in the same number format; FLOP are those of `flop`.
+of the rate at which this machine multiplies such matrices in the same number format; FLOP are those of `flop`.
 The number format of trainings is the one that midalign chooses here. The last line is for scripts: the larger ratio of
 joint and SFT time, their ratio of peak memory, and padded against packed batches.
 """
