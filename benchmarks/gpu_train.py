@@ -4,21 +4,16 @@
     python benchmarks/gpu_train.py --tiny            # seconds on a CPU, to see that it runs
 
 Needs about 40 GB of device memory with ``--checkpointing`` and 80 GB without (estimates: it has not been measured on
-such a device yet). Random weights made on the device, bfloat16, LoRA rank 8 on every linear layer; task rows of 90 to
-130 tokens of which the last 20 are the answer; pairs of 5 to 13 words; one token a word, all random, so that losses
-mean nothing and times do. Task batch 32 x 4 accumulated = 128, pairs likewise.
+such a device yet). Random weights made on the device, bfloat16, LoRA rank 8 on every linear layer. Tokens are random,
+so that losses mean nothing and times do; lengths are those of `alignment_cost`. Task batch 32 x 4 accumulated = 128,
+pairs likewise.
 
 Four figures, medians over updates after the first of each objective:
 
 - tokens per second: real ones, padding not counted, of a task update and of an alignment update;
-- model FLOP utilisation of each: FLOP that the mathematics needs, over seconds x the peak of the device. Per update
-
-      4 n P + 6 n p + 6 d sum(length ** 2) layers
-
-  n tokens, P frozen weights of the linear layers that take part (2 forward, 2 for the gradient of activations; frozen
-  weights have no gradient of their own), p LoRA weights (2 forward, 4 backward), d = heads x head size, causal
-  attention at half of the square. The LM head takes part in task updates only; an alignment update uses blocks 1 to
-  k. What checkpointing computes twice is not counted. The peak is the vendor's figure for dense bfloat16, see `PEAKS`;
+- model FLOP utilisation of each: FLOP that the mathematics needs (`alignment_cost.flop`), over seconds x the peak of
+  the device. The LM head scores answers only, in task updates only; an alignment update uses blocks 1 to k.
+  What checkpointing computes twice is not counted. The peak is the vendor's figure for dense bfloat16, see `PEAKS`;
 - overhead: seconds of a task update and an alignment update in the joint run, over a task update of SFT alone;
 - peak memory of both runs.
 """
@@ -28,7 +23,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import random
 import statistics
 import tempfile
 import time
@@ -36,16 +30,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from alignment_cost import word_tokenizer
+from alignment_cost import flop, make_examples, make_pairs, word_tokenizer
 from datasets import Dataset
 from gpu_probe import SIZES, random_model, synchronize
 from peft import LoraConfig, get_peft_model
 from rich.console import Console
 from rich.table import Table
-from transformers import PreTrainedTokenizerFast, TrainerCallback
+from transformers import TrainerCallback
 from trl import SFTConfig
 
-from midalign.models.hidden import find_decoder
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.records import ParallelPair
 from midalign.training.arguments import linear_names
@@ -60,58 +53,34 @@ RANK, ACCUMULATION = 8, 4
 
 
 class Counting(AlignmentTrainer):
-    """Counts tokens and squared lengths of what each update trains on, without waiting for the device."""
+    """Counts what each update trains on, without waiting for the device: tokens, squared lengths, scored positions."""
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         lengths = inputs["attention_mask"].sum(dim=1).double()
-        self.counted = getattr(self, "counted", 0) + torch.stack([lengths.sum(), (lengths**2).sum()])
+        scored = (inputs["labels"] != -100).sum() if "labels" in inputs else torch.zeros_like(lengths[0])
+        found = torch.stack([lengths.sum(), (lengths**2).sum(), scored.double()])
+        self.counted = getattr(self, "counted", 0) + found
         return super().training_step(model, inputs, *args, **kwargs)
 
 
 class Clock(TrainerCallback):
-    """Objective, seconds, tokens and squared lengths of every update but the first."""
+    """Objective, seconds, tokens, squared lengths and scored positions of every update but the first."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.trainer: Counting
-        self.updates: list[tuple[str, float, float, float]] = []
+        self.updates: list[tuple[str, float, float, float, float]] = []
         self.last: float | None = None
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         synchronize(self.device)
         now = time.perf_counter()
-        tokens, squares = self.trainer.counted.tolist()
+        counted = self.trainer.counted.tolist()
         self.trainer.counted = 0
         if self.last is not None:
             objective = self.trainer.objective_of(state.global_step - 1)
-            self.updates.append((objective, now - self.last, tokens, squares))
+            self.updates.append((objective, now - self.last, *counted))
         self.last = time.perf_counter()
-
-
-def make_data(vocabulary: int, rows: int) -> tuple[Dataset, list[ParallelPair]]:
-    rng = random.Random(0)
-
-    def words(low: int, high: int) -> str:
-        return " ".join(f"w{rng.randrange(vocabulary - 4)}" for _ in range(rng.randint(low, high)))
-
-    examples = []
-    for _ in range(rows):
-        ids = [rng.randrange(4, vocabulary) for _ in range(rng.randint(90, 130))]
-        examples.append({"input_ids": ids, "labels": [-100] * (len(ids) - 20) + ids[-20:]})
-    pairs = [ParallelPair(words(5, 13), words(5, 13), "eng_Latn", "deu_Latn", str(i)) for i in range(rows)]
-    return Dataset.from_list(examples), pairs
-
-
-def flop(model: Any, layers: int, head: bool, tokens: float, squares: float) -> float:
-    """FLOP of one update through the first `layers` blocks; the formula is at the top of this file."""
-    blocks = find_decoder(model).blocks[:layers]
-    weights = [(name, p) for block in blocks for name, p in block.named_parameters() if p.ndim == 2]
-    lora = sum(p.numel() for name, p in weights if "lora_" in name)
-    frozen = sum(p.numel() for name, p in weights if "lora_" not in name)
-    frozen += model.get_output_embeddings().weight.numel() if head else 0
-    config = model.config
-    width = config.num_attention_heads * getattr(config, "head_dim", config.hidden_size // config.num_attention_heads)
-    return tokens * (4 * frozen + 6 * lora) + 6 * width * squares * layers
 
 
 def one_run(model: Any, tokenizer: Any, data: tuple[Dataset, list[ParallelPair]], schedule: str, options: Any) -> Any:
@@ -150,21 +119,23 @@ def measure(size: str, options: Any, peak: float | None) -> dict[str, Any]:
     base = random_model(size, device)
     lora = LoraConfig(r=RANK, lora_alpha=16, lora_dropout=0.1, target_modules=linear_names(base), task_type="CAUSAL_LM")
     model = get_peft_model(base, lora)
-    tokenizer = word_tokenizer([f"w{i}" for i in range(vocabulary - 4)], PreTrainedTokenizerFast)
-    data = make_data(vocabulary, 8 * options.batch_size)
+    words = [f"w{i}" for i in range(vocabulary - 4)]
+    tokenizer = word_tokenizer(words)
+    rows = 8 * options.batch_size
+    data = make_examples(vocabulary, rows, 0), make_pairs(words, rows, 0)
     runs = {name: one_run(model, tokenizer, data, schedule, options) for name, schedule in
             (("sft", "task"), ("joint", "update"))}  # fmt: skip
     found: dict[str, Any] = {"memory": {name: memory for name, (_, memory) in runs.items()}}
     for name, run, objective in (("sft", "sft", "task"), ("task", "joint", "task"), ("align", "joint", "align")):
         layers = depth if objective == "task" else depth // 2
         updates = [entry[1:] for entry in runs[run][0] if entry[0] == objective]
-        needed = [flop(model, layers, objective == "task", tokens, squares) for _, tokens, squares in updates]
+        needed = [flop(model, layers, *counted) for _, *counted in updates]
         found[name] = {
             "updates": len(updates),
-            "seconds": statistics.median(s for s, _, _ in updates),
-            "tokens_per_second": statistics.median(tokens / s for s, tokens, _ in updates),
+            "seconds": statistics.median(s for s, *_ in updates),
+            "tokens_per_second": statistics.median(tokens / s for s, tokens, *_ in updates),
             "tflop_per_second": statistics.median(
-                f / s / 1e12 for f, (s, _, _) in zip(needed, updates, strict=True)
+                f / s / 1e12 for f, (s, *_) in zip(needed, updates, strict=True)
             ),
         }  # fmt: skip
         found[name]["utilisation"] = found[name]["tflop_per_second"] / peak if peak else None
