@@ -44,6 +44,7 @@ from midalign.recipe.fields import (
     source,
 )
 from midalign.recipe.lora import LoraSection
+from midalign.recipe.schedule import Schedule
 from midalign.recipe.training import TrainingSection
 from midalign.records import RESAMPLES, Backend, Dtype, TaskName
 
@@ -345,6 +346,23 @@ class Recipe(Section):
     merge: MergeSection = MergeSection()
     generation: GenerationSection = GenerationSection()
     evaluation: EvaluationSection = EvaluationSection()
+
+    @field_validator("training")
+    @classmethod
+    def _the_metric_is_measured(cls, training: TrainingSection, found: ValidationInfo) -> TrainingSection:
+        metric, alignment, parallel = (
+            training.metric_for_best_model,
+            found.data.get("alignment"),
+            found.data.get("parallel"),
+        )
+        if metric is None or metric.removeprefix("eval_") == "loss" or alignment is None or parallel is None:
+            return training
+        if not parallel.held_out or "align" not in Schedule.parse(alignment.schedule).pattern:
+            raise ValueError(
+                f"metric_for_best_model: {metric} is measured on held-out pairs, and there are none (parallel.held_out = "
+                f"{parallel.held_out}, alignment.schedule = {alignment.schedule!r}); write eval_loss, or hold some out"
+            )
+        return training
 
     @field_validator("early_stopping_patience")
     @classmethod

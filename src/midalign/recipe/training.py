@@ -187,6 +187,8 @@ class SftArguments(Arguments):
                 for key in dependent:
                     if key in self.model_fields_set:
                         yield f"{key} has no effect without {needed}; give {needed} too, or leave {key} out"
+        if self.max_steps == 0:
+            yield "max_steps = 0 would train for num_train_epochs; leave it out, or write the number of task updates"
         scheduler = self.lr_scheduler_type or TRAINING_DEFAULTS["lr_scheduler_type"]
         if scheduler in _NO_WARMUP and self.warmup_steps:
             yield f"warmup_steps has no effect with lr_scheduler_type: {scheduler}, which has no warm-up; leave one out"

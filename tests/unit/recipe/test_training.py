@@ -188,6 +188,20 @@ def test_a_backend_for_several_processes_is_no_fault_in_one(content, tmp_path):
     assert training_arguments(recipe, tmp_path).ddp_backend is None
 
 
+@pytest.mark.parametrize("override", ["parallel.held_out=0", "alignment.schedule=task"])
+def test_a_metric_of_pairs_needs_pairs_that_are_held_out(content, override):
+    overrides = ["training.eval_strategy=steps", "training.metric_for_best_model=eval_retrieval"]
+    build_recipe(content, overrides)
+    with pytest.raises(RecipeError, match="eval_retrieval is measured on held-out pairs, and there are none"):
+        build_recipe(content, [*overrides, override])
+    build_recipe(content, [overrides[0], "training.metric_for_best_model=eval_loss", override])
+
+
+def test_no_updates_are_not_taken_for_all_epochs(content):
+    with pytest.raises(RecipeError, match="max_steps = 0 would train for num_train_epochs"):
+        build_recipe(content, ["training.max_steps=0"])
+
+
 def test_only_what_the_recipe_gives_is_kept_in_its_own_words(content):
     recipe = build_recipe(content, ["training.bf16=yes", "training.max_length=null"])
     assert recipe.as_dict()["training"] == {"max_length": None, "save_steps": 11.0, "bf16": True}
