@@ -93,7 +93,7 @@ FAULTS = {
     "out is a file": (lambda w: (w / "out").write_text("x"), PROBE, ["out", "file"]),
     "missing recipe": (lambda w: (w / "recipe.yaml").unlink(), TRAIN, ["recipe.yaml"]),
     "recipe that is not YAML": (lambda w: (w / "recipe.yaml").write_text("a: [1"), TRAIN, ["recipe.yaml:"]),
-    "key given twice": (lambda w: (w / "recipe.yaml").write_text("name: a\nname: b\n"), TRAIN, ["recipe.yaml", "line 2", "twice"]),
+    "key given twice": (lambda w: (w / "recipe.yaml").write_text("name: a\nname: b\n"), TRAIN, ["recipe.yaml:2", "twice"]),
     "recipe typo": (lambda w: change(w, alignment={"temprature": 0.1}), TRAIN, ["alignment.temprature", "temperature"]),
     "temperature zero": (lambda w: change(w, alignment={"temperature": 0}), TRAIN, ["alignment.temperature", "0"]),
     "negative layer": (lambda w: change(w, alignment={"layer": -3}), TRAIN, ["alignment.layer", "-3"]),

@@ -359,8 +359,8 @@ class Recipe(Section):
             return training
         if not parallel.held_out or "align" not in Schedule.parse(alignment.schedule).pattern:
             raise ValueError(
-                f"metric_for_best_model: {metric} is measured on held-out pairs, and there are none (parallel."
-                f"held_out = {parallel.held_out}, alignment.schedule = {alignment.schedule!r}); write eval_loss, or hold some out"
+                f"metric_for_best_model: {metric} is measured on held-out pairs, and there are none: parallel.held_out "
+                f"is {parallel.held_out}, alignment.schedule {alignment.schedule!r}. Write eval_loss, or hold some out"
             )
         return training
 
