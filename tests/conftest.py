@@ -136,7 +136,8 @@ def data_folder():
 @pytest.fixture(autouse=True)
 def _level_of_our_log():
     """The command line sets how much midalign logs; the next test begins anew."""
-    logger = logging.getLogger("midalign")
-    before = logger.level
+    loggers = logging.getLogger("midalign"), logging.getLogger()
+    before = [logger.level for logger in loggers]
     yield
-    logger.setLevel(before)
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
