@@ -46,8 +46,8 @@ class SftArguments(Arguments):
     """Arguments of trl's SFTConfig. They count task updates; alignment updates come on top.
 
     - How long and how fast: ``max_steps``, ``num_train_epochs``, ``per_device_train_batch_size``,
-      ``gradient_accumulation_steps``, ``max_length``, ``learning_rate``, ``lr_scheduler_type``,
-      ``lr_scheduler_kwargs``, ``warmup_steps``.
+      ``gradient_accumulation_steps``, ``train_sampling_strategy``, ``max_length``, ``learning_rate``,
+      ``lr_scheduler_type``, ``lr_scheduler_kwargs``, ``warmup_steps``.
     - The optimizer: ``optim``, ``optim_args``, ``weight_decay``, ``adam_beta1``, ``adam_beta2``, ``adam_epsilon``,
       ``max_grad_norm``.
     - The task loss: ``eos_token``, ``chat_template_path``, ``loss_type``, ``label_smoothing_factor``,
@@ -73,6 +73,10 @@ class SftArguments(Arguments):
     num_train_epochs: float = argument("Passes over the task data.", gt=0, le=LARGEST)
     per_device_train_batch_size: BatchSize = argument("Task examples in a batch of one process.")
     gradient_accumulation_steps: BatchSize = argument("Batches per update.")
+    train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = argument(
+        "Order of the task examples. 'group_by_length' gives an update examples of like length, which saves padding. "
+        "Within an update, batches are formed by length in any case."
+    )
     max_length: Count | None = argument(
         "Longest task example and sentence of a pair, in tokens. A longer example is an error."
     )
@@ -229,8 +233,8 @@ REFUSED = _refused(
         "the newest checkpoint (save_steps)": "enable_jit_checkpoint",
         "updates and batches are planned from the batch size; lower per_device_train_batch_size and raise "
         "gradient_accumulation_steps instead": "auto_find_batch_size",
-        "midalign's schedule draws the batches, in random order, and deals them to the processes; leave it out": (
-            "train_sampling_strategy length_column_name dataloader_in_order shuffle_dataset accelerator_config"
+        "midalign's schedule draws the batches and deals them to the processes; leave it out": (
+            "length_column_name dataloader_in_order shuffle_dataset accelerator_config"
         ),
         "midalign tokenises prompts and answers itself, so it would have no effect; leave it out": (
             "dataset_text_field dataset_kwargs dataset_num_proc remove_unused_columns label_names"
@@ -282,7 +286,6 @@ REFUSED = _refused(
         "save_only_model": (False,),
         "enable_jit_checkpoint": (False,),
         "auto_find_batch_size": (False,),
-        "train_sampling_strategy": ("random",),
         "dataloader_in_order": (True,),
         "shuffle_dataset": (False,),
         "accelerator_config": (None,),

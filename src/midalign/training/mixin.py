@@ -25,9 +25,7 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader
-from transformers import (
-    TrainerCallback,
-)
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy, SaveStrategy
 
 from midalign.data.prompt_tokens import InTaskPrompt
@@ -42,7 +40,7 @@ from midalign.training.objective import AlignmentObjective, held_out_metrics
 from midalign.training.pair_batches import PAIR_KEYS, PairCollator, PairDataset
 from midalign.training.pair_vectors import find_packing
 from midalign.training.preservation import doubled_sentences, preservation_loss
-from midalign.training.sampler import AlternatingBatchSampler
+from midalign.training.sampler import SAMPLING_STRATEGIES, AlternatingBatchSampler
 from midalign.training.temperature import LearnedTemperature
 
 logger = logging.getLogger(__name__)
@@ -90,6 +88,7 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         **kwargs: object,
     ) -> None:
         super().__init__(*args, **kwargs)
+        _check_task_data(self.train_dataset, self.args)
         self.tokenize_pair_side = tokenize_pair_side
         self.alignment = alignment or AlignmentConfig()
         self.schedule = Schedule.parse(self.alignment.schedule, self.alignment.warmup, self.alignment.max_updates)
@@ -214,7 +213,7 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         sampler = AlternatingBatchSampler(
             schedule=self.schedule,
             updates=self.args.max_steps,
-            task_size=len(task),
+            task_lengths=[len(ids) for ids in task["input_ids"]],
             pair_groups=self.pairs.groups if self.pairs is not None else (),
             task_batch_size=self._train_batch_size,
             pair_batch_size=self.alignment.batch_size,
@@ -224,6 +223,8 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
             seed=self.args.seed,
             rank=self.args.process_index,
             world_size=self.args.world_size,
+            strategy=self.args.train_sampling_strategy,
+            by_length=self._window_is_one_sum(),
             align_until=self.aligning_until,
         )
         loader: DataLoader[Batch] = DataLoader(
@@ -242,6 +243,13 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
             loader, device=self.args.device, num_processes=1, process_index=0, put_on_device=True
         )
         return prepared
+
+    def _window_is_one_sum(self) -> bool:
+        """Whether the task loss of an update is a sum over its tokens, however they are cut into micro-batches."""
+        if self.schedule.per_micro_batch or not (self.model_accepts_loss_kwargs or self.compute_loss_func):
+            return False
+        balanced = getattr(unwrap(self.model).config, "output_router_logits", False)  # a second loss, of a micro-batch
+        return not balanced and (self.args.world_size == 1 or self.args.average_tokens_across_devices)
 
     # ---- the two objectives
 
@@ -408,6 +416,20 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
             return held_out_metrics(self.objective, model, self.held_out, self.collate_pairs, self.args.device)
         finally:
             model.train(training)
+
+
+def _check_task_data(train_dataset: object, args: TrainingArguments) -> None:
+    if not hasattr(train_dataset, "__len__"):
+        raise DataError(
+            f"the training data is a {type(train_dataset).__name__}, which is streamed: midalign draws examples in an "
+            "order that a resumed training can find again, so it needs their number. Load the data set without "
+            "streaming, or take a part of it: Dataset.from_list(list(data.take(100_000)))."
+        )
+    if args.train_sampling_strategy not in SAMPLING_STRATEGIES:
+        raise RecipeError(
+            f"train_sampling_strategy is {args.train_sampling_strategy!r}, which midalign does not have. Write "
+            f"one of {', '.join(SAMPLING_STRATEGIES)}. Batches of an update are formed by length in any case."
+        )
 
 
 class _CollateEither:

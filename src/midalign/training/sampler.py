@@ -1,11 +1,12 @@
 """Batch sampler: which objective and which examples come at which step, a pure function of (seed, step).
 
 1. A `Schedule` names the objective of every optimiser update (or micro-batch): ``update`` is task, align, task, ...;
-2. task examples come from one seeded permutation per pass over the data;
+2. task examples come from one seeded permutation per pass over the data, or as ``train_sampling_strategy`` says;
 3. pairs come from a language drawn with probability n**exponent (0 = uniform), and within a language from one
    seeded permutation per pass over it;
 4. `AlternatingBatchSampler` turns this into batches of dataset indices for one process. All batches of one
    accumulation window hold one objective, and w processes x a accumulation steps see the same examples as 1 x (w a).
+   The task examples of a window go to its micro-batches by length, since their loss adds up over the window anyhow.
 
 Nothing here keeps state, so a resumed run skips the batches that are done and continues as if never interrupted. Where
 alignment stops early, the caller derives the update from its log (`AlternatingBatchSampler.align_until`).
@@ -17,15 +18,43 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from torch.utils.data import Sampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from midalign.recipe.schedule import Objective, Schedule
+
+SAMPLING_STRATEGIES = ("random", "sequential", "group_by_length")
+"""The values of transformers' ``train_sampling_strategy`` that `task_stream` has."""
 
 
 def shuffled_passes(size: int, count: int, seed: Sequence[int]) -> np.ndarray:
     """`count` indices below `size`: one seeded permutation after another, the last one truncated."""
     passes = -(-count // size) if count else 0
     parts = [np.random.default_rng([*seed, number]).permutation(size) for number in range(passes)]
+    return np.concatenate(parts)[:count] if parts else np.zeros(0, dtype=np.int64)
+
+
+def task_stream(
+    lengths: Sequence[int], count: int, seed: int, strategy: str = "random", per_update: int = 1
+) -> np.ndarray:
+    """`count` indices of task examples, each example once before any comes twice.
+
+    Args:
+        lengths: Tokens of each example.
+        count: Number of indices to draw.
+        seed: Seed of the order.
+        strategy: As transformers' ``train_sampling_strategy``: ``random``; ``sequential``, as the data are ordered; or
+            ``group_by_length``, random but with examples of like length in an update.
+        per_update: Examples of an update, for ``group_by_length``.
+    """
+    if strategy == "random":
+        return shuffled_passes(len(lengths), count, (seed, 0))
+    passes = -(-count // len(lengths)) if count else 0
+    parts = [np.arange(len(lengths))] * passes
+    if strategy == "group_by_length":
+        generator = torch.Generator().manual_seed(seed)
+        parts = [np.array(get_length_grouped_indices(lengths, per_update, generator=generator)) for _ in parts]
     return np.concatenate(parts)[:count] if parts else np.zeros(0, dtype=np.int64)
 
 
@@ -62,7 +91,7 @@ class AlternatingBatchSampler(Sampler[list[int]]):
     Attributes:
         schedule: The order of the objectives.
         updates: Number of optimiser updates in all.
-        task_size: Number of task examples; indices below it are task examples, those from it on are pairs.
+        task_lengths: Tokens of each task example; indices below their number are task examples, others are pairs.
         pair_groups: For each pair, the number of its language.
         task_batch_size: Task examples in a micro-batch of one process.
         pair_batch_size: Pairs in a micro-batch of one process; negatives come from the same micro-batch.
@@ -72,12 +101,14 @@ class AlternatingBatchSampler(Sampler[list[int]]):
         seed: Seed of both streams.
         rank: Number of this process.
         world_size: Number of processes.
+        strategy: See `task_stream`.
+        by_length: Whether the task examples of a window go to its micro-batches by length, longest first.
         align_until: Called before every update; gives the first update (from 0) that trains only the task, or None.
     """
 
     schedule: Schedule
     updates: int
-    task_size: int
+    task_lengths: Sequence[int]
     pair_groups: Sequence[int]
     task_batch_size: int
     pair_batch_size: int
@@ -87,6 +118,8 @@ class AlternatingBatchSampler(Sampler[list[int]]):
     seed: int = 0
     rank: int = 0
     world_size: int = 1
+    strategy: str = "random"
+    by_length: bool = False
     align_until: Callable[[], int | None] = field(default=lambda: None, repr=False)
     _streams: dict[Objective, np.ndarray] = field(init=False, repr=False)
     _windows: list[list[Objective]] = field(init=False, repr=False)
@@ -101,15 +134,16 @@ class AlternatingBatchSampler(Sampler[list[int]]):
         most_tasks = len(flat) if "task" in flat else 0
         tasks = most_tasks * self.world_size * self.task_batch_size
         pairs = flat.count("align") * self.world_size * self.pair_batch_size
-        if tasks and not self.task_size:
+        if tasks and not len(self.task_lengths):
             raise ValueError(f"the schedule {self.schedule.pattern} asks for task batches, but there is no task data")
         if pairs and not len(self.pair_groups):
             raise ValueError(f"the schedule {self.schedule.pattern} asks for alignment batches, but there are no pairs")
         nothing = np.zeros(0, np.int64)
+        per_update = self.accumulation * self.world_size * self.task_batch_size
         run = self.world_size * self.pair_batch_size if self.one_language else 1
         self._streams = {
-            "task": shuffled_passes(self.task_size, tasks, (self.seed, 0)) if tasks else nothing,
-            "align": self.task_size + resampled_pairs(self.pair_groups, pairs, self.exponent, self.seed, run)
+            "task": task_stream(self.task_lengths, tasks, self.seed, self.strategy, per_update) if tasks else nothing,
+            "align": len(self.task_lengths) + resampled_pairs(self.pair_groups, pairs, self.exponent, self.seed, run)
             if pairs
             else nothing,
         }
@@ -125,10 +159,20 @@ class AlternatingBatchSampler(Sampler[list[int]]):
         for update, window in enumerate(self._windows):
             until = self.align_until()
             stopped = until is not None and update >= until
-            for planned in window:
-                objective: Objective = "task" if stopped else planned
+            objectives: list[Objective] = ["task"] * len(window) if stopped else window
+            examples = {name: self._next(name, objectives.count(name), used) for name in sizes}
+            for objective in objectives:
                 size = sizes[objective]
                 # One step of every process takes world_size consecutive micro-batches of the stream.
-                start = used[objective] + self.rank * size
-                used[objective] += self.world_size * size
-                yield self._streams[objective][start : start + size].tolist()
+                step, examples[objective] = np.split(examples[objective], [self.world_size * size])
+                yield step[self.rank * size : (self.rank + 1) * size].tolist()
+
+    def _next(self, objective: Objective, micro_batches: int, used: dict[Objective, int]) -> np.ndarray:
+        """The next examples of an objective, for so many micro-batches of every process."""
+        size = self.task_batch_size if objective == "task" else self.pair_batch_size
+        start = used[objective]
+        used[objective] += micro_batches * self.world_size * size
+        chosen = self._streams[objective][start : used[objective]]
+        if objective == "task" and self.by_length:
+            return np.array(sorted(chosen.tolist(), key=lambda example: -self.task_lengths[example]), dtype=np.int64)
+        return chosen

@@ -23,6 +23,7 @@ APPLIED = {
     "lr_scheduler_type": "cosine_with_restarts",
     "lr_scheduler_kwargs": "{num_cycles: 2}",
     "warmup_steps": "4",
+    "train_sampling_strategy": "sequential",
     "optim": "sgd",
     "optim_args": "momentum=0.5",
     "weight_decay": "0.1",

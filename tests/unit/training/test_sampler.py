@@ -1,6 +1,7 @@
 """The stream of batches is a pure function of seed and step, and one window holds one objective."""
 
 import collections
+import itertools
 
 import numpy as np
 import pytest
@@ -8,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midalign.recipe.schedule import Schedule
-from midalign.training.sampler import AlternatingBatchSampler, resampled_pairs, shuffled_passes
+from midalign.training.sampler import AlternatingBatchSampler, resampled_pairs, shuffled_passes, task_stream
 
 
 def sampler(**changes):
     options = dict(
         schedule=Schedule.parse("update"),
         updates=8,
-        task_size=10,
+        task_lengths=[1] * 10,
         pair_groups=[0] * 6 + [1] * 3,
         task_batch_size=2,
         pair_batch_size=3,
@@ -48,6 +49,51 @@ def test_two_processes_see_what_one_process_with_twice_the_accumulation_sees():
     one = list(sampler(accumulation=4))
     ranks = [list(sampler(accumulation=2, world_size=2, rank=r)) for r in (0, 1)]
     assert one == [batch for both in zip(*ranks, strict=True) for batch in both]
+
+
+LENGTHS = [5, 9, 2, 7, 1, 8, 3, 6, 4, 10]
+
+
+def test_by_length_a_window_holds_the_same_examples_longest_micro_batch_first():
+    plain, sorted_ = (list(sampler(task_lengths=LENGTHS, by_length=by)) for by in (False, True))
+    for start in range(0, len(plain), 4):
+        before, after = plain[start : start + 4], sorted_[start : start + 4]
+        assert sorted(itertools.chain(*before)) == sorted(itertools.chain(*after))
+        if max(before[0]) < 10:
+            lengths = [LENGTHS[example] for batch in after for example in batch]
+            assert lengths == sorted(lengths, reverse=True)
+        else:
+            assert before == after, "negatives stay what they are"
+
+
+def test_by_length_two_processes_see_what_one_process_with_twice_the_accumulation_sees():
+    one = list(sampler(task_lengths=LENGTHS, by_length=True))
+    ranks = [
+        list(sampler(task_lengths=LENGTHS, by_length=True, accumulation=2, world_size=2, rank=rank)) for rank in (0, 1)
+    ]
+    assert one == [batch for both in zip(*ranks, strict=True) for batch in both]
+
+
+@pytest.mark.parametrize("strategy", ["random", "sequential", "group_by_length"])
+def test_every_strategy_takes_each_example_once_a_pass_and_the_same_with_the_same_seed(strategy):
+    lengths = np.random.default_rng(0).integers(1, 99, 40).tolist()
+    stream = task_stream(lengths, 100, 3, strategy, per_update=4)
+    assert stream.tolist() == task_stream(lengths, 100, 3, strategy, per_update=4).tolist()
+    assert [sorted(stream[start : start + 40]) for start in (0, 40)] == [list(range(40))] * 2
+    assert len(stream) == 100
+    if strategy == "sequential":
+        assert stream[:40].tolist() == list(range(40))
+    else:
+        assert stream[:40].tolist() != stream[40:80].tolist()
+
+
+def test_grouped_by_length_an_update_holds_examples_of_like_length():
+    lengths = np.random.default_rng(0).integers(1, 999, 400)
+    spread = {}
+    for strategy in ("random", "group_by_length"):
+        updates = lengths[task_stream(lengths.tolist(), 400, 3, strategy, per_update=8)].reshape(50, 8)
+        spread[strategy] = np.mean(updates.max(axis=1) - updates.min(axis=1))
+    assert spread["group_by_length"] < spread["random"] / 4
 
 
 def test_more_updates_extend_the_task_stream_without_changing_its_start():

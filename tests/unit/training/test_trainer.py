@@ -25,7 +25,16 @@ TASK = [{"prompt": text + "\n", "completion": f"datetime: {i}"} for i, text in e
 
 
 def trainer(
-    out, pairs=PAIRS, held_out=(), model=None, eval_dataset=None, dropout=0.1, alignment=None, tokenizer=None, **changes
+    out,
+    pairs=PAIRS,
+    held_out=(),
+    model=None,
+    eval_dataset=None,
+    dropout=0.1,
+    alignment=None,
+    tokenizer=None,
+    task=None,
+    **changes,
 ):
     options = dict(
         output_dir=str(out),
@@ -45,7 +54,7 @@ def trainer(
     return AlignmentTrainer(
         model or build_model("llama"),
         args=SFTConfig(**{**options, **changes}),
-        train_dataset=Dataset.from_list(TASK),
+        train_dataset=task if task is not None else Dataset.from_list(TASK),
         processing_class=tokenizer or build_tokenizer(),
         peft_config=LoraConfig(r=2, target_modules="all-linear", lora_dropout=dropout),
         pairs=pairs,
