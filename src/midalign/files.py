@@ -69,7 +69,7 @@ def read_lines(path: Path) -> list[str]:
             f"{path}:{line}: byte {data[error.start]:#04x} at column {column} is not UTF-8. In any other encoding the "
             "text would turn into other characters. Convert the file first: iconv -f <its encoding> -t UTF-8."
         ) from None
-    lone, breaks = len(_LONE_RETURN.findall(text)), text.count("\n")
+    lone, breaks = len(_LONE_RETURN.findall(text)) if "\r" in text else 0, text.count("\n")
     if lone and not breaks:
         text = text.replace("\r", "\n")
     elif lone and lone >= breaks:
@@ -80,7 +80,7 @@ def read_lines(path: Path) -> list[str]:
     lines = text.split("\n")
     if lines[-1] == "":
         lines.pop()
-    return [line.rstrip("\r") for line in lines]
+    return [line.rstrip("\r") for line in lines] if "\r" in text else lines
 
 
 def unpacked(path: Path) -> bytes:

@@ -61,8 +61,7 @@ class Language:
         Raises:
             LanguageError: No row of the table answers to ``code``.
         """
-        base, *more = re.split(r"[-_@]", code.strip().casefold())
-        found = _find("_".join([base, *(_SCRIPT_WORDS.get(part, part) for part in more)]))
+        found = _find(_folded(code))
         if found is None:
             raise LanguageError(_unknown(code, where))
         return found
@@ -77,12 +76,11 @@ def canonical(code: str, where: str = "") -> str:
     return Language.parse(code, where).code
 
 
+@functools.lru_cache(maxsize=4096)
 def known(code: str) -> str | None:
     """The canonical form of a language code, or None if it is not one."""
-    try:
-        return canonical(code)
-    except LanguageError:
-        return None
+    found = _find(_folded(code))
+    return None if found is None else found.code
 
 
 @functools.cache
@@ -107,6 +105,11 @@ def _table() -> tuple[tuple[Language, ...], dict[str, Language]]:
             if name:  # the first row of a language owns its bare codes, unless another lists them as aliases
                 index.setdefault(name.casefold(), language)
     return tuple(languages), index
+
+
+def _folded(code: str) -> str:
+    base, *more = re.split(r"[-_@]", code.strip().casefold())
+    return "_".join([base, *(_SCRIPT_WORDS.get(part, part) for part in more)])
 
 
 def _find(folded: str) -> Language | None:

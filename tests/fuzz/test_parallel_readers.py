@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from midalign.data.parallel.corpus import read_parallel
 from midalign.files import is_blank
+from midalign.languages import known
 from tests.fuzz.strategies import FEW_OR_MANY, damaged, outcome, values
 
 EN, DE, TR = "eng_Latn", "deu_Latn", "tur_Latn"
@@ -124,13 +125,9 @@ def oracle(layout: str, files: dict[str, bytes]) -> list[dict[str, str]]:
 
     if layout == "tsv":
         header, *cells = [line.split("\t") for line in plain(files["t.tsv"])]
-        return [dict(zip(map(language_of, header), row, strict=True)) for row in cells]
+        return [dict(zip(map(known, header), row, strict=True)) for row in cells]
     sides = [plain(data) for data in files.values()]
     return [dict(zip(LAYOUTS[layout].languages, row, strict=True)) for row in zip(*sides, strict=True)]
-
-
-def language_of(code: str) -> str:
-    return next((language for language, short in CODES.items() if short == code.strip().lower()), code)
 
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name not in ("jsonl", "tmx")])

@@ -69,7 +69,16 @@ def read_examples(
             data, task=task, format=cast("TaskFormat", format), languages=chosen, split=split, columns=columns,
             labels=labels,
         )  # fmt: skip
-    kind = cast("ParallelFormat", format)
+    return _translations(data, cast("ParallelFormat", format), languages, split, columns)
+
+
+def _translations(
+    data: str | Path,
+    kind: ParallelFormat,
+    languages: Sequence[str] | None,
+    split: str,
+    columns: Mapping[str, str | int] | None,
+) -> list[TaskExample]:
     if split.startswith(SACREBLEU):
         data, kind = split, "auto"
     ends = direction_of(str(data)) if str(data).startswith(SACREBLEU) else (ENGLISH,)

@@ -73,11 +73,13 @@ class Named(NamedTuple):
 
     Attributes:
         language: Canonical code.
+        part: The part as it is written.
         rest: The name with ``{}`` in that part's place.
         is_word: Whether the part is also an English word, so that it may not mean a language.
     """
 
     language: str
+    part: str
     rest: str
     is_word: bool
 
@@ -92,7 +94,7 @@ def languages_in(stem: str) -> list[Named]:
         if language := _code(pieces[at:end:2]):
             rest = "".join(pieces[:at]) + "{}" + "".join(pieces[end:])
             is_word = end == at + 1 and rest != "{}" and _WORDS.fullmatch(pieces[at].casefold()) is not None
-            found.append(Named(language, rest, is_word))
+            found.append(Named(language, "".join(pieces[at:end]), rest, is_word))
         at = end + 1
     return found
 

@@ -7,11 +7,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
-from midalign.data.file_names import SPLITS, bare, data_files, shown, split_name, splits_in
+from midalign.data.file_names import SPLITS, bare, data_files, language_of_each, shown, split_name, splits_in
 from midalign.data.parallel import line_files
 from midalign.data.parallel.hub import has_splits, is_saved_dataset, read_datasets
 from midalign.data.parallel.line_files import RawRow, choose_split, flores_splits, restrict
@@ -19,8 +20,11 @@ from midalign.data.parallel.moses import moses_prefixes, moses_splits, read_mose
 from midalign.data.parallel.sacrebleu_sets import SACREBLEU, read_test_set
 from midalign.data.parallel.tables import read_jsonl, read_tsv
 from midalign.data.parallel.tmx import read_tmx
-from midalign.errors import DataError
+from midalign.errors import DataError, MissingFileError
 from midalign.files import local_path, missing_file, read_lines
+from midalign.languages import known
+
+logger = logging.getLogger(__name__)
 
 ParallelFormat = Literal["auto", "flores", "ntrex", "lines", "moses", "tsv", "jsonl", "tmx", "datasets"]
 Columns = Mapping[str, str | int]
@@ -39,7 +43,8 @@ def detect_format(path: Path) -> ParallelFormat:
     if not path.is_dir():
         if any(bare(file).stem == path.name for file in data_files(path.parent)):
             return "moses"
-        raise missing_file(path)
+        hub = " A dataset of the hub is read with the format datasets." if str(path).count("/") == 1 else ""
+        raise MissingFileError(f"{missing_file(path)}{hub}")
     signs: dict[ParallelFormat, bool] = {
         "flores": bool(flores_splits(path)),
         "ntrex": bool(line_files.ntrex_files(path)),
@@ -152,11 +157,28 @@ def _language_files(
             f"{place} is a file, but the format {kind!r} is a folder with a file for each language. Name it."
         )
     if kind == "flores":
-        return choose_split(flores_splits(place), split, place)
-    files = line_files.ntrex_files(place) if kind == "ntrex" else line_files.plain_files(place, wanted)
+        files = choose_split(flores_splits(place), split, place)
+    else:
+        files = line_files.ntrex_files(place) if kind == "ntrex" else line_files.plain_files(place, wanted)
     if not files:
         raise DataError(f"{place} has no file of the format {kind!r}. Name another folder or format.")
+    _warn_of_others(files, wanted)
     return files
+
+
+def _warn_of_others(files: list[tuple[str, Path]], wanted: list[str] | None) -> None:
+    """Name files beside the chosen ones that tell a language which is lacking, such as ``deu.text``."""
+    chosen = {file for _, file in files}
+    there = {known(code) for code, _ in files}
+    others = [file for folder in {file.parent for file in chosen} for file in data_files(folder) if file not in chosen]
+    languages = language_of_each([bare(file).stem for file in others], wanted)
+    lost = [
+        file.name
+        for file, language in zip(others, languages, strict=True)
+        if language is not None and language not in there and (wanted is None or language in wanted)
+    ]
+    if lost:
+        logger.warning("left out, because their names are not of this layout: %s", shown(lost))
 
 
 def _split_folders(path: Path, format: ParallelFormat) -> dict[str, Path]:  # noqa: A002

@@ -125,9 +125,7 @@ def _numbers_rows(cells: list[list[str]], at: int, path: Path) -> bool:
 def _headless_languages(cells: list[list[str]], path: Path, wanted: Sequence[str] | None) -> dict[str, int]:
     """The languages of a table whose first line is a row already."""
     held = [at for at in range(len(cells[0])) if not all(row[at].strip().isdecimal() for row in cells)]
-    told = [named.language for named in languages_in(bare(path).stem) if not named.is_word]
-    if len(told) == 1:
-        told = [ENGLISH, *told] if told != [ENGLISH] else []
+    told = _told_by_name(bare(path).stem, wanted)
     languages = told or list(wanted or ())
     if len(held) < 2 or len(languages) != len(held) or len(set(languages)) < len(languages):
         raise DataError(
@@ -141,6 +139,17 @@ def _headless_languages(cells: list[list[str]], path: Path, wanted: Sequence[str
         logger.warning("%s has no header; taken in the order in which the languages were named: %s", path, order)
     _check_english(cells, named, path)
     return named
+
+
+def _told_by_name(stem: str, wanted: Sequence[str] | None) -> list[str]:
+    """The languages of the columns by the name of the file: English before the one that it tells; none for a guess."""
+    found = languages_in(stem)
+    told = [named.language for named in found if not named.is_word or named.language in (wanted or ())]
+    if len(found) == 2 and not re.search(r"[^\W\d_]", found[0].rest.replace("{}", "").replace(found[1].part, "", 1)):
+        return [named.language for named in found]  # the name is these two, as `it-en`
+    if len(told) == 1:
+        return [ENGLISH, *told] if told != [ENGLISH] else []
+    return told
 
 
 def _check_english(cells: list[list[str]], named: Mapping[str, int], path: Path) -> None:

@@ -68,6 +68,24 @@ def test_a_language_that_is_added_to_flores_or_ntrex_does_not_matter_to_the_othe
     assert read_parallel(tmp_path / "n", languages=["en", "de"]).languages == (EN, DE)
 
 
+def test_a_file_whose_name_is_not_of_the_layout_is_named(tmp_path, caplog):
+    plain(tmp_path / "a", eng=["x"], deu=["y"])
+    write(tmp_path / "a" / "tur.text", ["z"])
+    assert read_parallel(tmp_path / "a").languages == (EN, DE)
+    assert "left out, because their names are not of this layout: tur.text" in caplog.text
+    caplog.clear()
+    write(tmp_path / "a" / "deu.txt.bak", ["y"])
+    read_parallel(tmp_path / "a", languages=["en", "de"])
+    assert caplog.text == ""
+
+
+def test_a_name_of_the_hub_says_which_format_reads_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fails(
+        "owner/name does not exist.*dataset of the hub is read with the format datasets", "owner/name", MissingFileError
+    )
+
+
 def test_text_files_whose_names_tell_a_language_among_other_words(tmp_path):
     for code in ("eng", "deu", "it"):
         write(tmp_path / f"news.{code}.txt", [code])

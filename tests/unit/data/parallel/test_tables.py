@@ -112,6 +112,17 @@ def test_the_file_name_goes_before_the_order_in_which_languages_are_asked_for(tm
     assert read_parallel(path, languages=["en", "de"]).rows[0].texts == {EN: "Go.", DE: "Geh."}
 
 
+@pytest.mark.parametrize("name", ["it-en.tsv", "it_en.tsv", "ita-eng.tsv", "news.it-en.test.tsv"])
+def test_a_code_that_is_a_word_counts_beside_another(tmp_path, name):
+    path = write(tmp_path / name, ["Ciao\tHi", "Casa\tHouse"])
+    expected = {EN: "Hi", "ita_Latn": "Ciao"}
+    assert read_parallel(path, languages=["en", "it"]).rows[0].texts == expected
+    if not name.startswith("news"):
+        assert read_parallel(path).rows[0].texts == expected
+        return
+    fails("no header tells which", path)
+
+
 def test_a_name_that_tells_nothing_leaves_it_to_the_order_of_the_languages_and_says_so(tmp_path, caplog):
     path = write(tmp_path / "my_pairs.tsv", [f"{a}\t{b}" for a, b in PAIRS])
     with caplog.at_level(logging.WARNING):
