@@ -60,8 +60,8 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         pairs: Parallel pairs to align on; may be empty for a schedule without alignment.
         alignment: The objective and its schedule.
         held_out_pairs: Pairs for evaluation only. Each evaluation adds ``eval_alignment_loss``, ``eval_retrieval``
-            (fraction, mean over both directions and languages) and ``eval_total_loss`` (the sum of both losses, by
-            which the reference implementation chooses its checkpoint).
+            (fraction, mean over both directions and languages), ``eval_retrieval_<language>`` and ``eval_total_loss``
+            (the sum of both losses, by which the reference implementation chooses its checkpoint).
         tokenize_pair_side: With ``alignment.prompt: task``, the tokenizer that puts the sentences of pairs into the
             task's prompt.
         args: The trainer's own positional arguments.

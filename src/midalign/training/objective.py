@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
+from statistics import fmean
 from typing import Any, cast
 
 import torch
@@ -183,9 +184,10 @@ def held_out_metrics(
     Returns:
         ``alignment_loss``, averaged over pairs, and ``retrieval``: the share of sentences whose nearest sentence is
         their translation (cosine, at the highest aligned layer), averaged over both directions and over the pairs of
-        languages.
+        languages. ``retrieval_<language>`` is the same over the pairs that have the language on a side.
     """
-    losses, accuracies, counted = 0.0, [], 0
+    losses, counted = 0.0, 0
+    accuracies: dict[tuple[str, str], float] = {}
     for group in sorted(set(held_out.groups)):
         members = [index for index, number in enumerate(held_out.groups) if number == group]
         sources, targets = [], []
@@ -199,8 +201,13 @@ def held_out_metrics(
             sources.append(source)
             targets.append(target)
         found = retrieval_accuracy(torch.cat(sources), torch.cat(targets), margin="cosine", k=1)
-        accuracies.append(sum(found) / 2)
-    return {"alignment_loss": losses / counted, "retrieval": sum(accuracies) / len(accuracies)}
+        pair = held_out.pairs[members[0]]
+        accuracies[pair.source_language, pair.target_language] = sum(found) / 2
+    by_language = {
+        f"retrieval_{language}": fmean(value for pair, value in accuracies.items() if language in pair)
+        for language in sorted({language for pair in accuracies for language in pair})
+    }
+    return {"alignment_loss": losses / counted, "retrieval": fmean(accuracies.values())} | by_language
 
 
 def _rows_of(batch: Batch, rows: torch.Tensor) -> Batch:

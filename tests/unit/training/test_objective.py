@@ -121,6 +121,22 @@ def test_held_out_metrics_do_not_depend_on_the_batch_size_in_retrieval():
     assert found[0] == found[1] == found[2]
 
 
+def test_held_out_retrieval_of_a_language_is_that_of_its_pairs_alone():
+    model, tokenizer = lora_model().eval(), build_tokenizer()
+
+    def measured(pairs):
+        data = PairDataset(pairs, tokenizer)
+        return held_out_metrics(objective(), model, data, PairCollator(0), torch.device("cpu"))
+
+    german = [
+        ParallelPair(f"say {w * 3}", f"sag {w * (i + 1)}", "eng_Latn", "deu_Latn", w) for i, w in enumerate("abc")
+    ]
+    both, first, second = measured(PAIRS + german), measured(PAIRS), measured(german)
+    assert first["retrieval"] != second["retrieval"]
+    assert (both["retrieval_rus_Cyrl"], both["retrieval_deu_Latn"]) == (first["retrieval"], second["retrieval"])
+    assert both["retrieval"] == both["retrieval_eng_Latn"] == (first["retrieval"] + second["retrieval"]) / 2
+
+
 def test_automatic_layer_is_the_one_where_retrieval_is_best():
     model, tokenizer = build_model("llama"), build_tokenizer()
     best, accuracies = choose_layer(model, tokenizer, PAIRS, AlignmentConfig())

@@ -28,7 +28,12 @@ def test_tensorboard_gets_both_losses_and_keeps_them_when_the_checkpoints_are_go
     write_world(tmp_path / "world")
     recipe = build_recipe(
         recipe_content(tmp_path / "world"),
-        ["training.report_to=[tensorboard]", "training.eval_strategy=epoch", "training.run_name=off"],
+        [
+            "training.report_to=[tensorboard]",
+            "training.eval_strategy=epoch",
+            "training.run_name=off",
+            "alignment.learn_temperature=[0.02, 0.5]",
+        ],
     )
     check_arguments(recipe)
     summary = train(recipe, tmp_path / "out", progress=quiet)
@@ -37,7 +42,9 @@ def test_tensorboard_gets_both_losses_and_keeps_them_when_the_checkpoints_are_go
     for name in ("task_loss", "alignment_loss"):
         expected = [entry[name] for entry in summary["log_history"] if name in entry]
         assert found[f"train/{name}"] == pytest.approx(expected)
-    assert len(found["eval/retrieval"]) == 1
+    for name in ("retrieval", "retrieval_deu_Latn", "alignment_loss", "loss"):
+        assert len(found[f"eval/{name}"]) == 1, name
+    assert all(0.02 < value < 0.5 for value in found["train/temperature"])
 
 
 def test_the_users_own_folder_comes_first(monkeypatch, tmp_path):
