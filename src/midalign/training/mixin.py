@@ -25,7 +25,7 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy, SaveStrategy
 
 from midalign.data.prompt_tokens import InTaskPrompt
@@ -37,10 +37,10 @@ from midalign.recipe.alignment import AlignmentConfig
 from midalign.recipe.schedule import Objective, Schedule
 from midalign.records import ParallelPair
 from midalign.training.objective import AlignmentObjective, held_out_metrics
-from midalign.training.pair_batches import PAIR_KEYS, PairCollator, PairDataset
+from midalign.training.pair_batches import PAIR_KEYS, CollateEither, PairCollator, PairDataset
 from midalign.training.pair_vectors import find_packing
 from midalign.training.preservation import doubled_sentences, preservation_loss
-from midalign.training.sampler import SAMPLING_STRATEGIES, AlternatingBatchSampler
+from midalign.training.sampler import AlternatingBatchSampler, check_task_data
 from midalign.training.temperature import LearnedTemperature
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         **kwargs: object,
     ) -> None:
         super().__init__(*args, **kwargs)
-        _check_task_data(self.train_dataset, self.args)
+        check_task_data(self.train_dataset, self.args)
         self.tokenize_pair_side = tokenize_pair_side
         self.alignment = alignment or AlignmentConfig()
         self.schedule = Schedule.parse(self.alignment.schedule, self.alignment.warmup, self.alignment.max_updates)
@@ -230,7 +230,7 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         loader: DataLoader[Batch] = DataLoader(
             ConcatDataset(parts),
             batch_sampler=sampler,
-            collate_fn=_CollateEither(self.data_collator, self.collate_pairs),
+            collate_fn=CollateEither(self.data_collator, self.collate_pairs),
             num_workers=self.args.dataloader_num_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor,
             persistent_workers=self.args.dataloader_persistent_workers and self.args.dataloader_num_workers > 0,
@@ -416,31 +416,6 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
             return held_out_metrics(self.objective, model, self.held_out, self.collate_pairs, self.args.device)
         finally:
             model.train(training)
-
-
-def _check_task_data(train_dataset: object, args: TrainingArguments) -> None:
-    if not hasattr(train_dataset, "__len__"):
-        raise DataError(
-            f"the training data is a {type(train_dataset).__name__}, which is streamed: midalign draws examples in an "
-            "order that a resumed training can find again, so it needs their number. Load the data set without "
-            "streaming, or take a part of it: Dataset.from_list(list(data.take(100_000)))."
-        )
-    if args.train_sampling_strategy not in SAMPLING_STRATEGIES:
-        raise RecipeError(
-            f"train_sampling_strategy is {args.train_sampling_strategy!r}, which midalign does not have. Write "
-            f"one of {', '.join(SAMPLING_STRATEGIES)}. Batches of an update are formed by length in any case."
-        )
-
-
-class _CollateEither:
-    """Collator that gives task examples to the trainer's collator and pairs to ours; a batch holds only one kind."""
-
-    def __init__(self, collate_task: Any, collate_pairs: PairCollator) -> None:
-        self.collate_task = collate_task
-        self.collate_pairs = collate_pairs
-
-    def __call__(self, examples: list[dict[str, Any]]) -> Any:
-        return self.collate_pairs(examples) if "pair" in examples[0] else self.collate_task(examples)
 
 
 class _StopAligning(TrainerCallback):  # type: ignore[misc]

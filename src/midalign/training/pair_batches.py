@@ -141,3 +141,15 @@ def false_negatives(pair_keys: torch.Tensor) -> torch.Tensor:
 
 def _key(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+class CollateEither:
+    """Collator that gives task examples to the trainer's collator and pairs to ours; a batch holds only one kind."""
+
+    def __init__(self, collate_task: Any, collate_pairs: PairCollator) -> None:
+        self.collate_task = collate_task
+        self.collate_pairs = collate_pairs
+
+    def __call__(self, examples: list[dict[str, Any]]) -> Any:
+        """One batch, by the collator of its objective."""
+        return self.collate_pairs(examples) if "pair" in examples[0] else self.collate_task(examples)

@@ -20,8 +20,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch.utils.data import Sampler
+from transformers import TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from midalign.errors import DataError, RecipeError
 from midalign.recipe.schedule import Objective, Schedule
 
 SAMPLING_STRATEGIES = ("random", "sequential", "group_by_length")
@@ -176,3 +178,23 @@ class AlternatingBatchSampler(Sampler[list[int]]):
         if objective == "task" and self.by_length:
             return np.array(sorted(chosen.tolist(), key=lambda example: -self.task_lengths[example]), dtype=np.int64)
         return chosen
+
+
+def check_task_data(train_dataset: object, args: TrainingArguments) -> None:
+    """Refuse task data that cannot be drawn in an order that a resumed training finds again.
+
+    Raises:
+        DataError: If it is streamed.
+        RecipeError: If the sampling strategy is none of `SAMPLING_STRATEGIES`.
+    """
+    if not hasattr(train_dataset, "__len__"):
+        raise DataError(
+            f"the training data is a {type(train_dataset).__name__}, which is streamed: midalign draws examples in an "
+            "order that a resumed training can find again, so it needs their number. Load the data set without "
+            "streaming, or take a part of it: Dataset.from_list(list(data.take(100_000)))."
+        )
+    if args.train_sampling_strategy not in SAMPLING_STRATEGIES:
+        raise RecipeError(
+            f"train_sampling_strategy is {args.train_sampling_strategy!r}, which midalign does not have. Write "
+            f"one of {', '.join(SAMPLING_STRATEGIES)}. Batches of an update are formed by length in any case."
+        )
