@@ -144,7 +144,7 @@ def parse_json(text: str, place: object, form: str = "one JSON object a line") -
         DataError: It is not JSON, an object has a key twice, or a string is not Unicode text.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_json_object)
+        value = _JSON.decode(text)
         if "\\ud" in text.lower():
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -165,6 +165,9 @@ def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the key {twice!r} comes twice in one object, and one value would be lost")
     return found
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_json_object)
 
 
 def read_json_lines(path: Path, form: str = "one JSON object a line") -> Iterator[tuple[int, dict[str, Any]]]:

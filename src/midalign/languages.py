@@ -61,7 +61,7 @@ class Language:
         Raises:
             LanguageError: No row of the table answers to ``code``.
         """
-        found = _find(_folded(code))
+        found = _lookup(code)
         if found is None:
             raise LanguageError(_unknown(code, where))
         return found
@@ -76,10 +76,9 @@ def canonical(code: str, where: str = "") -> str:
     return Language.parse(code, where).code
 
 
-@functools.lru_cache(maxsize=4096)
 def known(code: str) -> str | None:
     """The canonical form of a language code, or None if it is not one."""
-    found = _find(_folded(code))
+    found = _lookup(code)
     return None if found is None else found.code
 
 
@@ -107,9 +106,11 @@ def _table() -> tuple[tuple[Language, ...], dict[str, Language]]:
     return tuple(languages), index
 
 
-def _folded(code: str) -> str:
+@functools.lru_cache(maxsize=4096)
+def _lookup(code: str) -> Language | None:
+    """The language of a code as it is written, or None."""
     base, *more = re.split(r"[-_@]", code.strip().casefold())
-    return "_".join([base, *(_SCRIPT_WORDS.get(part, part) for part in more)])
+    return _find("_".join([base, *(_SCRIPT_WORDS.get(part, part) for part in more)]))
 
 
 def _find(folded: str) -> Language | None:

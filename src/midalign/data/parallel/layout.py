@@ -18,9 +18,9 @@ from midalign.data.parallel.hub import has_splits, is_saved_dataset, read_datase
 from midalign.data.parallel.line_files import RawRow, choose_split, flores_splits, restrict
 from midalign.data.parallel.moses import moses_prefixes, moses_splits, read_moses
 from midalign.data.parallel.sacrebleu_sets import SACREBLEU, read_test_set
-from midalign.data.parallel.tables import read_jsonl, read_tsv
+from midalign.data.parallel.tables import read_jsonl, read_tsv, told_by_name
 from midalign.data.parallel.tmx import read_tmx
-from midalign.errors import DataError, MissingFileError
+from midalign.errors import DataError, MissingFileError, UserError
 from midalign.files import local_path, missing_file, read_lines
 from midalign.languages import known
 
@@ -216,12 +216,23 @@ def _read_tables(
         "tmx": lambda file: read_tmx(file, wanted),
     }
     files = _tables_of(place, kind, split)
-    tables = [readers[kind](file) for file in files]
+    tables = [_rows_of_table(file, readers[kind], wanted if len(files) > 1 else None) for file in files]
     if wanted is not None:
         if any(tables):
             restrict({language: None for rows in tables for row in rows for language in row.texts}, wanted, place)
         tables = [[cut for row in rows if (cut := row.only(wanted))] for rows in tables]
     return [row for rows in tables for row in rows[:limit]]
+
+
+def _rows_of_table(file: Path, reader: Callable[[Path], list[RawRow]], wanted: list[str] | None) -> list[RawRow]:
+    """Rows of one table; a fault of a table whose name tells that it is of other languages does not matter."""
+    try:
+        return reader(file)
+    except UserError:
+        told = told_by_name(bare(file).stem, wanted)
+        if wanted is None or not told or set(told) <= set(wanted):
+            raise
+        return []
 
 
 def _tables_of(place: Path, kind: ParallelFormat, split: str | None) -> list[Path]:

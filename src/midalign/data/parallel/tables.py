@@ -125,7 +125,7 @@ def _numbers_rows(cells: list[list[str]], at: int, path: Path) -> bool:
 def _headless_languages(cells: list[list[str]], path: Path, wanted: Sequence[str] | None) -> dict[str, int]:
     """The languages of a table whose first line is a row already."""
     held = [at for at in range(len(cells[0])) if not all(row[at].strip().isdecimal() for row in cells)]
-    told = _told_by_name(bare(path).stem, wanted)
+    told = told_by_name(bare(path).stem, wanted)
     languages = told or list(wanted or ())
     if len(held) < 2 or len(languages) != len(held) or len(set(languages)) < len(languages):
         raise DataError(
@@ -141,7 +141,7 @@ def _headless_languages(cells: list[list[str]], path: Path, wanted: Sequence[str
     return named
 
 
-def _told_by_name(stem: str, wanted: Sequence[str] | None) -> list[str]:
+def told_by_name(stem: str, wanted: Sequence[str] | None) -> list[str]:
     """The languages of the columns by the name of the file: English before the one that it tells; none for a guess."""
     found = languages_in(stem)
     told = [named.language for named in found if not named.is_word or named.language in (wanted or ())]

@@ -70,7 +70,7 @@ def detect_format(path: Path) -> TaskFormat:
         if any(pattern.fullmatch(bare(file).name) for file in files):
             return kind
     for file in files:
-        if bare(file).suffix in _SUFFIXES["reference"] and (told := _format_of_json(file)):
+        if bare(file).suffix in _SUFFIXES["reference"] and (told := _format_of_json(file, len(files) > 1)):
             return told
     if any(bare(file).suffix in _SUFFIXES["bio"][:-1] for file in files):
         return "bio"
@@ -80,8 +80,14 @@ def detect_format(path: Path) -> TaskFormat:
     )
 
 
-def _format_of_json(path: Path) -> TaskFormat | None:
-    first = next((line for line in read_lines(path) if line.strip()), "")
+def _format_of_json(path: Path, beside: bool) -> TaskFormat | None:
+    """The format by the first line; None for another, and for a file beside others that cannot be read."""
+    try:
+        first = next((line for line in read_lines(path) if line.strip()), "")
+    except DataError:
+        if beside:
+            return None
+        raise
     if '"annot_utt"' in first:
         return "massive"
     return "reference" if '"prefix"' in first else None

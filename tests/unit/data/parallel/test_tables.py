@@ -175,6 +175,15 @@ def test_a_folder_of_tables_is_read_for_the_languages_asked_for(tmp_path):
     assert [row.id for row in read_parallel(tmp_path, limit=1).rows] == ["deu:0", "tur:0"]
 
 
+def test_faults_of_tables_of_other_languages_do_not_matter(tmp_path):
+    write(tmp_path / "deu.txt", ["Go!\tGeh!"])
+    write(tmp_path / "tur.txt", ["Go!\tGit!", "Stop!"])
+    assert len(read_parallel(tmp_path, languages=["en", "de"]).rows) == 1
+    fails(r"tur\.txt:2: 1 cells", tmp_path, languages=["en", "tr"])
+    fails(r"tur\.txt:2: 1 cells", tmp_path)
+    fails(r"tur\.txt:2: 1 cells", tmp_path / "tur.txt", languages=["en", "de"])
+
+
 def test_a_folder_of_tables_may_have_splits(tmp_path):
     for split in ("train", "test"):
         write(tmp_path / f"{split}.tsv", ["en\tde", f"{split}\tx"])

@@ -183,6 +183,14 @@ def test_notes_beside_the_data_are_left_alone(tmp_path: Path) -> None:
     assert languages_of(read_task(tmp_path, languages=["en"])) == {"en": "eng_Latn"}
 
 
+def test_a_file_of_json_that_cannot_be_read_is_left_alone_beside_the_data(tmp_path: Path) -> None:
+    bio(tmp_path, "en.bio")
+    (tmp_path / "a.json").write_bytes(b"\xff")
+    assert languages_of(read_task(tmp_path)) == {"en": "eng_Latn"}
+    with pytest.raises(DataError, match=r"a.json:1: byte 0xff"):
+        read_task(tmp_path / "a.json")
+
+
 def test_a_file_whose_name_tells_no_split_is_named_beside_others_that_do(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
