@@ -19,6 +19,7 @@ from pathlib import Path
 from midalign.answers.matching import word_offsets
 from midalign.errors import DataError
 from midalign.files import is_blank, read_lines
+from midalign.languages import known
 from midalign.records import Span
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ _INTENT_COMMENT = re.compile(r"#\s*intent\s*[=:]\s*(.*)")
 _KEY_COMMENT = re.compile(r"#\s*[\w.-]+\s*=(\s.*)?")
 _TAG = re.compile(r"O|[BI]-.+")
 _NUMBER = re.compile(r"[0-9]{1,9}")
+_JOINED = re.compile(r"[0-9]+[-.][0-9]+")
 NO_TYPE = ("O", "OTH")
 """Labels of entities that are none of Universal NER's three types, in its first release: ``B-O``, ``I-O``, ``OTH``."""
 
@@ -106,19 +108,22 @@ def read_conll(path: Path, columns: Columns) -> Iterator[RawItem]:
 
     Columns are separated by tabs if the line has one, else by blanks; other white space belongs to a word. ``# text =
     ...`` gives the text; without it, or where the words do not spell it, the text is the words joined by spaces.
-    ``-DOCSTART-`` lines are skipped. Empty words tagged ``O`` (xSID's Chinese has some) are left out and counted, and
-    so are sentences without any word.
+
+    Left out are ``-DOCSTART-`` lines, and, counted in a warning: rows that are numbered ``1-2`` or ``1.1`` (as in
+    CoNLL-U), a language before every word (``de:Anna``, as in WikiANN), empty words tagged ``O`` (xSID's Chinese has
+    some), and sentences without any word.
 
     Raises:
         DataError: Not UTF-8, a wrong number of columns, columns that cannot be told apart, an empty word with a label,
             a tag that is not BIO; with file and line.
     """
     repairs = Repairs(path)
-    sentences = _sentences(path, columns)
+    sentences = _without_joined_words(path, _sentences(path, columns), columns, repairs)
     rows = [row for sentence in sentences for row in sentence.rows]
     if columns.word is None:
         columns = replace(columns, word=_word_column(path, sentences))
         _check_one_tag(path, rows, columns)
+        _strip_language(rows, columns, repairs)
     elif columns.numbered:
         for number, fields in rows:
             if not _NUMBER.fullmatch(fields[0]):
@@ -175,6 +180,44 @@ def _is_comment(line: str, fields: Sequence[str], counts: Sequence[int], numbere
     if numbered or not _TAG.fullmatch(fields[-1]) or _KEY_COMMENT.fullmatch(line):
         return True
     return len(fields) not in counts and line[1:2] in ("", " ", "\t")
+
+
+def _without_joined_words(
+    path: Path, sentences: list[_Sentence], columns: Columns, repairs: Repairs
+) -> list[_Sentence]:
+    """The sentences without CoNLL-U's rows for several words at once (``1-2``) and for none (``1.1``)."""
+    rows = [row for sentence in sentences for row in sentence.rows]
+    of_conllu = columns.numbered or (columns.word is None and all(len(fields) > 2 for _, fields in rows))
+    if not of_conllu or not all(_NUMBER.fullmatch(fields[0]) or _JOINED.fullmatch(fields[0]) for _, fields in rows):
+        return sentences
+    return [
+        _Sentence(sentence.comments, kept)
+        for sentence in sentences
+        if (kept := [row for row in sentence.rows if not _is_joined(path, *row, columns, repairs)])
+    ]
+
+
+def _is_joined(path: Path, number: int, fields: Sequence[str], columns: Columns, repairs: Repairs) -> bool:
+    if not _JOINED.fullmatch(fields[0]):
+        return False
+    if fields[columns.tag] not in ("O", "_"):
+        raise DataError(
+            f"{path}:{number}: the row {fields[0]} is for several words and has the tag {fields[columns.tag]!r}, which "
+            "would be lost; tag the words themselves"
+        )
+    repairs.add("the row stands for several words, or for none; left out", number)
+    return True
+
+
+def _strip_language(rows: Sequence[tuple[int, list[str]]], columns: Columns, repairs: Repairs) -> None:
+    """Take away the language that stands before every word of a file."""
+    at = columns.word or 0
+    begins = {fields[at].partition(":")[0] for _, fields in rows}
+    code = begins.pop() if len(begins) == 1 else ""
+    if known(code) and all(len(fields[at]) > len(code) + 1 for _, fields in rows):
+        repairs.add(f"every word begins with {code + ':'!r}, which is left out", rows[0][0])
+        for _, fields in rows:
+            fields[at] = fields[at].removeprefix(f"{code}:")
 
 
 def _word_column(path: Path, sentences: Sequence[_Sentence]) -> int:

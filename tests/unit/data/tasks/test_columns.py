@@ -175,6 +175,32 @@ def test_the_first_release_of_universal_ner_has_three_columns(tmp_path: Path) ->
         read(tmp_path, "1\ta\tO\t-\t-\n2\tb\tO\n", COLUMNS["uner"])
 
 
+@pytest.mark.parametrize(("columns", "more"), [("bio", ""), ("uner", "\t-\t-")])
+def test_rows_for_several_words_at_once_are_left_out(
+    tmp_path: Path, columns: str, more: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = ["1-2\tzum\tO", "1\tzu\tO", "2\tdem\tO", "3\tRhein\tB-LOC", "3.1\tfließt\t_"]
+    (item,) = read(tmp_path, "".join(f"{row}{more}\n" for row in rows), COLUMNS[columns])
+    assert (item.words, item.spans) == (("zu", "dem", "Rhein"), (Span("LOC", 2, 3),))
+    assert "file.conll:1: the row stands for several words" in caplog.text
+    with pytest.raises(DataError, match=r"file.conll:1: the row 1-2 is for several words and has the tag 'B-LOC'"):
+        read(tmp_path, f"1-2\tzum\tB-LOC{more}\n1\tzu\tO{more}\n2\tdem\tO{more}\n", COLUMNS[columns])
+
+
+def test_words_with_a_hyphen_between_numbers_are_words(tmp_path: Path) -> None:
+    (item,) = read(tmp_path, "1-2 B-score\nin O\n", COLUMNS["bio"])
+    assert item.words == ("1-2", "in")
+
+
+def test_a_language_before_every_word_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (item,) = read(tmp_path, "de:Anna\tB-PER\nde::\tO\nde:de\tO\n", COLUMNS["bio"])
+    assert (item.words, item.text) == (("Anna", ":", "de"), "Anna : de")
+    assert "file.conll:1: every word begins with 'de:'" in caplog.text
+    for content in ("de:Anna O\nlebt O\n", "de: O\nde:x O\n", "zz:Anna O\nzz:lebt O\n", "de O\nde O\n"):
+        first, *_ = read(tmp_path, content, COLUMNS["bio"])
+        assert first.words == tuple(line.split()[0] for line in content.splitlines())
+
+
 # Comments and words that begin with a number sign
 
 
