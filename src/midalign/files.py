@@ -154,7 +154,8 @@ def parse_json(text: str, place: object, form: str = "one JSON object a line") -
     except RecursionError:
         raise DataError(f"{place}: not JSON that can be read: it is nested too deeply. Write {form}.") from None
     except ValueError as error:
-        raise DataError(f"{place}: not JSON ({error}). Write {form}.") from None
+        reason = str(error).partition("; use sys")[0]  # Python's own advice, for numbers of thousands of digits
+        raise DataError(f"{place}: not JSON ({reason}). Write {form}.") from None
     return value
 
 

@@ -164,7 +164,7 @@ def test_json_lines_are_numbered_and_blank_ones_skipped(tmp_path):
         ("[1]", "list where a JSON object was expected"),
         ("null", "NoneType where"),
         ('{"a": 1} {"a": 2}', "not JSON"),
-        ('{"a": ' + "1" * 5000 + "}", "not JSON"),
+        ('{"a": ' + "1" * 5000 + "}", r"not JSON .*has 5000 digits\)\. Write"),
         ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
         ('{"a": 1, "b": 0, "a": 2}', "the key 'a' comes twice"),
         ('{"a": {"b": ["\\ud83d"]}}', "half a surrogate pair"),

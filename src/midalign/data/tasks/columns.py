@@ -249,20 +249,23 @@ def _count_the_words(numbers: Sequence[Sequence[int]]) -> bool:
 
 
 def _check_one_tag(path: Path, rows: Sequence[tuple[int, Sequence[str]]], columns: Columns) -> None:
-    """Refuse two columns of tags with labels in common (nested entities): it is unclear which are meant."""
+    """Refuse files in which another column than the last may be that of the tags.
+
+    Either the last holds no tags and another does, or both hold tags of the same labels (nested entities).
+    """
     if not rows:
         return
-
-    def labels(at: int) -> set[str]:
-        tags = [fields[at] for _, fields in rows]
-        return {tag[2:] for tag in tags if tag != "O"} if all(_TAG.fullmatch(tag) for tag in tags) else set()
-
-    last = len(rows[0][1]) - 1
-    for at in range(last):
-        if at != columns.word and labels(at) & labels(last):
+    cells = [[fields[at] for _, fields in rows] for at in range(len(rows[0][1]))]
+    labels = [{tag[2:] for tag in column} if all(map(_TAG.fullmatch, column)) else None for column in cells]
+    *others, last = labels
+    for at, found in enumerate(others):
+        if at == columns.word or not found or found == {""}:
+            continue
+        both = last is not None and found & last - {""}
+        if last is None or both:
             raise DataError(
-                f"{path}:{rows[0][0]}: columns {at} and {last} (from 0) both hold tags of the same labels, so it is "
-                "unclear which are meant; say with `columns` which column is the word and which is the tag"
+                f"{path}:{rows[0][0]}: column {at} (from 0) holds tags, and the last {'the like' if both else 'none'}, "
+                "so it is unclear which are meant; say with `columns` which column is the word and which is the tag"
             )
 
 
@@ -333,8 +336,7 @@ def read_bio(path: Path, tags: Sequence[tuple[int, str]], repairs: Repairs, unty
         prefix, _, label = ("I", "-", tag) if untyped and tag == "OTH" else tag.partition("-")
         if prefix not in ("B", "I") or not label or (label == "O" and not untyped):
             raise DataError(
-                f"{path}:{number}: the tag {tag!r} is not BIO, so its span is unknown; write O, B-label or I-label, or "
-                "say with `columns` which column is the tag"
+                f"{path}:{number}: the tag {tag!r} is not BIO, so its span is unknown; write O, B-label or I-label"
             )
         continues = bool(spans) and spans[-1].end == position and spans[-1].label == label
         if prefix == "I" and continues:
