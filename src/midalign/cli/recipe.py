@@ -42,12 +42,13 @@ def list_() -> None:
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="Name of a shipped recipe, see `midalign recipe list`.")]) -> None:
     """Print a shipped recipe, comments included: `midalign recipe show demo > mine.yaml`."""
-    from midalign.recipe.shipped import shipped
+    from midalign.recipe.shipped import SCHEMA, folder, shipped
 
     found = shipped()
     if name not in found:
         raise RunError(f"no shipped recipe is named {name!r}; there are {', '.join(found)}.{did_you_mean(name, found)}")
-    typer.echo(found[name].read_text(encoding="utf-8"), nl=False)
+    text = found[name].read_text(encoding="utf-8")
+    typer.echo(text.replace(f"$schema={SCHEMA}", f"$schema={folder() / SCHEMA}", 1), nl=False)  # it is read elsewhere
 
 
 @app.command()
