@@ -152,7 +152,7 @@ def model_of(
 
 
 def recipe_of(path: Path, overrides: list[str] | None = None) -> Recipe:
-    """The checked recipe of a file.
+    """The recipe of a file, checked by trl and peft too.
 
     Raises:
         RecipeError: With all its faults.

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from midalign.cli.console import console, do, say_where
-from midalign.cli.options import Overrides, RecipeFile, recipe_of
+from midalign.cli.options import Overrides, RecipeFile
 
 
 def validate(
@@ -19,7 +19,9 @@ def validate(
     ] = None,
 ) -> None:
     """Check a recipe and the data it names without running anything; all faults are reported at once."""
-    checked = recipe_of(recipe, overrides)
+    from midalign.recipe.file import load_recipe
+
+    checked = load_recipe(recipe, overrides or [])
     from midalign.experiment.validate import ValidateJob
 
     job = ValidateJob(checked, str(recipe))

@@ -42,7 +42,7 @@ from midalign.recipe.data import (
 from midalign.recipe.sections import Recipe
 from midalign.report.page import write_report
 from midalign.runs import Job, Run
-from midalign.training.arguments import training_tokenizer
+from midalign.training.arguments import check_lora, training_tokenizer
 from midalign.training.job import TrainJob
 from midalign.training.train import ADAPTER
 
@@ -131,6 +131,7 @@ class Experiment:
         config = self.model.config()
         text = config.get_text_config()
         self.recipe.alignment.check_model(text.num_hidden_layers, text.hidden_size)
+        check_lora(self.recipe, config)
         check_packages(self.recipe)
         asked = [*self.task.dev, *self.task.test]
         longest = self.recipe.generation.max_new_tokens

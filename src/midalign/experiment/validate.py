@@ -22,7 +22,7 @@ from midalign.recipe.data import data_paths, read_pair_data, read_probe_corpus, 
 from midalign.recipe.sections import Recipe
 from midalign.records import TaskExample
 from midalign.runs import Job, Run
-from midalign.training.arguments import check_model_arguments, training_tokenizer
+from midalign.training.arguments import check_arguments, check_lora, training_tokenizer
 
 
 @dataclass(frozen=True)
@@ -74,26 +74,36 @@ class ValidateJob(Job[dict[str, str]]):
                 with _noted(section, faults):
                     data[section] = read(self.recipe)
                     found[section] = _counted(data[section])
-        with _noted("model", faults):
-            self._check_model(data["task"].train if "task" in data else [])
+        with _noted("training and lora", faults):
+            check_arguments(self.recipe, self.file)
+        self._check_model(data["task"].train if "task" in data else [], faults)
         with _noted("generation", faults):
             check_packages(self.recipe)
         if faults:
             raise ModelError("\n".join([f"{self.file}: the recipe is well formed, but what it names is not:", *faults]))
         return found
 
-    def _check_model(self, examples: Sequence[TaskExample]) -> None:
+    def _check_model(self, examples: Sequence[TaskExample], faults: list[str]) -> None:
+        """Check what the recipe says against a model that is on this machine, but for its weights."""
         section = self.recipe.model
-        path = ready_model(section.path)
-        if path is None or not Path(check_model_path(path, section.gguf_file)).exists():
+        recipe = config = tokenizer = None
+        with _noted("model", faults):
+            path = ready_model(section.path)
+            if path is not None and Path(check_model_path(path, section.gguf_file)).exists():
+                recipe = self.recipe.model_copy(update={"model": section.model_copy(update={"path": path})})
+                config = ModelSource.of(recipe.model).config()
+        if recipe is None or config is None:
             return
-        recipe = self.recipe.model_copy(update={"model": section.model_copy(update={"path": path})})
-        config = ModelSource.of(recipe.model).config()
-        text = config.get_text_config()
-        recipe.alignment.check_model(text.num_hidden_layers, text.hidden_size)
-        check_model_arguments(recipe, config)
-        for example in examples[:1]:
-            check_prompt(example, training_tokenizer(recipe), recipe.answer_format)
+        with _noted("alignment", faults):
+            text = config.get_text_config()
+            recipe.alignment.check_model(text.num_hidden_layers, text.hidden_size)
+        with _noted("lora", faults):
+            check_lora(recipe, config)
+        with _noted("training", faults):
+            tokenizer = training_tokenizer(recipe)
+        with _noted("model", faults):
+            for example in examples[:1] if tokenizer is not None else []:
+                check_prompt(example, tokenizer, recipe.answer_format)
 
 
 def check_packages(recipe: Recipe) -> None:

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from transformers.optimization import get_scheduler
 from transformers.pytorch_utils import Conv1D
 from trl import SFTConfig
 
-from midalign.errors import RecipeError, did_you_mean
+from midalign.errors import ModelError, RecipeError, did_you_mean
 from midalign.models.adapter_fit import linear_shape
 from midalign.models.chat import choose
 from midalign.models.hidden import find_decoder
@@ -182,21 +183,16 @@ def check_arguments(recipe: Recipe, where: str = "recipe") -> None:
         raise RecipeError(all_faults(where, faults))
 
 
-def check_model_arguments(recipe: Recipe, config: PretrainedConfig) -> None:
-    """Check ``lora:``, ``training.eos_token`` and ``training.chat_template_path`` against the model; no weights needed.
-
-    Args:
-        recipe: The recipe.
-        config: The model's configuration.
+def check_lora(recipe: Recipe, config: PretrainedConfig) -> None:
+    """Check ``lora:`` against a model of this configuration, without its weights.
 
     Raises:
-        UserError: If a module, token or template is not there.
+        RecipeError: As `lora_config`.
     """
-    training_tokenizer(recipe)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=recipe.model.trust_remote_code)
     lora_config(recipe, model)
-    if recipe.alignment.layer != "auto":
+    with suppress(ModelError):  # layer: auto; of a layer that is not there `AlignmentConfig.check_model` tells
         lora_config(recipe, model, max(recipe.alignment.resolve_layers(find_decoder(model).depth)))
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from midalign.errors import DataError, MissingExtraError, ModelError
+from midalign.errors import DataError, MissingExtraError, ModelError, RecipeError
 from midalign.experiment.experiment import Experiment
 from midalign.experiment.summary import SYSTEMS, TRAINED, changed_examples
 from midalign.experiment.validate import ValidateJob
@@ -34,6 +34,8 @@ def recipe(world, *overrides):
     [
         ("languages.aligned=[en]", DataError, "nothing to align on"),
         ("alignment.layer=9", ModelError, "this model has 4 blocks"),
+        ("lora.target_modules=[qproj]", RecipeError, "'qproj', which is no module. Did you mean 'q_proj'"),
+        ("training.eos_token=<|x|>", ModelError, "no token"),
         ("generation.max_new_tokens=250", DataError, "does not fit into the model's window of 256"),
     ],
 )

@@ -35,3 +35,16 @@ def test_what_the_model_has_not_is_named(recipe, override, says):
     with pytest.raises(ModelError) as caught:
         ValidateJob(load_recipe(recipe, [override]), str(recipe)).check()
     assert says in str(caught.value)
+
+
+def test_faults_of_the_libraries_the_model_and_the_data_come_at_once(recipe, tmp_path):
+    overrides = [
+        "training.optim=adam", "lora.target_modules=[qproj]", "training.eos_token=<|x|>", "alignment.layer=9",
+        f"parallel.data={tmp_path / 'absent'}",
+    ]  # fmt: skip
+    with pytest.raises(ModelError) as caught:
+        ValidateJob(load_recipe(recipe, overrides), "r.yaml").check()
+    message = str(caught.value)
+    for place in ("parallel: ", "training and lora: ", "alignment: alignment.layer is 9", "lora: ", "training: "):
+        assert f"\n{place}" in message, message
+    assert message.count("alignment.layer is 9") == 1
