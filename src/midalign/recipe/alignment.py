@@ -55,7 +55,8 @@ class AlignmentConfig(Section):
     - When alignment is trained: ``schedule``, ``warmup``, ``max_updates``, ``patience``.
     - Batches and memory: ``batch_size``, ``mini_batch_size``, ``gather_negatives``, ``batches``,
       ``language_exponent``.
-    - Experimental, not in the paper: ``centered``, ``subspace``, ``modules``, ``preserve``, ``preserve_rows``.
+    - Experimental, not in the paper: ``centered``, ``subspace``, ``frozen_source``, ``modules``, ``preserve``,
+      ``preserve_rows``.
 
     Examples:
         >>> alignment = midalign.AlignmentConfig(layer="middle", temperature=0.5)
@@ -151,6 +152,11 @@ class AlignmentConfig(Section):
         default=None,
         gt=1,
         description="Align only in a fixed random subspace of this many dimensions; the others are left to the task.",
+    )
+    frozen_source: bool = Field(
+        default=False,
+        description="Align the target side of a pair with the vectors that the base model gives its source (English), "
+        "rather than with those of the model in training. English cannot move, and needs no backward pass.",
     )
     modules: tuple[str, ...] | None = Field(
         default=None,

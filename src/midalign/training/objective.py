@@ -28,6 +28,7 @@ from midalign.functional.margin import retrieval_accuracy
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.training.pair_batches import PAIR_KEYS, PairCollator, PairDataset, false_negatives
 from midalign.training.pair_vectors import Batch, Packing, Vectors, pair_vectors
+from midalign.training.preservation import without_adapters
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,17 @@ class AlignmentObjective:
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """The loss of one batch; a mean over pairs, so that accumulation averages it."""
-        return self.loss_of(self.vectors(model, batch), batch[PAIR_KEYS])
+        frozen, trained = self._frozen_sources(model, batch)
+        return self.loss_of(_joined(frozen, self.vectors(model, trained)), batch[PAIR_KEYS])
+
+    def _frozen_sources(self, model: nn.Module, batch: Batch) -> tuple[Vectors, Batch]:
+        """Vectors of the rows that the base model encodes, and the other rows; with ``frozen_source``, n of each."""
+        if not self.config.frozen_source:
+            return {}, batch
+        sources, targets = torch.arange(len(batch["input_ids"]), device=batch["input_ids"].device).chunk(2)
+        with torch.no_grad(), without_adapters(model):
+            frozen = self.vectors(model, _rows_of(batch, sources))
+        return frozen, _rows_of(batch, targets)
 
     def cached_backward(
         self,
@@ -133,23 +144,24 @@ class AlignmentObjective:
             The loss, detached and not scaled.
         """
         device = batch["input_ids"].device
-        pieces = self._pieces(batch)
+        frozen, trained = self._frozen_sources(model, batch)
+        pieces = self._pieces(trained)
         states = []
         parts: list[Vectors] = []
         with torch.no_grad():
             for rows in pieces:
                 states.append(_random_state(device))
-                parts.append(self.vectors(model, _rows_of(batch, rows)))
+                parts.append(self.vectors(model, _rows_of(trained, rows)))
         order = torch.cat(pieces).argsort()
         leaves = {layer: torch.cat([p[layer] for p in parts])[order].requires_grad_() for layer in self.layers}
-        loss = self.loss_of(leaves, batch[PAIR_KEYS])
+        loss = self.loss_of(_joined(frozen, leaves), batch[PAIR_KEYS])
         (loss * scale).backward()  # type: ignore[no-untyped-call]  # of a learned temperature too
         gradients = {layer: cast("torch.Tensor", leaf.grad) for layer, leaf in leaves.items()}
         for number, (rows, state) in enumerate(zip(pieces, states, strict=True)):
             last = number == len(pieces) - 1
             with contextlib.nullcontext() if last else no_sync():
                 with _same_randomness(state, device):  # dropout as in the first encoding
-                    vectors = self.vectors(model, _rows_of(batch, rows))
+                    vectors = self.vectors(model, _rows_of(trained, rows))
                 products = [(vectors[layer] * gradients[layer][rows]).sum() for layer in self.layers]
                 backward(torch.stack(products).sum())
         return loss.detach()
@@ -213,6 +225,10 @@ def held_out_metrics(
 def _rows_of(batch: Batch, rows: torch.Tensor) -> Batch:
     names = ("input_ids", "attention_mask", "special_tokens_mask", "pooled_mask")
     return {name: batch[name][rows] for name in names}
+
+
+def _joined(frozen: Vectors, trained: Vectors) -> Vectors:
+    return {layer: torch.cat([frozen[layer], found]) if frozen else found for layer, found in trained.items()}
 
 
 def _gathered(tensor: torch.Tensor) -> list[torch.Tensor]:

@@ -90,8 +90,8 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
     adapted = next((module for module in model.modules() if isinstance(module, PeftModel)), None)
     if adapted is None:
         raise ModelError(
-            "alignment.preserve compares with the model without its adapter, but this model has none; train with LoRA, "
-            "or leave preserve out"
+            "alignment.preserve and alignment.frozen_source compare with the model without its adapter, but this model "
+            "has none; train with LoRA, or leave them out"
         )
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]  # PEFT forgets it on the way
     training = model.training

@@ -72,6 +72,41 @@ def test_cached_encoding_leaves_the_random_numbers_after_it_as_they_would_be(bat
     assert torch.equal(after, torch.rand(1))
 
 
+@pytest.mark.parametrize("mini_batch_size", [None, 3])
+def test_frozen_sources_are_those_of_the_base_model_and_only_targets_get_gradients(batch, mini_batch_size):
+    goal, model = objective(frozen_source=True, mini_batch_size=mini_batch_size), lora_model(0.3)
+    with torch.no_grad(), model.disable_adapter():
+        sources = objective().vectors(model.eval(), batch)[2].chunk(2)[0]
+    targets = objective().vectors(model, batch)[2].chunk(2)[1]
+    expected = goal.loss_of({2: torch.cat([sources, targets])}, batch["pair_keys"])
+    expected.backward()
+    wanted = gradients(model)
+    model.zero_grad()
+    if mini_batch_size is None:
+        found = goal.loss(model, batch)
+        found.backward()
+    else:
+        found = goal.cached_backward(model, batch, torch.Tensor.backward)
+    assert found.item() == pytest.approx(expected.item(), abs=1e-6)
+    assert gradients(model).keys() == wanted.keys()
+    for name, gradient in gradients(model).items():
+        assert torch.allclose(gradient, wanted[name], atol=1e-6), name
+
+
+def test_before_the_first_update_frozen_sources_are_anchored_ones(batch):
+    torch.manual_seed(0)
+    model = get_peft_model(build_model("llama"), LoraConfig(r=2, target_modules="all-linear"))
+    losses = {}
+    for options in ({"frozen_source": True}, {"direction": "anchored"}):
+        model.zero_grad()
+        loss = objective(**options).loss(model, batch)
+        loss.backward()
+        losses[str(options)] = (loss.item(), gradients(model))
+    (one, first), (other, second) = losses.values()
+    assert one == pytest.approx(other, abs=1e-6)
+    assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
+
+
 def test_a_centred_loss_does_not_see_what_all_sentences_of_a_side_share(batch):
     generator = torch.Generator().manual_seed(0)
     source, target = (torch.randn(8, 16, generator=generator) for _ in range(2))
