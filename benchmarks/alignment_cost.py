@@ -60,10 +60,10 @@ ROWS = 32  # examples, and pairs, of a micro-batch
 LONGEST = 267
 
 
-def build(shape: str, dtype: torch.dtype) -> Any:
-    """A random model with the paper's adapter, in training mode."""
+def build(shape: str) -> Any:
+    """A random model with the paper's adapter, in training mode; weights in float32, as midalign trains on a CPU."""
     torch.manual_seed(0)
-    base = LlamaForCausalLM(LlamaConfig(**SHAPES[shape])).to(dtype)
+    base = LlamaForCausalLM(LlamaConfig(**SHAPES[shape]))
     lora = LoraConfig(r=8, lora_alpha=16, lora_dropout=0.1, target_modules=linear_names(base), task_type="CAUSAL_LM")
     return get_peft_model(base, lora).train()
 
@@ -157,7 +157,7 @@ class Clock(TrainerCallback):
 
 
 def train(model: Any, data: tuple[Any, Dataset, list[ParallelPair]], schedule: str, seed: int, **options: Any) -> float:
-    """One training of ``max_steps`` task updates; its seconds."""
+    """One training of ``max_steps`` task updates in the number format of this machine; its seconds."""
     tokenizer, examples, pairs = data
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
@@ -166,7 +166,7 @@ def train(model: Any, data: tuple[Any, Dataset, list[ParallelPair]], schedule: s
             args=SFTConfig(
                 output_dir=folder, per_device_train_batch_size=ROWS, use_cpu=True, gradient_checkpointing=False,
                 save_strategy="no", report_to="none", disable_tqdm=True, logging_steps=1000, seed=seed,
-                bf16=model.dtype == torch.bfloat16, **options,
+                bf16=dtype_here() == torch.bfloat16, **options,
             ),
             train_dataset=examples, processing_class=tokenizer, pairs=pairs,
             alignment=AlignmentConfig(schedule=schedule, batch_size=ROWS), callbacks=[clock],
@@ -178,7 +178,7 @@ def train(model: Any, data: tuple[Any, Dataset, list[ParallelPair]], schedule: s
 
 def measure_updates(shape: str, dtype: torch.dtype, rounds: int) -> float:
     """Times of one alignment update done in three ways; returns padded against ours."""
-    model, words = build(shape, dtype), vocabulary_of(shape)
+    model, words = build(shape), vocabulary_of(shape)
     depth = SHAPES[shape]["num_hidden_layers"]
     ours = AlignmentObjective.for_depth(AlignmentConfig(), depth)
     padded = AlignmentObjective.for_depth(AlignmentConfig(), depth, packing="none")
@@ -225,9 +225,9 @@ def measure_updates(shape: str, dtype: torch.dtype, rounds: int) -> float:
     return ratio_of(seconds["packed"], seconds["padded"])
 
 
-def measure_trainings(shape: str, dtype: torch.dtype, rounds: int, accumulation: int) -> float:
+def measure_trainings(shape: str, rounds: int, accumulation: int) -> float:
     """Joint training against SFT alone, with one task update a round; returns the ratio of their times."""
-    model, words = build(shape, dtype), vocabulary_of(shape)
+    model, words = build(shape), vocabulary_of(shape)
     tokenizer, depth = word_tokenizer(words), SHAPES[shape]["num_hidden_layers"]
     found = []
     for number in range(rounds + 1):
@@ -244,9 +244,9 @@ def measure_trainings(shape: str, dtype: torch.dtype, rounds: int, accumulation:
             found.append((*times, sizes.sum(), flop(model, depth, sizes.sum(), (sizes**2).sum(), scored)))
     sft, joint, tokens, needed = (np.array(column) for column in zip(*found, strict=True))
     ratio = float(np.median(joint / sft))
-    share = np.median(needed / sft) / matrix_rate(shape, dtype)
+    share = np.median(needed / sft) / matrix_rate(shape, dtype_here())
     print(
-        f"\n{accumulation} x {ROWS} pairs to {accumulation} x {ROWS} examples, {dtype}, median of {rounds} rounds\n"
+        f"\n{accumulation} x {ROWS} pairs to as many examples, {dtype_here()}, median of {rounds} rounds\n"
         f"  SFT {np.median(sft):.2f} s an update ({np.median(tokens / sft):.0f} tokens/s, {share:.0%} of the rate), "
         f"joint {np.median(joint):.2f} s: {ratio:.3f}x"
     )
@@ -268,7 +268,7 @@ def print_peak(shape: str, schedule: str, updates: int) -> None:
     words = vocabulary_of(shape)
     pairs = make_pairs(words, ROWS, 0, LONGEST)
     data = (word_tokenizer(words), make_examples(SHAPES[shape]["vocab_size"], ROWS * updates, 0), pairs)
-    train(build(shape, dtype_here()), data, schedule, 0, max_steps=updates, gradient_accumulation_steps=1)
+    train(build(shape), data, schedule, 0, max_steps=updates, gradient_accumulation_steps=1)
     print(f"PEAK {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}")
 
 
@@ -298,7 +298,7 @@ def main() -> None:
     padded = 0.0
     for dtype in dict.fromkeys((torch.float32, dtype_here())):
         padded = measure_updates(args.shape, dtype, rounds)
-    ratios = [measure_trainings(args.shape, dtype_here(), rounds, accumulation) for accumulation in (1, 4)]
+    ratios = [measure_trainings(args.shape, rounds, accumulation) for accumulation in (1, 4)]
     memory = measure_memory(args.shape, args.quick)
     print(f"\njoint/sft {max(ratios):.3f} memory {memory:.3f} padded/ours {padded:.2f}")
 

@@ -48,6 +48,7 @@ def recipe_content(folder: Path) -> dict[str, Any]:
             "gradient_accumulation_steps": 1,
             "learning_rate": 1e-2,
             "logging_steps": 1,
+            "bf16": False,  # the same on every machine
         },
         "merge": {"alignment_weights": [0.0, 0.5]},
         "generation": {"max_new_tokens": 4},

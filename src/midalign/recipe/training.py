@@ -131,7 +131,7 @@ class SftArguments(Arguments):
     greater_is_better: bool | None = argument("Whether a larger metric_for_best_model is better.")
 
     # Numbers, memory and the machine
-    bf16: bool | None = argument("Train in bfloat16.")
+    bf16: bool | None = argument("Compute in bfloat16; by default on a GPU, and on a CPU that has instructions for it.")
     fp16: bool = argument("Train in float16.")
     tf32: bool | None = argument("Use TF32 on GPUs that have it.")
     use_cpu: bool = argument("Train on the CPU even where there is a GPU.")

@@ -36,7 +36,7 @@ from midalign.errors import ModelError, RecipeError, did_you_mean
 from midalign.models.adapter_fit import linear_shape
 from midalign.models.chat import choose
 from midalign.models.hidden import find_decoder
-from midalign.models.loading import default_device
+from midalign.models.loading import cpu_computes_in_bfloat16, default_device
 from midalign.models.source import ModelSource
 from midalign.recipe.file import all_faults
 from midalign.recipe.lora import LORA_DEFAULTS
@@ -64,11 +64,12 @@ def training_arguments(recipe: Recipe, checkpoints: Path, *, aligns: bool = True
     """
     given = recipe.training.given()
     on_cpu = default_device().type == "cpu" or bool(given.get("use_cpu"))
+    faster_in_bfloat16 = cpu_computes_in_bfloat16() and recipe.model.dtype != "float32"
     ours = {
         "output_dir": str(checkpoints),
         "seed": recipe.seed,
         "report_to": "none",
-        "bf16": not on_cpu and not given.get("fp16"),
+        "bf16": not given.get("fp16") and (not on_cpu or faster_in_bfloat16),
         "use_cpu": on_cpu,
         "save_total_limit": 2,
         "restore_callback_states_from_checkpoint": True,  # a resumed run stops early when the uninterrupted one does
@@ -77,6 +78,8 @@ def training_arguments(recipe: Recipe, checkpoints: Path, *, aligns: bool = True
     }
     if on_cpu:
         ours["gradient_checkpointing"] = False
+        if ours["bf16"] and given.get("bf16") is None:
+            logger.info("training computes in bfloat16, for which this CPU has instructions (training.bf16)")
         if given.get("activation_offloading"):
             raise RecipeError(
                 "training.activation_offloading = True: it moves activations off a GPU; leave it out here"

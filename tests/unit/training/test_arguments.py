@@ -45,6 +45,23 @@ def test_defaults_are_the_papers_and_a_recipe_wins_over_them(recipe, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], True), (["training.bf16=false"], False), (["training.fp16=true"], False), (["model.dtype=float32"], False),
+    ],
+)  # fmt: skip
+def test_a_cpu_trains_in_bfloat16_where_it_has_instructions_for_it(
+    recipe, tmp_path, monkeypatch, caplog, overrides, expected
+):
+    caplog.set_level("INFO")
+    for has, wanted in ((True, expected), (False, False)):
+        caplog.clear()
+        monkeypatch.setattr("midalign.training.arguments.cpu_computes_in_bfloat16", lambda has=has: has)
+        assert training_arguments(recipe(*overrides), tmp_path).bf16 is wanted
+        assert ("training computes in bfloat16" in caplog.text) == wanted
+
+
+@pytest.mark.parametrize(
     ("override", "says"),
     [
         ("training.lr_scheduler_type=inverse", "inverse_sqrt"),

@@ -20,8 +20,9 @@ from tests.interrupted import KilledError, adapter, interrupted, quiet, same
 from tests.tiny_world import recipe_content, write_world
 
 
-@pytest.mark.parametrize("after", [1, 4])
-def test_an_interrupted_training_goes_on_to_the_same_adapter(saving, tmp_path, after):
+@pytest.mark.parametrize(("after", "bf16"), [(1, False), (4, False), (4, True)])
+def test_an_interrupted_training_goes_on_to_the_same_adapter(saving, tmp_path, after, bf16):
+    saving = saving.model_copy(update={"training": saving.training.model_copy(update={"bf16": bf16})})
     train(saving, tmp_path / "whole", progress=quiet)
     interrupted(saving, tmp_path / "cut", after)
     assert not (tmp_path / "cut" / "adapter").exists()
