@@ -1,7 +1,6 @@
 """Run by test_distributed.py, once alone and once as two processes: trains, or takes gradients, and saves the result.
 
-Usage: distributed_script.py MODE OUT [checkpointing] [gather] [temperature], MODE one of ddp, fsdp2.
-With temperature (ddp), it is learned, and saved too.
+Usage: distributed_script.py MODE OUT [OPTION...], MODE one of ddp, fsdp2, OPTION of `OPTIONS`.
 """
 
 import os
@@ -15,6 +14,8 @@ from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from midalign.answers.format import AnswerFormat
+from midalign.data.prompt_tokens import InTaskPrompt
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.records import ParallelPair
 from midalign.training.objective import AlignmentObjective
@@ -22,17 +23,44 @@ from midalign.training.pair_batches import PairCollator, PairDataset
 from midalign.training.trainer import AlignmentTrainer
 from tests.conftest import CORPUS, build_model, build_tokenizer
 
+OPTIONS = {
+    "checkpointing": "gradient checkpointing",
+    "gather": "negatives of both processes",
+    "temperature": "a learned temperature, which is saved too (ddp)",
+    "cached": "cached gradients, two pairs at a time",
+    "asked": "sentences in the task's prompt, against frozen vectors of the sources",
+}
 WORLD, RANK = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
 PAIRS = [
     ParallelPair(f"say {w * 3}", f"скажи {w} {i}", "eng_Latn", "rus_Cyrl", w) for i, w in enumerate("abcdefghijkl")
 ]
 
 
-def train(out, checkpointing, gather, temperature):
+def alignment(chosen, **more):
+    """The alignment section, and what tokenizes the pairs."""
+    tokenizer = build_tokenizer()
+    asked = "asked" in chosen
+    config = AlignmentConfig(
+        gather_negatives="gather" in chosen,
+        mini_batch_size=2 if "cached" in chosen else None,
+        prompt="task" if asked else "none",
+        frozen_source=asked,
+        **more,
+    )
+    return config, InTaskPrompt(tokenizer, "slots", AnswerFormat(system="tell")) if asked else tokenizer
+
+
+def train(out, chosen):
     """One process with accumulation 2 must equal two processes with accumulation 1."""
     from datasets import Dataset
     from trl import SFTConfig
 
+    gather, checkpointing = "gather" in chosen, "checkpointing" in chosen
+    config, tokenize = alignment(
+        chosen,
+        batch_size=6 if gather and WORLD == 1 else 3,
+        learn_temperature=(0.05, 0.5) if "temperature" in chosen else None,
+    )
     # With gathered negatives two batches of 3 are one batch of 6, and no accumulation is involved.
     trainer = AlignmentTrainer(
         build_model("llama"),
@@ -47,10 +75,8 @@ def train(out, checkpointing, gather, temperature):
         processing_class=build_tokenizer(),
         peft_config=LoraConfig(r=2, target_modules="all-linear", lora_dropout=0.0),
         pairs=PAIRS,
-        alignment=AlignmentConfig(
-            batch_size=6 if gather and WORLD == 1 else 3, gather_negatives=gather,
-            learn_temperature=(0.05, 0.5) if temperature else None,
-        ),
+        alignment=config,
+        tokenize_pair_side=tokenize if config.prompt == "task" else None,
     )  # fmt: skip
     trainer.train()
     trainer.save_model(str(out / "adapter"))
@@ -67,7 +93,7 @@ def shard_over_processes(model):
     fully_shard(model, mesh=mesh)
 
 
-def shard(out, checkpointing, gather, _temperature):
+def shard(out, chosen):
     """Gradients of the alignment loss through a model that is sharded by FSDP2."""
     if WORLD > 1:
         dist.init_process_group("gloo")
@@ -75,19 +101,23 @@ def shard(out, checkpointing, gather, _temperature):
     model = get_peft_model(
         build_model("llama"), LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False, lora_dropout=0.0)
     )
-    if checkpointing:
+    if "checkpointing" in chosen:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
     if WORLD > 1:
         shard_over_processes(model)
-    data = PairDataset(PAIRS, build_tokenizer())
-    parts = [PairCollator(0)([data[i] for i in range(start, start + 6)]) for start in (0, 6)]
-    if WORLD == 1 and gather:
-        parts = [PairCollator(0)([data[i] for i in range(12)])]
-    objective = AlignmentObjective.for_depth(AlignmentConfig(gather_negatives=gather), depth=4)
+    config, tokenize = alignment(chosen)
+    data = PairDataset(PAIRS, tokenize)
+    size = 12 if WORLD == 1 and config.gather_negatives else 6
+    parts = [PairCollator(0)([data[i] for i in range(start, start + size)]) for start in range(0, 12, size)]
+    objective = AlignmentObjective.for_depth(config, depth=4)
     for part in [parts[RANK]] if WORLD > 1 else parts:
-        (objective.loss(model, part) / (1 if WORLD > 1 else len(parts))).backward()
+        share = 1 if WORLD > 1 else 1 / len(parts)
+        if config.mini_batch_size is None:
+            (objective.loss(model, part) * share).backward()
+        else:
+            objective.cached_backward(model, part, torch.Tensor.backward, scale=share)
     gradients = {}
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
@@ -102,5 +132,5 @@ def shard(out, checkpointing, gather, _temperature):
 
 if __name__ == "__main__":
     mode, folder, *options = sys.argv[1:]
-    named = ("checkpointing", "gather", "temperature")
-    (train if mode == "ddp" else shard)(Path(folder), *(name in options for name in named))
+    assert set(options) <= set(OPTIONS), options
+    (train if mode == "ddp" else shard)(Path(folder), options)

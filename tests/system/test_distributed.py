@@ -24,7 +24,7 @@ def result(processes, mode, out, *options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [(), ("checkpointing",), ("gather",)])
+@pytest.mark.parametrize("options", [(), ("checkpointing",), ("gather",), ("cached", "gather"), ("asked",)])
 @pytest.mark.parametrize("mode", ["ddp", "fsdp2"])
 def test_two_processes_equal_one(tmp_path, mode, options):
     one = result(1, mode, tmp_path / "one", *options)
