@@ -104,6 +104,18 @@ def build_plain_tokenizer():
     return tokenizer
 
 
+def build_line_break_tokenizer():
+    """The same tokenizer, but a line break is added before a text, as a token of the tokenizer's own."""
+    from tokenizers import processors
+
+    tokenizer = build_tokenizer()
+    line_break = tokenizer.backend_tokenizer.token_to_id("Ċ")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="Ċ $A", special_tokens=[("Ċ", line_break)]
+    )
+    return tokenizer
+
+
 @pytest.fixture
 def tiny_model():
     """A factory of tiny random models by family name."""

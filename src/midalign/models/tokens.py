@@ -17,6 +17,10 @@ from midalign.functional.names import BEHIND_SINK
 logger = logging.getLogger(__name__)
 
 
+SINK = "\n"
+"""What is put before a sentence to which the tokenizer adds nothing (`BehindSink`)."""
+
+
 @dataclass(frozen=True)
 class Tokens:
     """The sentences of one language as token ids.
@@ -44,31 +48,34 @@ class BehindSink:
 
     Decoders give the first token of a text a state of huge norm, an *attention sink* (Xiao et al. 2024, arXiv
     2309.17453), whatever it is. Where a tokenizer adds no token of its own at the beginning that is the first word, and
-    the mean over the tokens is little more than it. Here such a tokenizer's begin-of-sequence token (else its
-    end-of-sequence token) is put before the sentence, as a special token, which the pooling leaves out; what a
-    tokenizer adds by itself stays as it is.
+    the mean over the tokens is little more than it. Here a line break is put before the sentence then, as a special
+    token, which the pooling leaves out; what a tokenizer adds by itself stays as it is.
+
+    A line break, because any model has seen sentences behind one (measured in LOG.md, 2026-11-26): the token that a
+    chat model names its begin or end of sequence may be a mark of turns, behind which the first word can be a second
+    sink. Those two are only taken, in this order, if the tokenizer gives no token for a line break.
 
     Args:
         tokenizer: Any tokenizer of transformers.
 
     Attributes:
-        sink: The token ids that are put before a sentence: one, or none.
+        sink: The token ids that are put before a sentence; none where the tokenizer adds its own.
 
     Raises:
-        ModelError: If the tokenizer adds none and has neither token.
+        ModelError: If the tokenizer has none of the three.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self.sink: tuple[int, ...] = ()
         if not tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"][0]:
-            found = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-            if found is None:
+            marks = [number for number in (tokenizer.bos_token_id, tokenizer.eos_token_id) if number is not None]
+            self.sink = tuple(tokenizer(SINK, add_special_tokens=False)["input_ids"] or marks[:1])
+            if not self.sink:
                 raise ModelError(
-                    "pooling mean_after_sink needs a token before the sentence, but the tokenizer has neither a "
-                    "begin-of-sequence nor an end-of-sequence token. Write pooling: mean_no_first."
+                    "pooling mean_after_sink needs a token before the sentence, but the tokenizer has none for a line "
+                    "break, and neither a begin-of-sequence nor an end-of-sequence token. Write pooling: mean_no_first."
                 )
-            self.sink = (int(found),)
 
     def __call__(self, text: str, *, return_special_tokens_mask: bool = True) -> dict[str, list[int]]:
         """``input_ids`` and ``special_tokens_mask`` of one sentence."""

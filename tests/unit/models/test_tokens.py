@@ -46,7 +46,8 @@ def test_a_sink_is_put_before_a_sentence_of_a_tokenizer_that_adds_nothing():
     plain = tokenize(tokenizer, ["wake me up", "wake"])
     assert plain.special == tuple((0,) * len(ids) for ids in plain.ids)
     behind = tokenize(tokenizer, ["wake me up", "wake"], sink=BehindSink(tokenizer).sink)
-    assert behind.ids == tuple((tokenizer.bos_token_id, *ids) for ids in plain.ids)
+    (line_break,) = tokenizer("\n")["input_ids"]
+    assert behind.ids == tuple((line_break, *ids) for ids in plain.ids)
     assert behind.special == tuple((1, *mask) for mask in plain.special)
     assert behind.content == plain.content
     assert behind.sha256 != plain.sha256
@@ -58,12 +59,16 @@ def test_a_tokenizer_that_adds_its_own_is_left_as_it_is(tokenizer):
     assert ours == {"input_ids": own["input_ids"], "special_tokens_mask": own["special_tokens_mask"]}
 
 
-def test_without_a_begin_of_sequence_the_end_of_sequence_is_the_sink_and_without_both_there_is_none():
+def test_without_a_line_break_the_sink_is_the_begin_or_the_end_of_sequence_and_without_all_there_is_none():
+    from tokenizers import normalizers
+
     tokenizer = build_plain_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("\n", "")
+    assert BehindSink(tokenizer).sink == (tokenizer.bos_token_id,)
     tokenizer.bos_token = None
     assert BehindSink(tokenizer).sink == (tokenizer.eos_token_id,)
     tokenizer.eos_token = None
-    with pytest.raises(ModelError, match=r"neither a begin-of-sequence .* Write pooling: mean_no_first"):
+    with pytest.raises(ModelError, match=r"none for a line break, and neither .* Write pooling: mean_no_first"):
         BehindSink(tokenizer)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from midalign.probing import probe as probing
 from midalign.probing.probe import probe, probe_poolings
-from tests.conftest import build_model, build_plain_tokenizer
+from tests.conftest import build_line_break_tokenizer, build_model, build_plain_tokenizer
 from tests.unit.probing.test_probe import some_parallel
 
 
@@ -15,11 +15,11 @@ def layers(result):
     return result.as_dict()["layers"]
 
 
-def test_without_a_begin_of_sequence_it_is_the_mean_of_the_words_behind_one(tokenizer):
-    """The oracle is the same tokenizer with its begin-of-sequence token, which the mean leaves out as special."""
+def test_without_a_begin_of_sequence_it_is_the_mean_of_the_words_behind_a_line_break():
+    """The oracle is the same tokenizer adding a line break by itself, which the mean leaves out as special."""
     model, plain, corpus = build_model("llama"), build_plain_tokenizer(), some_parallel()
     found = probe(model, plain, corpus, pooling="mean_after_sink")
-    assert layers(found) == layers(probe(model, tokenizer, corpus, pooling="mean_no_special"))
+    assert layers(found) == layers(probe(model, build_line_break_tokenizer(), corpus, pooling="mean_no_special"))
     assert layers(found) != layers(probe(model, plain, corpus, pooling="mean_no_special"))
     assert found.as_dict()["fertility"] == probe(model, plain, corpus).as_dict()["fertility"]
 

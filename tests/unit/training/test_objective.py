@@ -11,7 +11,7 @@ from midalign.records import ParallelPair
 from midalign.training.layer_choice import choose_layer
 from midalign.training.objective import AlignmentObjective, held_out_metrics
 from midalign.training.pair_batches import PairCollator, PairDataset
-from tests.conftest import build_model, build_plain_tokenizer, build_tokenizer
+from tests.conftest import build_line_break_tokenizer, build_model, build_plain_tokenizer, build_tokenizer
 
 PAIRS = [ParallelPair(f"say {w * 3}", f"скажи {w} {i}", "eng_Latn", "rus_Cyrl", w) for i, w in enumerate("abcdefgh")]
 
@@ -182,7 +182,8 @@ def test_automatic_layer_is_the_one_where_retrieval_is_best():
 def test_behind_a_sink_the_automatic_layer_is_that_of_a_tokenizer_which_adds_one():
     model = build_model("llama")
     found = choose_layer(model, build_plain_tokenizer(), PAIRS, AlignmentConfig(pooling="mean_after_sink"))
-    assert found == choose_layer(model, build_tokenizer(), PAIRS, AlignmentConfig(pooling="mean_no_special"))
+    oracle = build_line_break_tokenizer()
+    assert found == choose_layer(model, oracle, PAIRS, AlignmentConfig(pooling="mean_no_special"))
     assert found != choose_layer(model, build_plain_tokenizer(), PAIRS, AlignmentConfig(pooling="mean_no_special"))
 
 

@@ -4,7 +4,7 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 
-from tests.conftest import build_plain_tokenizer, build_tokenizer
+from tests.conftest import build_line_break_tokenizer, build_plain_tokenizer
 from tests.unit.training.test_trainer import PAIRS, TASK, trainer
 
 
@@ -19,10 +19,10 @@ def trained(out, tokenizer, pooling):
     return load_file(out / "adapter" / "adapter_model.safetensors"), metrics, run.pairs.tokens
 
 
-def test_it_trains_what_a_tokenizer_with_a_begin_of_sequence_would(tmp_path):
+def test_it_trains_what_a_tokenizer_that_adds_the_line_break_would(tmp_path):
     """With such a tokenizer the mean without special tokens is the same thing."""
     found, metrics, tokens = trained(tmp_path / "a", build_plain_tokenizer(), "mean_after_sink")
-    expected, their_metrics, their_tokens = trained(tmp_path / "b", build_tokenizer(), "mean_no_special")
+    expected, their_metrics, their_tokens = trained(tmp_path / "b", build_line_break_tokenizer(), "mean_no_special")
     assert [row["input_ids"] for pair in tokens for row in pair] == [
         row["input_ids"] for pair in their_tokens for row in pair
     ]
