@@ -1,177 +1,172 @@
-"""Tables of what the arms of run.py gained over SFT and over shuffled pairs, with intervals over seeds and items.
+"""Writes docs/evidence.md: every claim of the paper on a real pretrained model, from the runs of run.py.
 
-    python -m experiments.real.evidence --model MODEL --pairs PAIRS --out RUNS
+    python -m experiments.real.evidence --measure --model MODEL --pairs PAIRS --out RUNS [--set ...]
+    python -m experiments.real.evidence --write docs/evidence.md --readme README.md
 
-A difference is taken within a seed and a language, on the same test items, and averaged over the languages of a group
-and over seeds. Its 95 % interval is a bootstrap of both: every resample draws seeds, and within each language items.
+The first reads the runs and writes ``results/<task>.json``; the second needs these files only. ``measured`` reads runs,
+``claims`` tests each claim, ``figures`` draws, ``evidence.md.in`` is the text around.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+import re
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from experiments.real.claims import CLAIMS, NAMES, gain_of, shown, tasks
+from experiments.real.figures import draw
+from experiments.real.measured import METRICS, Runs, measure
+from experiments.real.run import RECIPES
+from midalign.answers.predictions import PREDICTIONS
+from midalign.files import read_json, write_atomically, write_json
 
-from experiments.real.run import ARMS, RECIPES, recipe_of
-from midalign.answers.predictions import PREDICTIONS, read_predictions
-from midalign.evaluation.score import strata_of
-from midalign.metrics.scoring import Stratum
-from midalign.probing.result import ProbeResult
-from midalign.recipe.data import read_task_data
-from midalign.records import RESAMPLES, SEED, TaskExample
-
-METRICS = {"slot_f1": "slot F1", "label_f1": "label F1", "value_f1": "value F1", "intent_accuracy": "intent"}
-GROUPS = ("supervised", "aligned", "unseen", "all")
-
-
-@dataclass(frozen=True)
-class Gain:
-    """A difference in points, with its 95 % interval, over so many seeds."""
-
-    value: float
-    low: float
-    high: float
-    seeds: int
-
-    def __str__(self) -> str:
-        return f"{self.value:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+GROUPS = ("supervised", "aligned", "unseen")
 
 
-@dataclass(frozen=True)
-class Runs:
-    """The runs of one recipe.
-
-    Attributes:
-        out: Where run.py wrote them.
-        name: The recipe.
-        more: Overrides that the runs were given, such as a limit on test items.
-    """
-
-    out: Path
-    name: str
-    more: tuple[str, ...] = ()
-
-    @cache  # noqa: B019 - one object a recipe
-    def items(self) -> list[TaskExample]:
-        """The test items."""
-        return read_task_data(recipe_of(self.name, 0, "sft", *self.more)).test
-
-    def seeds(self, *arms: str) -> list[int]:
-        """The seeds that all of these arms were run with."""
-        found = [
-            {
-                int(file.parts[-3].removeprefix("seed"))
-                for file in self.out.glob(f"{self.name}/seed*/{arm}/{PREDICTIONS}")
-            }
-            for arm in arms
-        ]
-        return sorted(set.intersection(*found))
-
-    @cache  # noqa: B019
-    def strata(self, seed: int, arm: str) -> dict[str, Stratum]:
-        """The statistics of every item, by language."""
-        file = self.out / self.name / f"seed{seed}" / arm / PREDICTIONS
-        found = strata_of(
-            self.items(), read_predictions(file), recipe_of(self.name, seed, arm, *self.more).answer_format
-        )
-        return {stratum.language: stratum for stratum in found}
-
-    def languages(self, group: str) -> list[str]:
-        """The languages of a group that have test items."""
-        there = {item.language for item in self.items()}
-        return [code for code in recipe_of(self.name, 0, "sft").languages.groups().get(group, ()) if code in there]
-
-    def gain(self, arm: str, baseline: str, languages: Sequence[str], metric: str) -> Gain | None:
-        """What an arm has more than another in a group; None where there is nothing to compare."""
-        seeds = self.seeds(arm, baseline)
-        if not seeds or not languages:
-            return None
-        point = np.zeros(len(seeds))
-        draws = np.zeros((RESAMPLES, len(seeds)))
-        for number, language in enumerate(languages):
-            for place, seed in enumerate(seeds):
-                n = len(self.strata(seed, arm)[language].stats)
-                times = np.random.default_rng([SEED, number]).multinomial(n, np.full(n, 1 / n), RESAMPLES)
-                for sign, which in ((1, arm), (-1, baseline)):
-                    stratum = self.strata(seed, which)[language]
-                    measure = stratum.measure(metric)
-                    point[place] += sign * 100 * stratum.value(metric) / len(languages)
-                    draws[:, place] += sign * 100 * measure.of_sums(times @ stratum.stats) / len(languages)
-        chosen = np.random.default_rng(SEED).integers(len(seeds), size=draws.shape)
-        means = np.take_along_axis(draws, chosen, axis=1).mean(axis=1)
-        low, high = np.quantile(means, (0.025, 0.975))
-        return Gain(float(point.mean()), float(low), float(high), len(seeds))
-
-    def level(self, arm: str, languages: Sequence[str], metric: str) -> float | None:
-        """The mean over seeds and languages, in points."""
-        seeds = self.seeds(arm)
-        if not seeds or not languages:
-            return None
-        return float(np.mean([100 * self.strata(s, arm)[code].value(metric) for s in seeds for code in languages]))
-
-    def retrieval(self, arm: str, layer: int) -> float | None:
-        """Retrieval at a layer between English and the aligned languages, in points: mean over directions and seeds."""
-        found = []
-        for file in sorted(self.out.glob(f"{self.name}/seed*/{arm}/probe/probe.json")):
-            probe = ProbeResult.from_file(file)
-            matrix = next(each["matrix"] for each in probe.content["layers"] if each["layer"] == layer)
-            english = probe.languages.index("eng_Latn")
-            aligned = [probe.languages.index(c) for c in self.languages("aligned") if c in probe.languages]
-            found += [100 * (matrix[english][other] + matrix[other][english]) / 2 for other in aligned]
-        return float(np.mean(found)) if found else None
+def read_results() -> dict[str, Any]:
+    """What was measured, by task, the probe of the base as ``probe`` and the poolings as ``poolings``."""
+    found = {}
+    for name in (*NAMES, "probe", "poolings"):
+        file = RESULTS / f"{name}.json"
+        if file.exists():
+            found[name] = read_json(file)
+    return found
 
 
-def shown(value: object) -> str:
-    """A cell."""
-    return "" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
+def claims_table(results: dict[str, Any]) -> list[str]:
+    """A row for each claim."""
+    lines = ["| | claim | the paper (Llama 3 8B) | here | verdict |", "|---|---|---|---|---|"]
+    for claim in CLAIMS:
+        row = claim(results)
+        lines.append(f"| {row.number or ''} | {row.claim} | {row.paper} | {row.ours} | **{row.verdict}** |")
+    return lines
 
 
-def table(runs: Runs, metric: str) -> list[str]:
-    """Every arm that was run: its level and what it has more than SFT and than shuffled pairs, by group."""
+def arms_table(task: dict[str, Any], metric: str) -> list[str]:
+    """Every arm of a task: its level, and its gain over SFT and over shuffled pairs, by group."""
+    groups = [group for group in GROUPS if task["languages"][group]]
     lines = [
-        f"{runs.name}, {METRICS[metric]}, {len(runs.items())} test items",
-        "",
-        "| arm | seeds | " + " | ".join(f"{group} | less SFT | less shuffled" for group in GROUPS) + " |",
-        "|---" * (2 + 3 * len(GROUPS)) + "|",
+        "| arm | seeds | " + " | ".join(f"{group} | less SFT | less shuffled" for group in groups) + " |",
+        "|---" * (2 + 3 * len(groups)) + "|",
     ]
-    for arm in ARMS:
-        if not runs.seeds(arm):
+    for name, arm in task["arms"].items():
+        if not arm["levels"][metric]:
             continue
-        cells = [arm, str(len(runs.seeds(arm)))]
-        for group in GROUPS:
-            codes = runs.languages(group)
-            against = [None if arm == other else runs.gain(arm, other, codes, metric) for other in ("sft", "shuffled")]
-            cells += [shown(runs.level(arm, codes, metric)), *map(shown, against)]
+        cells = [f"`{name}`", str(len(arm["seeds"]))]
+        for group in groups:
+            gains = [gain_of(task, name, group, other, metric) for other in ("sft", "shuffled")]
+            cells += [f"{arm['levels'][metric][group]:.1f}", *(shown(gain) if gain else "" for gain in gains)]
         lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def parts_table(task: dict[str, Any]) -> list[str]:
+    """What joint training gains on aligned languages, by metric."""
+    lines = ["| aligned languages | SFT | joint less SFT | joint less shuffled |", "|---|---|---|---|"]
+    for metric, name in METRICS.items():
+        gains = [shown(gain_of(task, "joint", "aligned", other, metric)) for other in ("sft", "shuffled")]
+        level = task["arms"]["sft"]["levels"][metric]["aligned"]
+        lines.append(f"| {name} | {level:.1f} | {gains[0]} | {gains[1]} |")
+    return lines
+
+
+def languages_table(task: dict[str, Any]) -> list[str]:
+    """Slot F1 of every language: SFT, joint, the gain."""
+    lines = ["| language | role | SFT | joint less SFT | joint less shuffled |", "|---|---|---|---|---|"]
+    for group in GROUPS:
+        for code in task["languages"][group]:
+            gains = [shown(gain_of(task, "joint", code, other)) for other in ("sft", "shuffled")]
+            level = task["arms"]["sft"]["levels"]["slot_f1"][code]
+            lines.append(f"| {code} | {group} | {level:.1f} | {gains[0]} | {gains[1]} |")
+    return lines
+
+
+def tables(results: dict[str, Any]) -> list[str]:
+    """The tables of all tasks."""
+    lines: list[str] = []
+    for name, task in tasks(results).items():
+        lines += [f"## {name}", "", f"{task['items']} test items. Slot F1 in points:", ""]
+        lines += [*arms_table(task, "slot_f1"), ""]
+        if "joint" in task["arms"]:
+            lines += ["What moves:", "", *parts_table(task), "", "By language:", "", *languages_table(task), ""]
+    return lines
+
+
+def times(results: dict[str, Any]) -> str:
+    """What training took, beside SFT."""
+    said = []
+    for name, task in tasks(results).items():
+        seconds = {
+            arm: [value for value in task["arms"].get(arm, {}).get("seconds", {}).values() if value]
+            for arm in ("sft", "joint")
+        }
+        if all(seconds.values()):
+            ratio = (sum(seconds["joint"]) / len(seconds["joint"])) / (sum(seconds["sft"]) / len(seconds["sft"]))
+            said.append(f"{name}: {ratio:.2f} times SFT")
+    return "; ".join(said) or "not measured"
+
+
+def page(results: dict[str, Any], images: Path) -> str:
+    """The page: ``evidence.md.in`` with tables in place of its marks."""
+    seeds = {str(len(task["arms"]["sft"]["seeds"])) for task in tasks(results).values()}
+    marks = {
+        "claims": "\n".join(claims_table(results)),
+        "tables": "\n".join(tables(results)),
+        "seeds": " and ".join(sorted(seeds)),
+        "times": times(results),
+        "figures": "\n\n".join(f"![{text}](images/{file})" for file, text in draw(results, images)),
+    }
+    text = (HERE / "evidence.md.in").read_text(encoding="utf-8")
+    return re.sub(r"<!-- (\w+) -->", lambda mark: marks[mark[1]], text)
+
+
+def readme_table(results: dict[str, Any]) -> list[str]:
+    """The table of the README: what joint training gains, by task and group."""
+    lines = ["| task | languages | SFT | joint less SFT | joint less shuffled pairs |", "|---|---|---|---|---|"]
+    for name, task in tasks(results).items():
+        for group in GROUPS:
+            if task["languages"][group] and "joint" in task["arms"]:
+                gains = [shown(gain_of(task, "joint", group, other)) for other in ("sft", "shuffled")]
+                level = task["arms"]["sft"]["levels"]["slot_f1"][group]
+                lines.append(f"| {name} | {group} | {level:.1f} | {gains[0]} | {gains[1]} |")
     return lines
 
 
 def main() -> None:
     """Reads the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--measure", action="store_true", help="read the runs, and write results/")
+    parser.add_argument("--model", type=Path)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--pairs", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--layer", type=int, default=15, help="the layer whose retrieval is shown")
+    parser.add_argument("--pairs", type=Path)
+    parser.add_argument("--out", type=Path, help="where run.py wrote the runs")
+    parser.add_argument("--layer", type=int, default=15, help="the aligned layer")
     parser.add_argument("--set", nargs="*", default=[], help="the overrides that the runs were given")
+    parser.add_argument("--write", type=Path, help="the page to write")
+    parser.add_argument("--readme", type=Path, help="the README whose table to write")
     given = parser.parse_args()
-    places = {"REAL_MODEL": given.model, "REAL_DATA": given.data, "REAL_PAIRS": given.pairs}
-    os.environ |= {name: str(path.resolve()) for name, path in places.items()}
-    for name in RECIPES:
-        runs = Runs(given.out, name, tuple(given.set))
-        if not list(given.out.glob(f"{name}/seed*/*/{PREDICTIONS}")):
-            continue
-        for metric in METRICS:
-            print("\n".join(table(runs, metric)) + "\n")
-        levels = {arm: runs.retrieval(arm, given.layer) for arm in ARMS}
-        found = ", ".join(f"{arm} {level:.1f}" for arm, level in levels.items() if level is not None)
-        print(f"retrieval at layer {given.layer}, English and aligned languages: {found}\n")
+    if given.measure:
+        places = {"REAL_MODEL": given.model, "REAL_DATA": given.data, "REAL_PAIRS": given.pairs}
+        os.environ |= {name: str(path.resolve()) for name, path in places.items()}
+        for name in RECIPES:
+            if list(given.out.glob(f"{name}/seed*/*/{PREDICTIONS}")):
+                runs = Runs(given.out, name, tuple(given.set))
+                write_json(RESULTS / f"{name}.json", measure(runs, given.layer))
+    results = read_results()
+    if given.write:
+        write_atomically(given.write, page(results, given.write.parent / "images"))
+    if given.readme:
+        text = given.readme.read_text(encoding="utf-8")
+        head, rest = text.split("<!-- evidence -->\n", 1)
+        tail = rest.split("<!-- end -->", 1)[1]
+        table = "\n".join(readme_table(results))
+        write_atomically(given.readme, f"{head}<!-- evidence -->\n{table}\n<!-- end -->{tail}")
+    if not given.write:
+        print("\n".join([*claims_table(results), "", *tables(results)]))
 
 
 if __name__ == "__main__":

@@ -103,10 +103,18 @@ def find_packing(model: nn.Module, layer: int) -> Packing:
         reason = f"vectors would differ by {error:.1e}"
     finally:
         model.train(training)
-    if error <= _TOLERANCE.get(parameter.dtype, _TOLERANCE_HALF):
+    if error <= _tolerance(model, parameter.dtype):
         return packing
     logger.info("%s cannot be given packed pairs (%s), so batches of pairs are padded", type(unwrap(model)), reason)
     return "none"
+
+
+def _tolerance(model: nn.Module, dtype: torch.dtype) -> float:
+    """Also half where the weights are not: inside of autocast, and where an earlier trainer put it around the model."""
+    autocast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+    if autocast or "_original_forward" in vars(model):
+        return _TOLERANCE_HALF
+    return _TOLERANCE.get(dtype, _TOLERANCE_HALF)
 
 
 def _mask(layout: Layout, packing: Packing, config: Any) -> Tensor | None:

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model
 
 from midalign.answers.format import AnswerFormat
@@ -102,6 +103,11 @@ def test_every_family_gives_the_gradient_of_one_padded_batch(batch, family, capl
     found, expected = objective.loss(model, batch), one_padded_batch(objective, model, batch)
     tolerance = 1e-5 if family in HALF_OR_SINGLE else 1e-6
     assert_same(gradients(model, found), gradients(model, expected), tolerance)
+
+
+def test_a_model_that_an_earlier_trainer_wrapped_in_autocast_is_still_packed():
+    model = Accelerator(mixed_precision="bf16", cpu=True).prepare_model(lora_model().to(torch.float32))
+    assert find_packing(model, 2) == "mask"
 
 
 @pytest.mark.parametrize("packing", ["mask", "positions", "none"])
