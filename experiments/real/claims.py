@@ -1,0 +1,268 @@
+"""The paper's claims on the real model: its figure, ours, and whether the claim holds, from what measured.py wrote.
+
+A claim *holds* where the interval lies on its side of zero, is *contradicted* where it lies on the other, and is
+*not shown* otherwise. A claim whose arms were not run has no row of figures, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+Task = Mapping[str, Any]
+Results = Mapping[str, Any]
+NAMES = {"xsid": "xSID", "mtop": "MTOP"}
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table."""
+
+    number: int
+    claim: str
+    paper: str
+    ours: str
+    verdict: str
+
+
+def shown(gain: Mapping[str, float] | None) -> str:
+    """A gain with its interval, in points."""
+    return NOT_RUN if gain is None else f"{gain['value']:+.1f} [{gain['low']:+.1f}, {gain['high']:+.1f}]"
+
+
+def verdict(gain: Mapping[str, float] | None, sign: int = 1, margin: float = 0.0) -> str:
+    """Whether the interval lies on the side of `sign`, beyond the margin."""
+    if gain is None:
+        return NOT_RUN
+    low, high = sorted((sign * gain["low"], sign * gain["high"]))
+    return "holds" if low > margin else "contradicted" if high < margin else "not shown"
+
+
+def gain_of(task: Task, arm: str, group: str, over: str = "sft", metric: str = "slot_f1") -> dict[str, float] | None:
+    """The gain of an arm over another in a group of languages; None where either was not run."""
+    found: dict[str, float] | None = task["arms"].get(arm, {}).get("gains", {}).get(over, {}).get(metric, {}).get(group)
+    return found
+
+
+def tasks(results: Results) -> dict[str, Task]:
+    """The tasks that were run, by name."""
+    return {NAMES[key]: results[key] for key in NAMES if results.get(key, {}).get("arms")}
+
+
+def _each(results: Results, say: Callable[[Task], str]) -> str:
+    return "; ".join(f"{name}: {say(task)}" for name, task in tasks(results).items()) or NOT_RUN
+
+
+def _all_hold(found: list[str]) -> str:
+    """One verdict of those of several tasks."""
+    return found[0] if len(set(found)) == 1 else ", ".join(found)
+
+
+def retrieval_rises(results: Results) -> Row:
+    """The paper's 39.4 to 73.2 %: retrieval at the aligned layer between English and aligned languages."""
+
+    def say(task: Task) -> str:
+        arms, layer = task["arms"], task["layer"]
+        levels = [np.mean([curve[layer] for curve in arms[a]["retrieval"].values()]) for a in ("sft", "joint")]
+        return f"{levels[0]:.1f} to {levels[1]:.1f} %: {shown(arms['joint'].get('retrieval_gain'))}"
+
+    found = [verdict(task["arms"]["joint"].get("retrieval_gain")) for task in tasks(results).values()]
+    claim = "alignment raises retrieval at its layer (aligned languages, with English)"
+    return Row(0, claim, "39.4 to 73.2 %: +33.8", _each(results, say), _all_hold(found))
+
+
+def middle_layers(results: Results) -> Row:
+    """Claim 1, on the base model."""
+    probe = results.get("probe")
+    if not probe:
+        return Row(1, "middle layers retrieve best", "middle of the depth peaks", NOT_RUN, NOT_RUN)
+    curve, depth = probe["accuracy"], len(probe["accuracy"]) - 1
+    best = int(np.argmax(curve))
+    ours = (
+        f"{probe['languages']} languages, {probe['directions']} directions: best is layer {best} of {depth} with "
+        f"{curve[best]:.1f} %, the middle has {curve[depth // 2]:.1f}, the ends {curve[0]:.1f} and {curve[-1]:.1f}"
+    )
+    above = curve[best] > max(curve[0], curve[-1]) and probe["difference"]["low"] > 0
+    inner = depth / 4 <= best <= 3 * depth / 4
+    word = "holds" if above and inner else "in part: an inner layer, above the middle" if above else "not shown"
+    return Row(1, "middle layers retrieve best", "middle of the depth peaks", ours, word)
+
+
+def retrieval_predicts_transfer(results: Results) -> Row:
+    """Claim 2: over languages without task data, retrieval of the base against slot F1 of SFT."""
+    retrieval = results.get("probe", {}).get("by_language", {})
+    said, words = [], []
+    for name, task in tasks(results).items():
+        levels = task["arms"]["sft"]["levels"]["slot_f1"]
+        codes = [c for group in ("aligned", "unseen") for c in task["languages"][group] if c in retrieval]
+        if len(codes) >= 4:
+            rho, p = stats.spearmanr([retrieval[c] for c in codes], [levels[c] for c in codes])
+            said.append(f"{name}: Spearman {rho:.2f} (p = {p:.3f}) over {len(codes)} languages")
+            words.append("holds" if p < 0.05 and rho > 0 else "not shown")
+    claim = "retrieval of the base correlates with transfer"
+    return Row(2, claim, "significant correlation", "; ".join(said) or NOT_RUN, _all_hold(words or [NOT_RUN]))
+
+
+def sft_does_not_align(results: Results) -> Row:
+    """Claim 3: what SFT alone does to retrieval at the aligned layer."""
+
+    def change(task: Task) -> dict[str, float] | None:
+        base = task["arms"].get("base", {}).get("retrieval")
+        if not base:
+            return None
+        first = next(iter(base.values()))[task["layer"]]
+        after = [curve[task["layer"]] - first for curve in task["arms"]["sft"]["retrieval"].values()]
+        half = float(stats.sem(after) * stats.t.ppf(0.975, len(after) - 1)) if len(after) > 1 else float("inf")
+        return {"value": float(np.mean(after)), "low": np.mean(after) - half, "high": np.mean(after) + half}
+
+    changes = [change(task) for task in tasks(results).values()]
+    words = ["holds" if c and c["high"] < 5 else NOT_RUN if c is None else "not shown" for c in changes]
+    return Row(3, "SFT alone does not raise alignment", "no rise", _each(results, lambda t: shown(change(t))),
+               _all_hold(words))  # fmt: skip
+
+
+def aligned_gain(results: Results) -> Row:
+    """Claim 4: aligned languages gain, low-resource ones more than high-resource ones."""
+
+    def say(task: Task) -> str:
+        low, high = (gain_of(task, "joint", f"aligned, {level}") for level in ("low", "high"))
+        return (
+            f"{shown(gain_of(task, 'joint', 'aligned'))}, over shuffled pairs "
+            f"{shown(gain_of(task, 'joint', 'aligned', 'shuffled'))}; low {shown(low)}, high {shown(high)}"
+        )
+
+    words = []
+    for task in tasks(results).values():
+        both = [verdict(gain_of(task, "joint", "aligned", other)) for other in ("sft", "shuffled")]
+        words.append("holds" if both == ["holds", "holds"] else f"over SFT {both[0]}, over shuffled {both[1]}")
+    return Row(4, "aligned languages gain most, low-resource ones more", "+3.8 low, +0.7 high", _each(results, say),
+               _all_hold(words))  # fmt: skip
+
+
+def supervised_do_not_lose(results: Results) -> Row:
+    """Claim 5, with a margin of half a point."""
+    words = [verdict(gain_of(task, "joint", "supervised"), margin=-0.5) for task in tasks(results).values()]
+    ours = _each(results, lambda task: shown(gain_of(task, "joint", "supervised")))
+    return Row(5, "supervised languages do not lose (more than 0.5)", "+0.4", ours, _all_hold(words))
+
+
+def unseen_gain(results: Results) -> Row:
+    """Claim 6."""
+    there = {name: task for name, task in tasks(results).items() if task["languages"]["unseen"]}
+    found = {
+        name: (gain_of(t, "joint", "unseen"), gain_of(t, "joint", "unseen", "shuffled")) for name, t in there.items()
+    }
+    ours = "; ".join(f"{name}: {shown(a)}, over shuffled pairs {shown(b)}" for name, (a, b) in found.items())
+    words = [verdict(a) for a, _ in found.values()]
+    return Row(6, "unseen languages gain a little", "+0.4", ours or NOT_RUN, _all_hold(words or [NOT_RUN]))
+
+
+def _of_arms(
+    number: int, claim: str, paper: str, arms: Mapping[str, str], decisive: str, sign: int = 1
+) -> Callable[[Results], Row]:
+    """A claim about what other arms gain on aligned languages."""
+
+    def row(results: Results) -> Row:
+        def say(task: Task) -> str:
+            return ", ".join(f"{name} {shown(gain_of(task, arm, 'aligned'))}" for arm, name in arms.items())
+
+        ran = {name: task for name, task in tasks(results).items() if decisive in task["arms"]}
+        words = [verdict(gain_of(task, decisive, "aligned"), sign) for task in ran.values()]
+        ours = "; ".join(f"{name}: {say(task)}" for name, task in ran.items()) or NOT_RUN
+        return Row(number, claim, paper, ours, _all_hold(words or [NOT_RUN]))
+
+    return row
+
+
+def merged(results: Results) -> Row:
+    """Claim 10: adapters trained apart and merged, as a share of the joint gain."""
+
+    def say(task: Task) -> str:
+        parts = []
+        for arm, name in (("merged", "merged"), ("on_top", "trained on top")):
+            gain, joint = gain_of(task, arm, "aligned"), gain_of(task, "joint", "aligned")
+            if gain and joint:
+                share = f" ({100 * gain['value'] / joint['value']:.0f} % of joint)" if joint["value"] > 0 else ""
+                parts.append(f"{name} {shown(gain)}{share}")
+        return ", ".join(parts) or NOT_RUN
+
+    words = [verdict(gain_of(task, "merged", "aligned")) for task in tasks(results).values()]
+    claim = "separately trained and merged keeps the gain"
+    return Row(10, claim, "+1.1 of +1.5", _each(results, say), _all_hold(words))
+
+
+def scripts(results: Results) -> Row:
+    """Claim 12: aligned languages of non-Latin scripts."""
+    task = results.get("mtop")
+    codes = [c for c in task["languages"]["aligned"] if not c.endswith("_Latn")] if task else []
+    if not task or not task.get("arms") or not codes:
+        return Row(12, "non-Latin scripts gain least", "+0.5", NOT_RUN, NOT_RUN)
+    ours = ", ".join(f"{c} {shown(gain_of(task, 'joint', c))}" for c in task["languages"]["aligned"])
+    others = [c for c in task["languages"]["aligned"] if c not in codes]
+    means = [np.mean([gain_of(task, "joint", c)["value"] for c in which]) for which in (codes, others)]  # type: ignore[index]
+    word = "in the mean, without a test" if means[0] < means[1] else "not shown"
+    return Row(12, "non-Latin scripts gain least", "+0.5", f"MTOP: {ours}", word)
+
+
+def layers_below(results: Results) -> Row:
+    """Claim 13: retrieval below the aligned layer, joint less SFT."""
+
+    def say(task: Task) -> str:
+        arms = task["arms"]
+        rises = []
+        for below in (1, 3, 5):
+            place = task["layer"] - below
+            both = [s for s in arms["joint"]["retrieval"] if s in arms["sft"]["retrieval"]]
+            rise = [arms["joint"]["retrieval"][s][place] - arms["sft"]["retrieval"][s][place] for s in both]
+            rises.append(f"{below} below {np.mean(rise):+.1f} ({', '.join(f'{r:+.1f}' for r in rise)})")
+        return "; ".join(rises)
+
+    words = []
+    for task in tasks(results).values():
+        joint, sft = task["arms"]["joint"]["retrieval"], task["arms"]["sft"]["retrieval"]
+        rises = [joint[s][task["layer"] - 1] > sft[s][task["layer"] - 1] for s in joint if s in sft]
+        words.append("holds in every seed" if rises and all(rises) else "not shown")
+    return Row(13, "aligning layer k raises the layers below it", "rises below k too", _each(results, say),
+               _all_hold(words))  # fmt: skip
+
+
+bottom_layer = _of_arms(
+    7,
+    "aligning the bottom hurts, the top is uneven",
+    "bottom below SFT",
+    {"layer_3": "layer 3", "joint": "the middle", "layer_27": "layer 27"},
+    "layer_3",
+    -1,
+)
+more_languages = _of_arms(
+    8, "more aligned languages help", "5: +1.5, 19: +1.9", {"two_languages": "2", "joint": "4"}, "two_languages"
+)
+other_domain = _of_arms(
+    9,
+    "pairs from another domain work nearly as well",
+    "retrieval 71.9 and 68.5 % against 77.7 %",
+    {"tatoeba": "Tatoeba alone", "commands": "commands alone", "joint": "both"},
+    "tatoeba",
+)
+
+CLAIMS: tuple[Callable[[Results], Row], ...] = (
+    retrieval_rises,
+    middle_layers,
+    retrieval_predicts_transfer,
+    sft_does_not_align,
+    aligned_gain,
+    supervised_do_not_lose,
+    unseen_gain,
+    bottom_layer,
+    more_languages,
+    other_domain,
+    merged,
+    scripts,
+    layers_below,
+)
+"""In the order of their numbers; (11), long outputs, was not run."""

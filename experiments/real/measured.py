@@ -1,0 +1,181 @@
+"""What the runs of run.py measured: levels, gains over another arm with intervals, retrieval, times.
+
+A difference is taken within a seed and a language, on the same test items, and averaged over the languages of a group
+and over seeds. Its 95 % interval is a bootstrap of both: every resample draws seeds, and within each language items.
+With three seeds it is on the narrow side. Retrieval has one value a seed, and Student's t interval over them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.real.run import ARMS, recipe_of
+from midalign.answers.predictions import PREDICTIONS, read_predictions
+from midalign.evaluation.score import strata_of
+from midalign.files import read_json
+from midalign.functional.statistics import mean_interval
+from midalign.merging.job import MERGE_FILE
+from midalign.metrics.scoring import Stratum
+from midalign.probing.result import ProbeResult
+from midalign.recipe.data import read_task_data
+from midalign.records import RESAMPLES, SEED, TaskExample
+
+METRICS = {"slot_f1": "slot F1", "label_f1": "label F1", "value_f1": "value F1", "intent_accuracy": "intent accuracy"}
+ENGLISH = "eng_Latn"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A difference in points, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of one recipe.
+
+    Attributes:
+        out: Where run.py wrote them.
+        name: The recipe.
+        more: Overrides that the runs were given, such as a limit on test items.
+    """
+
+    out: Path
+    name: str
+    more: tuple[str, ...] = ()
+
+    @cache  # noqa: B019 - one object a recipe
+    def items(self) -> list[TaskExample]:
+        """The test items."""
+        return read_task_data(recipe_of(self.name, 0, "sft", *self.more)).test
+
+    def seeds(self, *arms: str) -> list[int]:
+        """The seeds that all of these arms were run with."""
+        found = [
+            {
+                int(file.parts[-3].removeprefix("seed"))
+                for file in self.out.glob(f"{self.name}/seed*/{arm}/{PREDICTIONS}")
+            }
+            for arm in arms
+        ]
+        return sorted(set.intersection(*found))
+
+    @cache  # noqa: B019
+    def strata(self, seed: int, arm: str) -> dict[str, Stratum]:
+        """The statistics of every item, by language."""
+        file = self.out / self.name / f"seed{seed}" / arm / PREDICTIONS
+        found = strata_of(
+            self.items(), read_predictions(file), recipe_of(self.name, seed, arm, *self.more).answer_format
+        )
+        return {stratum.language: stratum for stratum in found}
+
+    def languages(self, group: str) -> list[str]:
+        """The languages of a group that have test items."""
+        there = {item.language for item in self.items()}
+        return [code for code in recipe_of(self.name, 0, "sft").languages.groups().get(group, ()) if code in there]
+
+    def gain(self, arm: str, baseline: str, languages: Sequence[str], metric: str) -> Gain | None:
+        """What an arm has more than another in a group; None where there is nothing to compare."""
+        seeds = self.seeds(arm, baseline)
+        if not seeds or not languages:
+            return None
+        point = np.zeros(len(seeds))
+        draws = np.zeros((RESAMPLES, len(seeds)))
+        for number, language in enumerate(languages):
+            for place, seed in enumerate(seeds):
+                n = len(self.strata(seed, arm)[language].stats)
+                times = np.random.default_rng([SEED, number]).multinomial(n, np.full(n, 1 / n), RESAMPLES)
+                for sign, which in ((1, arm), (-1, baseline)):
+                    stratum = self.strata(seed, which)[language]
+                    measure = stratum.measure(metric)
+                    point[place] += sign * 100 * stratum.value(metric) / len(languages)
+                    draws[:, place] += sign * 100 * measure.of_sums(times @ stratum.stats) / len(languages)
+        chosen = np.random.default_rng(SEED).integers(len(seeds), size=draws.shape)
+        means = np.take_along_axis(draws, chosen, axis=1).mean(axis=1)
+        low, high = np.quantile(means, (0.025, 0.975))
+        return Gain(float(point.mean()), float(low), float(high))
+
+    def level(self, arm: str, languages: Sequence[str], metric: str) -> float | None:
+        """The mean over seeds and languages, in points."""
+        seeds = self.seeds(arm)
+        if not seeds or not languages:
+            return None
+        return float(np.mean([100 * self.strata(s, arm)[code].value(metric) for s in seeds for code in languages]))
+
+    def probe(self, seed: int, arm: str) -> ProbeResult | None:
+        """The probe of an arm after training, or of the base."""
+        file = self.out / self.name / f"seed{seed}" / arm / "probe" / "probe.json"
+        return ProbeResult.from_file(file) if file.exists() else None
+
+    def retrieval(self, arm: str) -> dict[int, list[float]]:
+        """Retrieval at each layer between English and the aligned languages, in per cent, by seed."""
+        found = {}
+        for seed in self.seeds(arm):
+            probe = self.probe(seed, arm)
+            if probe is not None:
+                english = probe.languages.index(ENGLISH)
+                codes = [probe.languages.index(c) for c in self.languages("aligned") if c in probe.languages]
+                found[seed] = [
+                    float(np.mean([100 * (m[english, c] + m[c, english]) / 2 for c in codes]))
+                    for m in map(probe.matrix, probe.layers)
+                ]
+        return found
+
+
+def measure(runs: Runs, layer: int) -> dict[str, Any]:
+    """All that the page shows of one task, as plain data."""
+    roles = recipe_of(runs.name, 0, "sft", *runs.more).languages
+    arms = {arm: _arm(runs, arm, layer) for arm in ARMS if runs.seeds(arm)}
+    return {
+        "items": len(runs.items()),
+        "languages": {name: runs.languages(name) for name in ("supervised", "aligned", "unseen")},
+        "low_resource": list(roles.low_resource),
+        "layer": layer,
+        "arms": arms,
+    }
+
+
+def _arm(runs: Runs, arm: str, layer: int) -> dict[str, Any]:
+    low = recipe_of(runs.name, 0, "sft", *runs.more).languages.low_resource
+    groups = {name: runs.languages(name) for name in ("supervised", "aligned", "unseen", "all")}
+    groups["aligned, low"] = [code for code in groups["aligned"] if code in low]
+    groups["aligned, high"] = [code for code in groups["aligned"] if code not in low]
+    groups |= {code: [code] for code in groups["all"]}
+    found: dict[str, Any] = {"seeds": runs.seeds(arm), "levels": {}, "gains": {}}
+    for metric in METRICS:
+        levels = {group: runs.level(arm, codes, metric) for group, codes in groups.items()}
+        found["levels"][metric] = {group: round(level, 2) for group, level in levels.items() if level is not None}
+        for other in ("sft", "shuffled"):
+            gains = {g: runs.gain(arm, other, codes, metric) for g, codes in groups.items() if arm != other}
+            found["gains"].setdefault(other, {})[metric] = {g: _rounded(x) for g, x in gains.items() if x}
+    retrieval = runs.retrieval(arm)
+    found["retrieval"] = {seed: [round(value, 2) for value in curve] for seed, curve in retrieval.items()}
+    before = runs.retrieval("sft")
+    both = [seed for seed in retrieval if seed in before]
+    if arm != "sft" and both:
+        rise = mean_interval([retrieval[seed][layer] - before[seed][layer] for seed in both])
+        found["retrieval_gain"] = {"value": round(rise.mean, 1), "low": round(rise.low, 1), "high": round(rise.high, 1)}
+    found["seconds"] = {seed: _seconds(runs, seed, arm) for seed in found["seeds"]}
+    merged = [runs.out / runs.name / f"seed{seed}" / arm / MERGE_FILE for seed in found["seeds"]]
+    if all(file.exists() for file in merged):
+        found["weights"] = [read_json(file)["chosen"] for file in merged]
+    return found
+
+
+def _rounded(gain: Gain) -> dict[str, float]:
+    return {name: round(value, 2) for name, value in asdict(gain).items()}
+
+
+def _seconds(runs: Runs, seed: int, arm: str) -> float | None:
+    """Seconds that training took, where training.json says so."""
+    file = runs.out / runs.name / f"seed{seed}" / arm / "training.json"
+    return read_json(file).get("seconds") if file.exists() else None
