@@ -1,6 +1,6 @@
-"""Writes docs/evidence.md from the runs of run.py: every claim, the paper's figure, ours, and whether it holds.
+"""Writes docs/evidence_world.md from the runs of run.py: every claim, the paper's figure, ours, and whether it holds.
 
-    python -m experiments.claims.evidence --out RUNS [--claim N] [--write docs/evidence.md]
+    python -m experiments.claims.evidence --out RUNS [--claim N] [--write docs/evidence_world.md]
 
 `measured` reads the runs, `claims` tests each claim, `tables` sets the tables, ``evidence.md.in`` is the text around.
 """
@@ -16,15 +16,6 @@ from experiments.claims import tables
 from experiments.claims.claims import CLAIMS
 from experiments.claims.measured import Runs
 from experiments.claims.run import HERE, NEEDED
-
-
-def write_between_marks(page: Path, lines: Sequence[str]) -> None:
-    """Put lines between the marks ``<!-- evidence -->`` and ``<!-- end -->`` of a page."""
-    before, _, rest = page.read_text(encoding="utf-8").partition("<!-- evidence -->\n")
-    _, _, after = rest.partition("<!-- end -->")
-    if not after:
-        raise SystemExit(f"{page} has no marks <!-- evidence --> and <!-- end --> to write between")
-    page.write_text(before + "\n".join(["<!-- evidence -->", *lines, "<!-- end -->"]) + after, encoding="utf-8")
 
 
 def page(runs: Runs, claims: Sequence[str]) -> str:
@@ -65,14 +56,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the folder that run.py wrote to")
     parser.add_argument("--claim", type=int, choices=list(CLAIMS), help="only this claim")
     parser.add_argument("--write", type=Path, help="the page to write")
-    parser.add_argument("--readme", type=Path, help="the page whose table between <!-- evidence --> marks to write")
     given = parser.parse_args()
     runs = Runs(given.out)
     numbers = [given.claim] if given.claim is not None else list(CLAIMS)
     rows = [CLAIMS[number](runs) for number in numbers if runs.having(*NEEDED[number])]
     claims = tables.claims_table(runs, rows)
-    if given.readme is not None:
-        write_between_marks(given.readme, tables.readme_table(runs))
     if given.write is None:
         print("\n".join(claims))
     else:

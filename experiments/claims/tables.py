@@ -1,4 +1,4 @@
-"""The tables of docs/evidence.md and of the README, as Markdown lines."""
+"""The tables of docs/evidence_world.md, as Markdown lines."""
 
 from __future__ import annotations
 
@@ -178,14 +178,4 @@ def goals_table(runs: Runs) -> list[str]:
     lines = ["| goal | wanted | reached | |", "|---|---|---|---|"]
     for what, wanted, reached, met in rows:
         lines.append(f"| {what} | {wanted} | {reached} | {'' if met is None else 'reached' if met else '**missed**'} |")
-    return lines
-
-
-def readme_table(runs: Runs) -> list[str]:
-    """What a newcomer wants to know, for the README."""
-    lines = ["| languages | SFT | joint less SFT | plain | merged | shuffled pairs |", "|---" * 6 + "|"]
-    for group in ("supervised", "aligned", "unseen"):
-        level = np.mean([runs.score(run, "sft", "slot_f1", GROUPS[group]) for run in runs.having("sft")])
-        gains = [str(runs.gain(arm, group)) for arm in ("joint", "plain", "merged", "shuffled")]
-        lines.append(f"| {group} | {level:.1f} | " + " | ".join(gains) + " |")
     return lines

@@ -60,7 +60,7 @@ def _each(results: Results, say: Callable[[Task], str]) -> str:
 
 def _all_hold(found: list[str]) -> str:
     """One verdict of those of several tasks."""
-    return found[0] if len(set(found)) == 1 else ", ".join(found)
+    return ", ".join(found if len(set(found)) > 1 else found[:1]) or NOT_RUN
 
 
 def retrieval_rises(results: Results) -> Row:
@@ -105,7 +105,7 @@ def retrieval_predicts_transfer(results: Results) -> Row:
             said.append(f"{name}: Spearman {rho:.2f} (p = {p:.3f}) over {len(codes)} languages")
             words.append("holds" if p < 0.05 and rho > 0 else "not shown")
     claim = "retrieval of the base correlates with transfer"
-    return Row(2, claim, "significant correlation", "; ".join(said) or NOT_RUN, _all_hold(words or [NOT_RUN]))
+    return Row(2, claim, "significant correlation", "; ".join(said) or NOT_RUN, _all_hold(words))
 
 
 def sft_does_not_align(results: Results) -> Row:
@@ -159,7 +159,7 @@ def unseen_gain(results: Results) -> Row:
     }
     ours = "; ".join(f"{name}: {shown(a)}, over shuffled pairs {shown(b)}" for name, (a, b) in found.items())
     words = [verdict(a) for a, _ in found.values()]
-    return Row(6, "unseen languages gain a little", "+0.4", ours or NOT_RUN, _all_hold(words or [NOT_RUN]))
+    return Row(6, "unseen languages gain a little", "+0.4", ours or NOT_RUN, _all_hold(words))
 
 
 def _of_arms(
@@ -174,7 +174,7 @@ def _of_arms(
         ran = {name: task for name, task in tasks(results).items() if decisive in task["arms"]}
         words = [verdict(gain_of(task, decisive, "aligned"), sign) for task in ran.values()]
         ours = "; ".join(f"{name}: {say(task)}" for name, task in ran.items()) or NOT_RUN
-        return Row(number, claim, paper, ours, _all_hold(words or [NOT_RUN]))
+        return Row(number, claim, paper, ours, _all_hold(words))
 
     return row
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,9 @@ def times(results: dict[str, Any]) -> str:
 def page(results: dict[str, Any], images: Path) -> str:
     """The page: ``evidence.md.in`` with tables in place of its marks."""
     seeds = {str(len(task["arms"]["sft"]["seeds"])) for task in tasks(results).values()}
+    updates = {str(task["updates"]) for task in tasks(results).values()}
     marks = {
+        "updates": " or ".join(sorted(updates)),
         "claims": "\n".join(claims_table(results)),
         "tables": "\n".join(tables(results)),
         "seeds": " and ".join(sorted(seeds)),
@@ -134,6 +137,15 @@ def readme_table(results: dict[str, Any]) -> list[str]:
                 level = task["arms"]["sft"]["levels"]["slot_f1"][group]
                 lines.append(f"| {name} | {group} | {level:.1f} | {gains[0]} | {gains[1]} |")
     return lines
+
+
+def write_between_marks(page: Path, lines: Sequence[str]) -> None:
+    """Put lines between the marks ``<!-- evidence -->`` and ``<!-- end -->`` of a page."""
+    before, _, rest = page.read_text(encoding="utf-8").partition("<!-- evidence -->\n")
+    _, _, after = rest.partition("<!-- end -->")
+    if not after:
+        raise SystemExit(f"{page} has no marks <!-- evidence --> and <!-- end --> to write between")
+    page.write_text(before + "\n".join(["<!-- evidence -->", *lines, "<!-- end -->"]) + after, encoding="utf-8")
 
 
 def main() -> None:
@@ -160,11 +172,7 @@ def main() -> None:
     if given.write:
         write_atomically(given.write, page(results, given.write.parent / "images"))
     if given.readme:
-        text = given.readme.read_text(encoding="utf-8")
-        head, rest = text.split("<!-- evidence -->\n", 1)
-        tail = rest.split("<!-- end -->", 1)[1]
-        table = "\n".join(readme_table(results))
-        write_atomically(given.readme, f"{head}<!-- evidence -->\n{table}\n<!-- end -->{tail}")
+        write_between_marks(given.readme, readme_table(results))
     if not given.write:
         print("\n".join([*claims_table(results), "", *tables(results)]))
 

@@ -32,11 +32,12 @@ ENGLISH = "eng_Latn"
 
 @dataclass(frozen=True)
 class Gain:
-    """A difference in points, with its 95 % interval."""
+    """A difference in points, with its 95 % interval, over so many seeds."""
 
     value: float
     low: float
     high: float
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Runs:
         chosen = np.random.default_rng(SEED).integers(len(seeds), size=draws.shape)
         means = np.take_along_axis(draws, chosen, axis=1).mean(axis=1)
         low, high = np.quantile(means, (0.025, 0.975))
-        return Gain(float(point.mean()), float(low), float(high))
+        return Gain(float(point.mean()), float(low), float(high), len(seeds))
 
     def level(self, arm: str, languages: Sequence[str], metric: str) -> float | None:
         """The mean over seeds and languages, in points."""
@@ -133,42 +134,55 @@ class Runs:
 
 def measure(runs: Runs, layer: int) -> dict[str, Any]:
     """All that the page shows of one task, as plain data."""
-    roles = recipe_of(runs.name, 0, "sft", *runs.more).languages
+    recipe = recipe_of(runs.name, 0, "sft", *runs.more)
     arms = {arm: _arm(runs, arm, layer) for arm in ARMS if runs.seeds(arm)}
     return {
         "items": len(runs.items()),
         "languages": {name: runs.languages(name) for name in ("supervised", "aligned", "unseen")},
-        "low_resource": list(roles.low_resource),
+        "low_resource": list(recipe.languages.low_resource),
+        "updates": recipe.training.max_steps,
         "layer": layer,
         "arms": arms,
     }
 
 
 def _arm(runs: Runs, arm: str, layer: int) -> dict[str, Any]:
-    low = recipe_of(runs.name, 0, "sft", *runs.more).languages.low_resource
-    groups = {name: runs.languages(name) for name in ("supervised", "aligned", "unseen", "all")}
-    groups["aligned, low"] = [code for code in groups["aligned"] if code in low]
-    groups["aligned, high"] = [code for code in groups["aligned"] if code not in low]
-    groups |= {code: [code] for code in groups["all"]}
-    found: dict[str, Any] = {"seeds": runs.seeds(arm), "levels": {}, "gains": {}}
+    groups = _groups(runs)
+    found: dict[str, Any] = {"seeds": runs.seeds(arm), "levels": {}, "gains": {"sft": {}, "shuffled": {}}}
     for metric in METRICS:
         levels = {group: runs.level(arm, codes, metric) for group, codes in groups.items()}
         found["levels"][metric] = {group: round(level, 2) for group, level in levels.items() if level is not None}
-        for other in ("sft", "shuffled"):
+        for other, by_metric in found["gains"].items():
             gains = {g: runs.gain(arm, other, codes, metric) for g, codes in groups.items() if arm != other}
-            found["gains"].setdefault(other, {})[metric] = {g: _rounded(x) for g, x in gains.items() if x}
-    retrieval = runs.retrieval(arm)
-    found["retrieval"] = {seed: [round(value, 2) for value in curve] for seed, curve in retrieval.items()}
-    before = runs.retrieval("sft")
-    both = [seed for seed in retrieval if seed in before]
-    if arm != "sft" and both:
-        rise = mean_interval([retrieval[seed][layer] - before[seed][layer] for seed in both])
-        found["retrieval_gain"] = {"value": round(rise.mean, 1), "low": round(rise.low, 1), "high": round(rise.high, 1)}
+            by_metric[metric] = {g: _rounded(x) for g, x in gains.items() if x}
+    found["retrieval"] = {seed: [round(v, 2) for v in curve] for seed, curve in runs.retrieval(arm).items()}
+    rise = _rise(runs, arm, layer)
+    if rise is not None:
+        found["retrieval_gain"] = rise
     found["seconds"] = {seed: _seconds(runs, seed, arm) for seed in found["seeds"]}
     merged = [runs.out / runs.name / f"seed{seed}" / arm / MERGE_FILE for seed in found["seeds"]]
     if all(file.exists() for file in merged):
         found["weights"] = [read_json(file)["chosen"] for file in merged]
     return found
+
+
+def _groups(runs: Runs) -> dict[str, list[str]]:
+    """The languages of every group whose mean is shown, and every language as a group of its own."""
+    low = recipe_of(runs.name, 0, "sft", *runs.more).languages.low_resource
+    groups = {name: runs.languages(name) for name in ("supervised", "aligned", "unseen", "all")}
+    groups["aligned, low"] = [code for code in groups["aligned"] if code in low]
+    groups["aligned, high"] = [code for code in groups["aligned"] if code not in low]
+    return groups | {code: [code] for code in groups["all"]}
+
+
+def _rise(runs: Runs, arm: str, layer: int) -> dict[str, float] | None:
+    """How far retrieval at a layer rises over SFT, with Student's t interval over seeds."""
+    before, after = runs.retrieval("sft"), runs.retrieval(arm)
+    rises = [after[seed][layer] - before[seed][layer] for seed in after if seed in before]
+    if arm == "sft" or not rises:
+        return None
+    rise = mean_interval(rises)
+    return {"value": round(rise.mean, 1), "low": round(rise.low, 1), "high": round(rise.high, 1)}
 
 
 def _rounded(gain: Gain) -> dict[str, float]:

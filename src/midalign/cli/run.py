@@ -39,7 +39,7 @@ def demo(
     else:
         console.print(
             "One seed of one small model is a sample, and its differences may have the other sign by chance: --seeds 5 "
-            "shows how far they spread, docs/evidence.md what more runs say."
+            "shows how far they spread, docs/evidence_world.md what more runs say."
         )
 
 

@@ -1,4 +1,4 @@
-"""docs/evidence.md from a folder of made runs: verdicts follow from the numbers, and no mark stays unfilled."""
+"""docs/evidence_world.md from a folder of made runs: verdicts follow from the numbers, and no mark stays unfilled."""
 
 import json
 import random
@@ -102,9 +102,8 @@ def test_an_interval_across_zero_shows_nothing():
 
 
 def test_the_page_has_every_table_and_no_mark_is_left(runs, tmp_path, monkeypatch):
-    page, readme = tmp_path / "evidence.md", tmp_path / "README.md"
-    readme.write_text("before\n<!-- evidence -->\nold\n<!-- end -->\nafter\n")
-    words = ["evidence.py", "--out", str(runs.out), "--write", str(page), "--readme", str(readme)]
+    page = tmp_path / "evidence.md"
+    words = ["evidence.py", "--out", str(runs.out), "--write", str(page)]
     monkeypatch.setattr(sys, "argv", words)
     evidence.main()
     text = page.read_text()
@@ -113,7 +112,3 @@ def test_the_page_has_every_table_and_no_mark_is_left(runs, tmp_path, monkeypatc
     assert "3,000,000 parameters" in text
     assert text.count("| **") >= 14
     assert "| spa_Latn | aligned | high |" in text
-    table = readme.read_text()
-    assert table.startswith("before\n<!-- evidence -->\n| languages | SFT |")
-    assert table.endswith("<!-- end -->\nafter\n")
-    assert "old" not in table

@@ -1,9 +1,14 @@
 """Gains over SFT and over shuffled pairs: point, interval over seeds and items, and what is left out."""
 
+import sys
+
 import pytest
 
-from experiments.real.evidence import Runs, table
+from experiments.real import evidence
+from experiments.real.claims import verdict
+from experiments.real.measured import Runs, measure
 from midalign.answers.predictions import PREDICTIONS, write_predictions
+from midalign.files import write_json
 from midalign.records import Prediction, Span, TaskExample
 
 CODES = ("eng_Latn", "dan_Latn", "nld_Latn")
@@ -16,6 +21,12 @@ def items():
         for code in CODES
         for i in range(40)
     ]
+
+
+def probe(accuracy):
+    """A probe of three layers, all of whose directions have this accuracy at the last two."""
+    layers = [{"layer": k, "accuracy": a, "matrix": [[a] * 3] * 3} for k, a in enumerate((0.1, accuracy, accuracy))]
+    return {"languages": list(CODES), "layers": layers, "best_layer": 1, "n": 40}
 
 
 @pytest.fixture
@@ -33,6 +44,7 @@ def runs(tmp_path, monkeypatch):
             file = tmp_path / "xsid" / f"seed{seed}" / arm / PREDICTIONS
             file.parent.mkdir(parents=True)
             write_predictions(answers, file)
+            write_json(file.parent / "probe" / "probe.json", probe(0.6 if arm == "joint" else 0.2))
     monkeypatch.setattr(Runs, "items", lambda _: items())
     return Runs(tmp_path, "xsid")
 
@@ -55,6 +67,27 @@ def test_only_seeds_of_both_arms_are_compared(runs):
     assert runs.gain("tatoeba", "sft", runs.languages("aligned"), "slot_f1") is None
 
 
-def test_the_table_has_a_row_for_each_arm_that_was_run(runs):
-    rows = [line.split(" | ")[0] for line in table(runs, "slot_f1") if line.startswith("| ")]
-    assert rows == ["| arm", "| sft", "| joint", "| shuffled"]
+def test_a_claim_holds_where_the_interval_lies_on_its_side():
+    gain = {"value": 2.0, "low": 1.0, "high": 3.0}
+    assert (verdict(gain), verdict(gain, -1), verdict(gain, margin=1.5)) == ("holds", "contradicted", "not shown")
+    assert verdict(None) == "not run"
+
+
+def test_the_page_is_made_of_the_measured_results_alone(runs, tmp_path, monkeypatch):
+    write_json(tmp_path / "results" / "xsid.json", measure(runs, layer=2))
+    monkeypatch.setattr(evidence, "RESULTS", tmp_path / "results")
+    page, readme = tmp_path / "docs" / "evidence.md", tmp_path / "README.md"
+    readme.write_text("before\n<!-- evidence -->\nold\n<!-- end -->\nafter\n")
+    monkeypatch.setattr(sys, "argv", ["evidence.py", "--write", str(page), "--readme", str(readme)])
+    evidence.main()
+    text = page.read_text()
+    assert "<!--" not in text
+    assert "| 20.0 to 60.0 %: +40.0 [+40.0, +40.0] | **holds** |" in text.replace("xSID: ", "")
+    assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| `")] == [
+        "| `sft`",
+        "| `joint`",
+        "| `shuffled`",
+    ]
+    assert len(list((page.parent / "images").glob("*.svg"))) == text.count("![") == 2
+    assert "| xSID | aligned | 66.7 | +" in readme.read_text()
+    assert "old" not in readme.read_text()
