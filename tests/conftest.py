@@ -53,17 +53,26 @@ EXTRA = {
     "opt": dict(ffn_dim=48, word_embed_proj_dim=32),
 }
 MODEL_TYPES = {"gemma3": "gemma3_text"}
+# A text decoder beside a vision tower, as Gemma 3 has it from 4B on; its layers have names of the decoder's.
+VISION = dict(
+    hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2, image_size=28, patch_size=14
+)
+WITH_IMAGES = dict(mm_tokens_per_image=4, image_token_index=383, boi_token_index=382, eoi_token_index=381)
 
 
 def build_model(family: str, **changes):
-    """A tiny random model; the same weights whenever the arguments are the same."""
+    """A tiny random model; the same weights whenever the arguments are the same. gemma3_images has a vision tower."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    options = {**TINY, **EXTRA.get(family, {}), **changes}
+    images = family == "gemma3_images"
+    options = {**TINY, **EXTRA.get("gemma3" if images else family, {}), **changes}
     if family == "falcon":
         del options["head_dim"]  # a read-only property there
-    config = AutoConfig.for_model(MODEL_TYPES.get(family, family), **options)
+    if images:
+        config = AutoConfig.for_model("gemma3", text_config=options, vision_config=VISION, **WITH_IMAGES)
+    else:
+        config = AutoConfig.for_model(MODEL_TYPES.get(family, family), **options)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

@@ -31,7 +31,7 @@ from tests.tiny_world import write_world
 
 FAMILIES = [
     "llama", "qwen2", "qwen3", "gemma2", "gemma3", "mistral", "phi3", "gpt_neox", "gpt2", "olmo2", "mixtral",
-    "bloom", "falcon", "opt", "qwen3_moe",
+    "bloom", "falcon", "opt", "qwen3_moe", "smollm3", "gemma3_images",
 ]  # fmt: skip
 PAIRS = [ParallelPair(f"light {w}", f"licht {w * 2}", "eng_Latn", "deu_Latn", w) for w in "abcdefgh"]
 EXAMPLES = [

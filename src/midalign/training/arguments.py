@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,9 @@ def as_chosen(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> PreTrainedT
 def lora_config(recipe: Recipe, model: PreTrainedModel, layers: int | None = None) -> LoraConfig:
     """Configuration of the adapter for peft: the paper's values, overridden by the recipe's.
 
+    Only the text decoder gets an adapter. A vision tower (Gemma 3) may have layers of the same names, which text would
+    never train, so it is excluded.
+
     Args:
         recipe: The recipe.
         model: The model, whose linear layers stand for ``all-linear``.
@@ -128,6 +131,9 @@ def lora_config(recipe: Recipe, model: PreTrainedModel, layers: int | None = Non
         options["target_modules"] = linear_names(model)
     config = _lora_config(options)
     targets = _targets(config, model)
+    if towers := _towers(model):
+        options["exclude_modules"] = _with_towers(config.exclude_modules, towers)
+        config = _lora_config(options)
     if layers is None:
         return config
     if isinstance(config.target_modules, str) or config.layers_to_transform is not None:
@@ -243,7 +249,8 @@ def _targets(config: LoraConfig, model: PreTrainedModel) -> list[str]:
     Raises:
         RecipeError: If there are none, one is no linear layer, or something in the configuration names no module.
     """
-    names = [name for name, _ in model.named_modules() if name]
+    towers = tuple(f"{name}." for name in _towers(model))
+    names = [name for name, _ in model.named_modules() if name and not name.startswith(towers)]
     try:
         found = [name for name in names if check_target_module_exists(config, name)]
         faults = [] if found else ["target_modules and exclude_modules leave no module"]
@@ -261,6 +268,24 @@ def _targets(config: LoraConfig, model: PreTrainedModel) -> list[str]:
         known = ", ".join(linear_names(model))
         raise RecipeError("\n".join(f"lora.{fault}. The linear layers of a block are {known}." for fault in faults))
     return found
+
+
+def _towers(model: nn.Module) -> list[str]:
+    """Names of the modules beside the text decoder, such as Gemma 3's vision tower."""
+    decoder = find_decoder(model)
+    text = set(decoder.owner.modules())
+    beside = {child for child in decoder.base.children() if text.isdisjoint(child.modules())}
+    return [name for name, module in model.named_modules() if module in beside]
+
+
+def _with_towers(excluded: str | Collection[str] | None, towers: list[str]) -> str:
+    """A regular expression for peft's ``exclude_modules`` that matches what is excluded already, and the towers."""
+    patterns = [rf"(.*\.)?{re.escape(tower.rpartition('.')[2])}\..*" for tower in towers]
+    if isinstance(excluded, str):
+        patterns.append(f"({excluded})")
+    else:
+        patterns += [rf"(.*\.)?{re.escape(name)}" for name in sorted(excluded or ())]
+    return "|".join(patterns)
 
 
 def _without_effect(config: LoraConfig, names: list[str], found: list[str]) -> Iterator[str]:

@@ -178,3 +178,28 @@ def test_the_papers_modules_are_the_linear_layers_of_a_llama_block():
     assert set(linear_names(build_model("gpt2"))) == {"c_attn", "c_proj", "c_fc"}
     assert "lm_head" not in linear_names(build_model("qwen2"))
     assert find_decoder(build_model("llama")).depth == 4
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["lora.target_modules=[q_proj, v_proj]"],
+        ["lora.target_modules='.*(q|v)_proj'"],
+        ["lora.exclude_modules=[k_proj]"],
+        ["lora.exclude_modules='.*k_proj'"],
+        ["lora.layers_to_transform=[0, 2]"],
+    ],
+)
+@pytest.mark.parametrize("layers", [None, 2])
+def test_a_vision_tower_gets_no_adapter_though_its_layers_have_the_same_names(recipe, overrides, layers):
+    text, images = build_model("gemma3"), build_model("gemma3_images")
+    assert any("vision_tower" in name and name.endswith("q_proj") for name, _ in images.named_modules())
+    found = names_of(lora_config(recipe(*overrides), images, layers), build_model("gemma3_images"))
+    expected = names_of(lora_config(recipe(*overrides), text, layers), build_model("gemma3"))
+    assert found == [name.replace("model.layers", "model.language_model.layers") for name in expected]
+
+
+def test_a_name_of_the_vision_tower_alone_is_no_module_to_train(recipe):
+    with pytest.raises(RecipeError, match=r"target_modules names 'out_proj', which is no module.*'o_proj'"):
+        lora_config(recipe("lora.target_modules=[q_proj, out_proj]"), build_model("gemma3_images"))
