@@ -29,6 +29,7 @@ from midalign.cli.options import (
     columns_of,
     labels_of,
     model_of,
+    template_arguments_of,
 )
 from midalign.errors import listed
 from midalign.records import BACKENDS
@@ -57,6 +58,10 @@ def generate(
     backend: Annotated[str, typer.Option(help=f"{listed(BACKENDS)}, which is an extra.")] = "transformers",
     dtype: Dtype = "auto",
     trust_remote_code: TrustRemoteCode = False,
+    chat_template_kwargs: Annotated[
+        str | None,
+        typer.Option(help="""Arguments of the chat template as JSON, such as '{"enable_thinking": false}'."""),
+    ] = None,
 ) -> None:
     """Answer a task's prompts greedily, into predictions.jsonl; the same command resumes an interrupted run."""
     style = choice("completion-style", completion_style, STYLES)
@@ -65,7 +70,14 @@ def generate(
     from midalign.generation.job import GenerateJob
 
     job = GenerateJob(
-        model_of(model, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code, gguf_file=gguf_file),
+        model_of(
+            model,
+            revision=revision,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            gguf_file=gguf_file,
+            chat_template_kwargs=template_arguments_of(chat_template_kwargs),
+        ),
         task.value,
         data,
         adapter=None if adapter is None else str(adapter),

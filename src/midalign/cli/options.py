@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -133,8 +134,34 @@ def weights_of(text: str) -> dict[str, float | list[float]]:
     return {name: values[0] if len(values) == 1 else values for name, values in bands.items()}
 
 
+def template_arguments_of(text: str | None) -> dict[str, Any]:
+    """Parse the arguments of a chat template, a JSON object.
+
+    Raises:
+        RunError: If it is none, or a value is neither a word, a number nor a switch.
+    """
+    if text is None:
+        return {}
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(value, bool | int | float | str) for value in found.values()):
+        raise RunError(
+            f"--chat-template-kwargs {text!r} is not a JSON object of names and values, such as "
+            """'{"enable_thinking": false}'"""
+        )
+    return found
+
+
 def model_of(
-    name: str, *, revision: str | None, dtype: str, trust_remote_code: bool, gguf_file: str | None
+    name: str,
+    *,
+    revision: str | None,
+    dtype: str,
+    trust_remote_code: bool,
+    gguf_file: str | None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> ModelSource:
     """The model that the options name; one that comes with midalign is made ready.
 
@@ -147,7 +174,12 @@ def model_of(
 
     choice("dtype", dtype, DTYPES)
     return ModelSource(
-        model_folder(name), revision=revision, dtype=dtype, trust_remote_code=trust_remote_code, gguf_file=gguf_file
+        model_folder(name),
+        revision=revision,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+        gguf_file=gguf_file,
+        chat_template_kwargs=chat_template_kwargs or {},
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from midalign.answers.format import AnswerFormat
 from midalign.answers.write import completion
 from midalign.data.prompt_tokens import answer_ids, prompt_ids
-from midalign.data.prompts import PROMPT_DATE, asks_for_the_date, render
+from midalign.data.prompts import PROMPT_DATE, asks_for_the_date, lets_think, render
 from midalign.errors import ModelError
 from midalign.records import TaskExample
 
@@ -20,7 +20,8 @@ def check_prompt(example: TaskExample, tokenizer: Any, answer_format: AnswerForm
     """Check that the prompt of an example is complete and constant, and that the tokenizer can write its answer.
 
     A template that writes today's date is given `midalign.data.prompts.PROMPT_DATE`, and the log says so. The log also
-    warns if the tokens do not spell the prompt or the gold answer, as with a tokenizer that does not know the script.
+    warns if the template lets the model think before it answers, and if the tokens do not spell the prompt or the gold
+    answer, as with a tokenizer that does not know the script.
 
     Args:
         example: Any one of those that the model will see.
@@ -45,6 +46,8 @@ def check_prompt(example: TaskExample, tokenizer: Any, answer_format: AnswerForm
         )
     if asks_for_the_date(tokenizer):
         _say_the_date(tokenizer)
+    if lets_think(tokenizer):
+        _say_that_it_thinks(tokenizer)
     answer = completion(example, answer_format.style)
     written = answer_ids(answer, tokenizer)[:-1]
     for name, text, ids in (("prompt", prompt.text, prompt_ids(prompt, tokenizer)), ("gold answer", answer, written)):
@@ -63,6 +66,15 @@ def _say_the_date(_tokenizer: Any) -> None:
         "the chat template writes today's date: prompts have %s on every day, in training and in generation. Where the "
         "model is asked elsewhere, give it that date",
         PROMPT_DATE,
+    )
+
+
+@lru_cache(maxsize=8)
+def _say_that_it_thinks(_tokenizer: Any) -> None:
+    """Once for each tokenizer."""
+    logger.warning(
+        "the chat template lets the model think before it answers. Without training, its thoughts fill the answer and "
+        "score nothing. model.chat_template_kwargs: {enable_thinking: false} asks for answers at once"
     )
 
 

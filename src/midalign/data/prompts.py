@@ -61,6 +61,7 @@ _DIRECTIVES = {
 _CLOCK = "{% macro strftime_now(format) %}{{ format" + "".join(
     f'.replace("{directive}", "{value}")' for directive, value in _DIRECTIVES.items()
 ) + " }}{% endmacro %}{{ '' }}"  # fmt: skip
+_OTHER_CLOCK = "{% macro strftime_now(format) %}1 Jan 1970{% endmacro %}{{ '' }}"
 _SAMPLE = (
     {"role": "system", "content": "midalign instruction 71"},
     {"role": "user", "content": "midalign question 29"},
@@ -135,8 +136,19 @@ def render(example: TaskExample, tokenizer: Any, answer_format: AnswerFormat = A
 
 
 def asks_for_the_date(tokenizer: Any) -> bool:
-    """Whether the chat template writes today's date."""
-    return "strftime_now" in chat_template(tokenizer)
+    """Whether the chat template writes today's date into a prompt."""
+    template = chat_template(tokenizer)
+    if "strftime_now" not in template:
+        return False
+    return _sample(tokenizer, template) != _sample(tokenizer, _OTHER_CLOCK + template)
+
+
+def lets_think(tokenizer: Any) -> bool:
+    """Whether the chat template has a switch for thoughts before the answer, and it is on."""
+    template = chat_template(tokenizer)
+    if "enable_thinking" not in template:
+        return False
+    return _sample(tokenizer, template) != _sample(tokenizer, template, enable_thinking=False)
 
 
 def _instruction(example: TaskExample, answer_format: AnswerFormat) -> str:
@@ -190,8 +202,17 @@ def _chat_form(tokenizer: Any, template: str) -> _ChatForm:
     )
 
 
+def _sample(tokenizer: Any, template: str, **arguments: Any) -> str:
+    return _apply(_chat_form(tokenizer, chat_template(tokenizer)), _SAMPLE, tokenizer, template, **arguments)
+
+
 def _apply(
-    form: _ChatForm, asked: Sequence[Message], tokenizer: Any, template: str, tools: Sequence[dict[str, Any]] = ()
+    form: _ChatForm,
+    asked: Sequence[Message],
+    tokenizer: Any,
+    template: str,
+    tools: Sequence[dict[str, Any]] = (),
+    **arguments: Any,
 ) -> str:
     if not form.system_turn and asked[0]["role"] == "system":
         instruction, first, *others = asked
@@ -204,4 +225,5 @@ def _apply(
     options: dict[str, Any] = {"chat_template": _CLOCK + template} if "strftime_now" in template else {}
     if tools:
         options["tools"] = list(tools)
+    options |= arguments
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options))

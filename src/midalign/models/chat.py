@@ -1,4 +1,4 @@
-"""The chat template and the token that ends an answer, where a training chose others than the base model's own.
+"""The chat template, its arguments and the token that ends an answer, where a recipe chose others than the model's own.
 
 The choice is saved with the adapter, in its folder's tokenizer files, and taken over from there by every verb that uses
 the adapter, so that a model is asked, and stops, as it was trained.
@@ -6,9 +6,11 @@ the adapter, so that a model is asked, and stops, as it was trained.
 
 from __future__ import annotations
 
+import json
+import keyword
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +48,41 @@ def choose(
         _set_end_token(tokenizer, end_token, "training.eos_token")
     if template_path is not None:
         _set_template(tokenizer, _read_template(template_path), f"training.chat_template_path {template_path!r}")
+
+
+def fix_arguments(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, bool | int | float | str]) -> None:
+    """Give arguments of the chat template, such as ``enable_thinking``, a value in the template itself.
+
+    The template then begins by setting each of them, unless it is called with one. So every program that reads the
+    tokenizer asks in the same way.
+
+    Args:
+        tokenizer: Changed in place.
+        arguments: Values by name; an empty mapping changes nothing.
+
+    Raises:
+        ModelError: If there is no template, or it never reads an argument.
+    """
+    if not arguments:
+        return
+    found = tokenizer.chat_template
+    templates = found if isinstance(found, dict) else {"": found or ""}
+    for name in arguments:
+        readers = [text for text in templates.values() if re.search(rf"\b{re.escape(name)}\b", text)]
+        if not readers or not name.isidentifier() or {name, name.title()} & set(keyword.kwlist):
+            known = re.findall(r"(\w+) is (?:not )?defined", "".join(templates.values()))
+            raise ModelError(
+                f"model.chat_template_kwargs names {name!r}, which the tokenizer's chat template does not read"
+                f"{'' if found else ', as it has none'}, so that it would have no effect. Leave it out."
+                f"{did_you_mean(name, known)}"
+            )
+    # Jinja drops the line break after a block, so that the template's own beginning stays as it is.
+    fixed = "".join(
+        f"{{% if {name} is not defined %}}{{% set {name} = {json.dumps(value, ensure_ascii=False)} %}}{{% endif %}}\n"
+        for name, value in arguments.items()
+    )
+    changed = {key: text if text.startswith(fixed) else fixed + text for key, text in templates.items()}
+    tokenizer.chat_template = changed if isinstance(found, dict) else changed[""]
 
 
 def take_over(tokenizer: PreTrainedTokenizerBase, adapters: Iterable[str | Path]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from midalign.models.chat import take_over
+from midalign.models.chat import fix_arguments, take_over
 from midalign.models.loading import full_precision_on_cpu, load_config, load_model, load_tokenizer
 
 
@@ -22,6 +22,7 @@ class ModelSource:
         quantization: ``4bit``, or None.
         trust_remote_code: Let code from the model's repository run here.
         gguf_file: Name of a GGUF file in the folder or repository, which is dequantised; None for safetensors.
+        chat_template_kwargs: Arguments of the chat template; see `midalign.models.chat.fix_arguments`.
     """
 
     path: str
@@ -30,6 +31,7 @@ class ModelSource:
     quantization: str | None = None
     trust_remote_code: bool = False
     gguf_file: str | None = None
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, section: Iterable[tuple[str, Any]]) -> ModelSource:
@@ -38,7 +40,7 @@ class ModelSource:
 
     def load(self, **options: Any) -> Any:
         """The model; errors and options, which take the place of ours, as of `midalign.models.loading.load_model`."""
-        chosen = {name: value for name, value in asdict(self).items() if name != "path"}
+        chosen = {name: value for name, value in asdict(self).items() if name not in ("path", "chat_template_kwargs")}
         return load_model(self.path, **(chosen | options))
 
     def load_exact(self, **options: Any) -> Any:
@@ -53,10 +55,12 @@ class ModelSource:
         """The model's tokenizer, with the end token and the chat template that `adapters` were trained with.
 
         Raises:
-            UserError: As `midalign.models.loading.load_tokenizer` and `midalign.models.chat.take_over`.
+            UserError: As `midalign.models.loading.load_tokenizer`, and `take_over` and `fix_arguments` of
+                `midalign.models.chat`.
         """
         tokenizer = load_tokenizer(self.path, **self._which())
         take_over(tokenizer, adapters)
+        fix_arguments(tokenizer, self.chat_template_kwargs)
         return tokenizer
 
     def _which(self) -> dict[str, Any]:

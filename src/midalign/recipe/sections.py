@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from midalign.answers.format import (
     CONSTRAINED_HELP,
@@ -61,6 +61,23 @@ def _types(given: object) -> object:
 
 Types = Annotated[EntityTypes, BeforeValidator(_types), Field(min_length=1)]
 
+
+def _template_arguments(given: dict[str, bool | int | float | str]) -> dict[str, bool | int | float | str]:
+    """Check arguments of a chat template.
+
+    Raises:
+        ValueError: If midalign itself gives one, or a switch is written as a word.
+    """
+    for name, value in given.items():
+        if name in ("messages", "tools", "documents", "add_generation_prompt"):
+            raise ValueError(f"midalign gives the template {name} itself; leave it out")
+        if str(value).lower() in ("yes", "no", "on", "off"):
+            raise ValueError(f"{name}: {value!r} is text, which a template takes for true; write true or false")
+    return given
+
+
+TemplateArguments = Annotated[dict[str, bool | int | float | str], AfterValidator(_template_arguments)]
+
 _COLUMNS = (
     "Which column of a table is which language, where it has no header of codes: {eng: 0, deu: 1} counted from 0, or "
     "names of columns."
@@ -86,6 +103,11 @@ class ModelSection(Section):
     )
     quantization: Literal["4bit"] | None = Field(default=None, description="'4bit' trains on NF4 weights (QLoRA).")
     trust_remote_code: bool = Field(default=False, description="Let code from the model's repository run here.")
+    chat_template_kwargs: TemplateArguments = Field(
+        default={},
+        description="Arguments of the chat template, such as {enable_thinking: false}. They are saved in the adapter's "
+        "template, so that every program that reads it asks as training did.",
+    )
 
     @model_validator(mode="after")
     def _four_bits_of_what(self) -> ModelSection:

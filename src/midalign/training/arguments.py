@@ -34,7 +34,7 @@ from trl import SFTConfig
 
 from midalign.errors import ModelError, RecipeError, did_you_mean
 from midalign.models.adapter_fit import linear_shape
-from midalign.models.chat import choose
+from midalign.models.chat import choose, fix_arguments
 from midalign.models.hidden import find_decoder
 from midalign.models.loading import cpu_computes_in_bfloat16, default_device
 from midalign.models.source import ModelSource
@@ -107,8 +107,13 @@ def training_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
 
 
 def as_chosen(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> PreTrainedTokenizerBase:
-    """The tokenizer itself, with the end token and the chat template that a recipe chooses; errors as of `choose`."""
+    """The tokenizer itself, with the end token and the chat template that a recipe chooses.
+
+    Raises:
+        UserError: As `choose` and `fix_arguments` of `midalign.models.chat`.
+    """
     choose(tokenizer, end_token=recipe.training.eos_token, template_path=recipe.training.chat_template_path)
+    fix_arguments(tokenizer, recipe.model.chat_template_kwargs)
     return tokenizer
 
 

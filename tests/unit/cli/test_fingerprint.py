@@ -63,6 +63,7 @@ CALLS = {
             "max_new_tokens": "5", "batch_tokens": "9", "types": "DRUG=drugs",
             "system": "", "completion_style": "intent_slots",
             "constrained": "slots", "backend": "vllm", "dtype": "float32", "trust_remote_code": None,
+            "chat_template_kwargs": '{"enable_thinking": false}',
         },
     ),
     "evaluate": (

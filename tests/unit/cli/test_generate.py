@@ -111,3 +111,19 @@ def test_the_command_holds_answers_and_tells_its_run_from_a_free_one(tmp_path, m
     assert fingerprints[0] != fingerprints[1]
     assert run("--out", "vllm", "--constrained", "json", "--backend", "vllm") == 2
     assert run("--out", "slots", "--constrained", "json", "--task", "slots") == 2
+
+
+def test_arguments_of_the_chat_template_are_json(generate, tmp_path, capsys):
+    tokenizer = build_tokenizer(chat=True)
+    tokenizer.chat_template += "{% if enable_thinking is false %}</s>{% endif %}"
+    tokenizer.save_pretrained("model")
+    switch = "--chat-template-kwargs"
+    assert generate("--out", "own") == 0
+    assert generate(switch, '{"enable_thinking": false}', "--out", "at-once") == 0
+    own, at_once = answered(tmp_path / "own"), answered(tmp_path / "at-once")
+    assert [line["prompt"] + "</s>" for line in own] == [line["prompt"] for line in at_once]
+    for text in ("enable_thinking=false", '["a"]', '{"enable_thinking": null}'):
+        assert generate(switch, text, "--out", "none") == 2
+        assert "is not a JSON object of names and values" in capsys.readouterr().err
+    assert generate(switch, '{"enable_thinkin": false}', "--out", "none") == 2
+    assert "does not read" in capsys.readouterr().err

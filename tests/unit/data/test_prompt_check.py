@@ -142,6 +142,13 @@ def test_the_date_that_is_written_is_the_one_that_is_said():
         assert written.startswith(day.strftime(directive))
 
 
+def test_a_date_that_is_not_written_is_not_said(caplog):
+    """Llama 3.2 writes ``date_string`` where it is given; other templates write the date for tools only."""
+    check_prompt(EXAMPLE, with_template("{% set date_string = '1 May' %}" + CLOCKS["llama"] + TURNS))
+    check_prompt(EXAMPLE, with_template("{% if tools %}{{ strftime_now('%F') }}{% endif %}" + TURNS))
+    assert not caplog.records
+
+
 def test_the_beginning_of_a_template_is_kept_as_it_is():
     tokenizer = with_template("\n  {% set d = strftime_now('%d %b %Y') %}\n{{ d }}\n" + TURNS)
     messages = [{"role": "system", "content": instruction(EXAMPLE)}, {"role": "user", "content": EXAMPLE.text}]

@@ -3,7 +3,8 @@
 import pytest
 
 from midalign.errors import MissingFileError, ModelError
-from midalign.models.chat import choose, take_over
+from midalign.models.chat import choose, fix_arguments, take_over
+from midalign.models.source import ModelSource
 from tests.conftest import build_tokenizer
 
 CHATML = (
@@ -114,3 +115,65 @@ def test_an_adapter_whose_end_token_the_model_lacks_is_refused(tmp_path):
     folder = saved(build_with_chatml(), tmp_path / "adapter")
     with pytest.raises(ModelError, match="no token"):
         take_over(build_tokenizer(), [folder])
+
+
+# ---- arguments of the template
+
+THINKING = (
+    "\n  {% if depth is not defined %}{% set depth = 3 %}{% endif %}\n{{ messages[0]['content'] }}"
+    "{% if enable_thinking is defined and enable_thinking is false %}, at once{% endif %} {{ depth }} {{ name }}"
+)
+
+
+def written(tokenizer, **arguments):
+    return tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "hi 3 "),
+        ({"enable_thinking": False}, "hi, at once 3 "),
+        ({"enable_thinking": True, "depth": 4}, "hi 4 "),
+        ({"name": 'a "b" %} é \\ 26 Jul', "depth": 0.5}, 'hi 0.5 a "b" %} é \\ 26 Jul'),
+    ],
+)
+def test_an_argument_is_written_into_the_template_as_if_it_were_given_each_time(tokenizer, given, expected):
+    tokenizer.chat_template = THINKING
+    own = written(tokenizer, **given)
+    assert own.split() == expected.split()
+    fix_arguments(tokenizer, given)
+    assert written(tokenizer) == own
+    fix_arguments(tokenizer, given)
+    assert written(tokenizer) == own
+    asked = {"enable_thinking": False, "depth": 7}
+    assert ", at once 7" in written(tokenizer, **asked), "a caller who gives it wins"
+
+
+@pytest.mark.parametrize("name", ["enable_thinkin", "user", "if", "messages[0]"])
+def test_an_argument_that_the_template_does_not_read_is_refused(tokenizer, name):
+    tokenizer.chat_template = THINKING
+    with pytest.raises(ModelError, match=r"which the tokenizer's chat template does not read, so") as caught:
+        fix_arguments(tokenizer, {name: True})
+    assert ("Did you mean 'enable_thinking'" in str(caught.value)) == (name == "enable_thinkin")
+    assert tokenizer.chat_template == THINKING
+    with pytest.raises(ModelError, match="does not read, as it has none"):
+        fix_arguments(build_tokenizer(), {"enable_thinking": False})
+
+
+def test_of_several_templates_all_get_the_argument(tokenizer):
+    tokenizer.chat_template = {"default": THINKING, "tool_use": THINKING + "!"}
+    fix_arguments(tokenizer, {"enable_thinking": False})
+    assert "at once" in written(tokenizer)
+    assert "at once" in tokenizer.chat_template["tool_use"]
+    assert tokenizer.chat_template["tool_use"].endswith("!")
+
+
+def test_an_argument_that_is_given_wins_over_that_of_an_adapter(model_folder, tmp_path):
+    trained = build_tokenizer()
+    trained.chat_template = THINKING
+    fix_arguments(trained, {"enable_thinking": False})
+    trained.save_pretrained(tmp_path)
+    assert "at once" in written(ModelSource(str(model_folder)).tokenizer([tmp_path]))
+    other = ModelSource(str(model_folder), chat_template_kwargs={"enable_thinking": True})
+    assert "at once" not in written(other.tokenizer([tmp_path]))

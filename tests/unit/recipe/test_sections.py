@@ -123,6 +123,28 @@ def test_the_model_section_is_a_source_of_a_model():
     assert set(ModelSection.model_fields) == {field.name for field in fields(ModelSource)}
 
 
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("enable_thinking=no", "enable_thinking: 'no' is text, which a template takes for true; write true or false"),
+        ("enable_thinking=On", "write true or false"),
+        ("messages=x", "midalign gives the template messages itself"),
+        ("depth=[1]", "chat_template_kwargs"),
+    ],
+)
+def test_an_argument_of_the_chat_template_that_cannot_be_meant_is_refused(tmp_path, override, says):
+    with pytest.raises(RecipeError) as caught:
+        build_recipe(recipe_content(tmp_path), [f"model.chat_template_kwargs.{override}"])
+    assert says in str(caught.value)
+
+
+def test_arguments_of_the_chat_template_keep_their_types(tmp_path):
+    text = "model.chat_template_kwargs={enable_thinking: false, date_string: 26 Jul 2024, depth: 2, share: 0.5}"
+    found = build_recipe(recipe_content(tmp_path), [text]).model.chat_template_kwargs
+    assert found == {"enable_thinking": False, "date_string": "26 Jul 2024", "depth": 2, "share": 0.5}
+    assert found["enable_thinking"] is False
+
+
 def test_what_a_model_has_no_room_for_is_found_before_a_training():
     AlignmentConfig(layer=4, subspace=8).check_model(depth=4, hidden=8)
     AlignmentConfig(layer="auto").check_model(depth=4, hidden=8)
