@@ -16,6 +16,7 @@ from midalign.data.examples import read_examples
 from midalign.data.parallel.corpus import read_parallel
 from midalign.errors import UserError
 from midalign.recipe.file import load_text
+from midalign.recipe.memory import training_memory
 from midalign.recipe.sections import Recipe
 from midalign.recipe.shipped import SCHEMA, folder
 from midalign.records import TaskName
@@ -92,10 +93,14 @@ class NewRecipe:
         return load_text(self.text(), "the new recipe")
 
     def _quantization(self) -> str:
-        weights = _weights_in_gb(self.model)
-        if self.gpu_memory and weights and weights * 1.2 + 6 > self.gpu_memory:
-            return f"  quantization: 4bit        # QLoRA: {weights:.0f} GB of weights, {self.gpu_memory:g} GB of GPU\n"
-        return "  # quantization: 4bit      # QLoRA, where the GPU is small (extra 'qlora')\n"
+        weights = _billion_weights(self.model)
+        if not weights or not self.gpu_memory or training_memory(weights, 0) <= self.gpu_memory:
+            return "  # quantization: 4bit      # QLoRA, where the GPU is small (extra 'qlora')\n"
+        whole, four_bits = training_memory(weights, 0), training_memory(0.9 * weights, 0.1 * weights, four_bits=True)
+        return (
+            f"  quantization: 4bit        # QLoRA: about {four_bits:.0f} GB rather than {whole:.0f}, by arithmetic, on "
+            f"{self.gpu_memory:g} GB of GPU\n"
+        )
 
     def _batches(self) -> str:
         effective = self._effective_batch()
@@ -139,7 +144,8 @@ seed: 0
 
 model:
   path: {model}
-{quantization}
+{quantization}  # chat_template_kwargs: {{enable_thinking: false}}   # where it can think: Qwen3, SmolLM3
+
 languages:
   supervised: {supervised}   # task data to train on
   aligned: {aligned}   # no task data to train on, but sentences with their English translations
@@ -162,7 +168,7 @@ probe:                      # translation retrieval at every layer; all language
 alignment:
   layer: middle             # paper; auto: the layer at which the model retrieves translations best
   temperature: 0.1          # paper, for Llama 3; softer (0.5 to 1.5) for small models and Qwen 2.5
-  pooling: mean             # paper; mean_no_special or mean_no_first where the first token is an attention sink
+  pooling: mean             # paper; mean_after_sink leaves out what the model makes an attention sink (docs/probe.md)
   # prompt: task            # align sentences as the prompt of the task asks about them (not for translation)
 
 lora: {{r: 8, lora_alpha: 16, lora_dropout: 0.1}}   # paper, on all linear layers of the blocks
@@ -192,13 +198,13 @@ def _yaml(value: object) -> str:
     return text.removesuffix("...\n").strip()
 
 
-def _weights_in_gb(model: str) -> float | None:
-    """Size of a model's weights at two bytes each: of its files, or told by a name such as ``Qwen2.5-7B``."""
+def _billion_weights(model: str) -> float | None:
+    """Billions of weights of a model: by its files, at two bytes each, or by a name such as ``Qwen2.5-7B``."""
     files = list(Path(model).expanduser().glob("*.safetensors"))
     if files:
-        return sum(file.stat().st_size for file in files) / 1e9
+        return sum(file.stat().st_size for file in files) / 2e9
     named = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)[bB](?![a-zA-Z])", model.rpartition("/")[2].replace("-", " "))
-    return 2 * float(named[1]) if named else None
+    return float(named[1]) if named else None
 
 
 def _probed(parallel: str, languages: tuple[str, ...]) -> int:

@@ -189,13 +189,14 @@ def test_a_pair_or_an_example_longer_than_the_models_window_is_not_fed_to_it(tmp
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_shipped_recipe_builds_a_trainer_with_a_tiny_model(path, world, tmp_path):
-    """Its own lora, training and alignment sections; data, model and layer are the tiny world's."""
+    """Its own lora, training and alignment sections; data, model, end token and layer are the tiny world's."""
     shipped, tiny = load_recipe(path), build_recipe(recipe_content(world))
     layer = shipped.alignment.layer if not isinstance(shipped.alignment.layer, int) else 2
     made = shipped.model_copy(
         update={
             "model": tiny.model, "task": tiny.task, "parallel": tiny.parallel, "languages": tiny.languages,
             "alignment": shipped.alignment.model_copy(update={"layer": layer}),
+            "training": shipped.training.model_copy(update={"eos_token": None}),
         }
     )  # fmt: skip
     tokenizer, model = load_tokenizer(made.model.path), load_model(made.model.path)
