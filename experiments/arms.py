@@ -8,7 +8,8 @@ A file of arms names each with what it changes::
 
 ``objective`` is none (the base as it is), task (SFT alone), joint (the default), align (alignment alone, for merging)
 or merge (with ``of``, the arm of the alignment adapter); ``shuffled`` is the control, each sentence aligned with the
-translation of another one; ``like`` begins with the settings of another arm.
+translation of another one; ``like`` begins with the settings of another arm; ``on`` trains on top of another arm,
+whose adapter is first added to the weights of the model.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from midalign.data.parallel.corpus import ParallelCorpus
 from midalign.evaluation.score import SCORES, score, write_scores
 from midalign.files import write_json
 from midalign.generation.generate import generate
-from midalign.merging.export import merge_adapters
+from midalign.merging.export import export_merged_base, merge_adapters
 from midalign.merging.job import MERGE_FILE
 from midalign.merging.tune import tune_weights
 from midalign.models.adapters import attach_adapter
@@ -94,6 +95,16 @@ def adapt(recipe: Recipe, folder: Path, spec: Mapping[str, Any], task: TaskData,
         train(recipe, folder, objective=objective, task_data=task, pair_data=pairs, progress=lambda *_: None)
 
 
+def add_to_the_model(recipe: Recipe, adapter: Path, out: Path) -> Path:
+    """The model of a recipe with an adapter added to its weights, as a folder; written once."""
+    if not out.exists():
+        source = ModelSource.of(recipe.model)
+        tokenizer = source.tokenizer()
+        export_merged_base(source.load(), adapter, out=out)
+        tokenizer.save_pretrained(out)
+    return out
+
+
 def _merge(recipe: Recipe, folder: Path, of: str, task: TaskData) -> None:
     """Merges the alignment adapter of another arm into that of SFT, with weights tuned on dev."""
     adapters = {"task": folder.parent / "sft" / ADAPTER, "alignment": folder.parent / of / ADAPTER}
@@ -134,9 +145,11 @@ def answer(
     return scores
 
 
-def score_arm(recipe: Recipe, folder: Path, objective: str, items: Sequence[TaskExample]) -> list[Score]:
+def score_arm(
+    recipe: Recipe, folder: Path, objective: str, items: Sequence[TaskExample], *, on_the_task: bool = False
+) -> list[Score]:
     """Answers and scores; an arm that never saw the task has no answers, and an empty file of scores."""
-    if objective not in ("none", "align"):
+    if objective not in ("none", "align") or on_the_task:
         return answer(recipe, folder, items, folder, recipe.answer_format)
     write_scores([], folder / SCORES)
     return []

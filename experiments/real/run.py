@@ -18,11 +18,21 @@ from pathlib import Path
 
 import torch
 
-from experiments.arms import adapt, main_scores, probe_arm, read_arms, same_settings, score_arm, settings
+from experiments.arms import (
+    adapt,
+    add_to_the_model,
+    main_scores,
+    probe_arm,
+    read_arms,
+    same_settings,
+    score_arm,
+    settings,
+)
 from midalign.evaluation.score import SCORES
 from midalign.recipe.data import read_probe_corpus, read_task_data
 from midalign.recipe.file import load_recipe
 from midalign.recipe.sections import Recipe
+from midalign.training.train import ADAPTER
 
 HERE = Path(__file__).parent
 ARMS = read_arms(HERE / "arms.yaml")
@@ -41,6 +51,10 @@ def run_arm(name: str, seed: int, arm: str, out: Path, *, dev: bool, more: Seque
     folder = out / name / f"seed{seed}" / arm
     recipe = recipe_of(name, seed, arm, *more)
     same_settings(recipe, folder)
+    if "on" in ARMS[arm]:
+        below = folder.parent / ARMS[arm]["on"]
+        model = add_to_the_model(recipe, below / ADAPTER, below / "model")
+        recipe = recipe_of(name, seed, arm, *more, f"model.path={model}")
     probed = dev or (folder / "probe" / "probe.json").exists()
     if probed and (folder / SCORES).exists():
         return
@@ -50,7 +64,8 @@ def run_arm(name: str, seed: int, arm: str, out: Path, *, dev: bool, more: Seque
     adapt(recipe, folder, ARMS[arm], task, corpus)
     times.append(time.monotonic())
     if not (folder / SCORES).exists():
-        scores = score_arm(recipe, folder, objective, task.dev if dev else task.test)
+        on_the_task = ARMS[arm].get("on") == "sft"
+        scores = score_arm(recipe, folder, objective, task.dev if dev else task.test, on_the_task=on_the_task)
         times.append(time.monotonic())
         spent = " and ".join(f"{end - start:.0f} s" for start, end in pairwise(times))
         print(f"{name} seed {seed} {arm}: trained and answered in {spent} {main_scores(scores)}", flush=True)
