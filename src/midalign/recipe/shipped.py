@@ -30,4 +30,4 @@ def summary(path: Path) -> str:
     """The first sentence of the comment that a recipe begins with."""
     lines = path.read_text(encoding="utf-8").splitlines()
     comment = " ".join(line.lstrip("# ") for line in lines if line.startswith("#") and "$schema" not in line)
-    return re.split(r"(?<=[a-z)\d])\. ", comment, maxsplit=1)[0].rstrip(".")
+    return re.split(r"(?<=[\w)])\.\s", comment, maxsplit=1)[0].rstrip(".")

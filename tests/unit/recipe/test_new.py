@@ -85,7 +85,8 @@ def test_a_shipped_recipe_fits_the_schema_that_its_first_line_names(path, monkey
     content, faults = read_yaml(text, recipe_schema(), recipe_schema())
     assert faults == []
     jsonschema.validate(content, json.loads((path.parent / SCHEMA).read_text()))
-    assert 20 < len(summary(path)) < 300
+    assert 20 < len(summary(path)) < 200
+    assert ". " not in summary(path), "one sentence"
     assert load_recipe(path.stem) == load_recipe(path)
 
 
