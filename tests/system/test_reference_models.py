@@ -226,8 +226,9 @@ def test_a_published_model_can_be_named_to_recipe_new(data, tmp_path):
     for number, model in enumerate(MODELS):
         out = tmp_path / f"{number}.yaml"
         result = CliRunner().invoke(app, [
-            "recipe", "new", "--model", model.name, "--task", "slots", "--data", str(data / "slots"), "--languages", "en",
-            "--aligned", "de", "--parallel", str(data / "lines"), "--gpu-memory", "12", "--out", str(out),
+            "recipe", "new", "--model", model.name, "--task", "slots", "--data", str(data / "slots"),
+            "--languages", "en", "--aligned", "de", "--parallel", str(data / "lines"), "--gpu-memory", "12",
+            "--out", str(out),
         ])  # fmt: skip
         assert result.exit_code == 0, result.output
         assert "is valid" in result.output
