@@ -78,7 +78,7 @@ def test_a_recipe_validates_trains_both_objectives_and_answers(model, data, tmp_
     assert len(adapted) == 4 * 7, "all linear layers of the four blocks, and nothing else"
     assert not any("vision" in name for name in adapted)
     test = read_task_data(recipe).test
-    tokenizer = source.tokenizer([adapter])
+    tokenizer = ModelSource(source.path).tokenizer([adapter])  # as a verb that does not have the recipe
     answers = generate(tuned, tokenizer, test, recipe.answer_format, max_new_tokens=3)
     assert [answer.id for answer in answers] == [example.id for example in test]
 
