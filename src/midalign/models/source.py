@@ -22,6 +22,7 @@ class ModelSource:
         quantization: ``4bit``, or None.
         trust_remote_code: Let code from the model's repository run here.
         gguf_file: Name of a GGUF file in the folder or repository, which is dequantised; None for safetensors.
+        attn_implementation: Attention kernel, by its name in transformers; None for the choice of transformers.
         chat_template_kwargs: Arguments of the chat template; see `midalign.models.chat.fix_arguments`.
     """
 
@@ -31,6 +32,7 @@ class ModelSource:
     quantization: str | None = None
     trust_remote_code: bool = False
     gguf_file: str | None = None
+    attn_implementation: str | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -40,7 +42,11 @@ class ModelSource:
 
     def load(self, **options: Any) -> Any:
         """The model; errors and options, which take the place of ours, as of `midalign.models.loading.load_model`."""
-        chosen = {name: value for name, value in asdict(self).items() if name not in ("path", "chat_template_kwargs")}
+        chosen = asdict(self)
+        for name in ("path", "chat_template_kwargs"):
+            del chosen[name]
+        if self.attn_implementation is None:
+            del chosen["attn_implementation"]
         return load_model(self.path, **(chosen | options))
 
     def load_exact(self, **options: Any) -> Any:

@@ -102,6 +102,11 @@ class ModelSection(Section):
         "probe and to answer with a model saved in bfloat16 it is bfloat16 if the CPU has instructions for it.",
     )
     quantization: Literal["4bit"] | None = Field(default=None, description="'4bit' trains on NF4 weights (QLoRA).")
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = Field(
+        default=None,
+        description="Attention kernel, by its name in transformers, whose choice is the default ('sdpa' for most "
+        "models). To train in bfloat16 on a CPU, 'eager' is twice as fast on rows of up to 128 tokens.",
+    )
     trust_remote_code: bool = Field(default=False, description="Let code from the model's repository run here.")
     chat_template_kwargs: TemplateArguments = Field(
         default={},

@@ -9,6 +9,7 @@ import torch
 
 from midalign.errors import MissingExtraError, MissingFileError, ModelError
 from midalign.models.loading import check_model_path, load_config, load_model, load_tokenizer
+from midalign.models.source import ModelSource
 from tests.conftest import build_model
 
 
@@ -23,6 +24,17 @@ def test_a_saved_model_comes_back_with_its_weights_in_evaluation_mode(folder):
     assert not model.training
     original = build_model("llama").state_dict()
     assert all(torch.equal(tensor, original[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("attention", [None, "sdpa", "eager"])
+def test_the_attention_kernel_is_the_one_that_was_asked_for(folder, attention):
+    model = ModelSource(str(folder), attn_implementation=attention).load()
+    assert model.config._attn_implementation == (attention or "sdpa")
+
+
+def test_an_attention_kernel_that_is_not_installed_is_named(folder):
+    with pytest.raises(ModelError, match="FlashAttention2"):
+        ModelSource(str(folder), attn_implementation="flash_attention_2").load()
 
 
 def test_a_tokenizer_pads_right_and_has_something_to_pad_with(folder):
