@@ -87,7 +87,8 @@ def middle_layers(results: Results) -> Row:
         f"{probe['languages']} languages, {probe['directions']} directions: best is layer {best} of {depth} with "
         f"{curve[best]:.1f} %, the middle has {curve[depth // 2]:.1f}, the ends {curve[0]:.1f} and {curve[-1]:.1f}"
     )
-    above = curve[best] > max(curve[0], curve[-1]) and probe["difference"]["low"] > 0
+    intervals = probe["intervals"]
+    above = intervals[best][0] > max(intervals[0][1], intervals[-1][1])
     inner = depth / 4 <= best <= 3 * depth / 4
     word = "holds" if above and inner else "in part: an inner layer, above the middle" if above else "not shown"
     return Row(1, "middle layers retrieve best", "middle of the depth peaks", ours, word)

@@ -1,6 +1,7 @@
 """Writes docs/evidence.md: every claim of the paper on a real pretrained model, from the runs of run.py.
 
-    python -m experiments.real.evidence --measure --model MODEL --pairs PAIRS --out RUNS [--set ...]
+    midalign probe --model MODEL --data FLORES --languages ... --pooling mean_no_first --out PROBE
+    python -m experiments.real.evidence --measure --probe PROBE --model MODEL --pairs PAIRS --out RUNS [--set ...]
     python -m experiments.real.evidence --write docs/evidence.md --readme README.md
 
 The first reads the runs and writes ``results/<task>.json``; the second needs these files only. ``measured`` reads runs,
@@ -18,10 +19,11 @@ from typing import Any
 
 from experiments.real.claims import CLAIMS, NAMES, gain_of, shown, tasks
 from experiments.real.figures import draw
-from experiments.real.measured import METRICS, Runs, measure
+from experiments.real.measured import METRICS, Runs, measure, measure_probe
 from experiments.real.run import RECIPES
 from midalign.answers.predictions import PREDICTIONS
 from midalign.files import read_json, write_atomically, write_json
+from midalign.probing.result import ProbeResult
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -156,6 +158,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--pairs", type=Path)
     parser.add_argument("--out", type=Path, help="where run.py wrote the runs")
+    parser.add_argument("--probe", type=Path, help="a probe of the base model in many languages")
     parser.add_argument("--layer", type=int, default=15, help="the aligned layer")
     parser.add_argument("--set", nargs="*", default=[], help="the overrides that the runs were given")
     parser.add_argument("--write", type=Path, help="the page to write")
@@ -168,6 +171,8 @@ def main() -> None:
             if list(given.out.glob(f"{name}/seed*/*/{PREDICTIONS}")):
                 runs = Runs(given.out, name, tuple(given.set))
                 write_json(RESULTS / f"{name}.json", measure(runs, given.layer))
+    if given.probe:
+        write_json(RESULTS / "probe.json", measure_probe(ProbeResult.from_file(given.probe)))
     results = read_results()
     if given.write:
         write_atomically(given.write, page(results, given.write.parent / "images"))

@@ -146,6 +146,20 @@ def measure(runs: Runs, layer: int) -> dict[str, Any]:
     }
 
 
+def measure_probe(result: ProbeResult) -> dict[str, Any]:
+    """A probe of the base model in many languages: retrieval by layer in per cent, and by language at the middle."""
+    middle = result.layers[-1] // 2
+    return {
+        "languages": len(result.languages),
+        "directions": len(result.languages) * (len(result.languages) - 1),
+        "sentences": result.content["n"],
+        "pooling": result.content["pooling"],
+        "accuracy": [round(100 * value, 2) for value in result.accuracy.tolist()],
+        "intervals": [[round(100 * (end or 0), 2) for end in entry["interval"]] for entry in result.content["layers"]],
+        "by_language": {code: round(100 * value, 2) for code, value in result.by_language(middle).items()},
+    }
+
+
 def _arm(runs: Runs, arm: str, layer: int) -> dict[str, Any]:
     groups = _groups(runs)
     found: dict[str, Any] = {"seeds": runs.seeds(arm), "levels": {}, "gains": {"sft": {}, "shuffled": {}}}

@@ -5,10 +5,11 @@ import sys
 import pytest
 
 from experiments.real import evidence
-from experiments.real.claims import verdict
-from experiments.real.measured import Runs, measure
+from experiments.real.claims import middle_layers, verdict
+from experiments.real.measured import Runs, measure, measure_probe
 from midalign.answers.predictions import PREDICTIONS, write_predictions
 from midalign.files import write_json
+from midalign.probing.result import ProbeResult
 from midalign.records import Prediction, Span, TaskExample
 
 CODES = ("eng_Latn", "dan_Latn", "nld_Latn")
@@ -25,8 +26,11 @@ def items():
 
 def probe(accuracy):
     """A probe of three layers, all of whose directions have this accuracy at the last two."""
-    layers = [{"layer": k, "accuracy": a, "matrix": [[a] * 3] * 3} for k, a in enumerate((0.1, accuracy, accuracy))]
-    return {"languages": list(CODES), "layers": layers, "best_layer": 1, "n": 40}
+    layers = [
+        {"layer": k, "accuracy": a, "matrix": [[a] * 3] * 3, "interval": [a - 0.01, a + 0.01]}
+        for k, a in enumerate((0.1, accuracy, accuracy))
+    ]
+    return {"languages": list(CODES), "layers": layers, "best_layer": 1, "n": 40, "pooling": "mean"}
 
 
 @pytest.fixture
@@ -71,6 +75,14 @@ def test_a_claim_holds_where_the_interval_lies_on_its_side():
     gain = {"value": 2.0, "low": 1.0, "high": 3.0}
     assert (verdict(gain), verdict(gain, -1), verdict(gain, margin=1.5)) == ("holds", "contradicted", "not shown")
     assert verdict(None) == "not run"
+
+
+def test_a_middle_layer_is_best_where_its_interval_lies_above_those_of_both_ends():
+    found = measure_probe(ProbeResult(probe(0.5)))
+    assert (found["languages"], found["directions"], found["accuracy"]) == (3, 6, [10, 50, 50])
+    assert middle_layers({"probe": found}).verdict == "not shown", "the last layer is as good"
+    found["accuracy"][2], found["intervals"][2] = 20.0, [19.0, 21.0]
+    assert middle_layers({"probe": found}).verdict == "holds"
 
 
 def test_the_page_is_made_of_the_measured_results_alone(runs, tmp_path, monkeypatch):
