@@ -74,9 +74,9 @@ class Runs:
     def strata(self, seed: int, arm: str) -> dict[str, Stratum]:
         """The statistics of every item, by language."""
         file = self.out / self.name / f"seed{seed}" / arm / PREDICTIONS
-        found = strata_of(
-            self.items(), read_predictions(file), recipe_of(self.name, seed, arm, *self.more).answer_format
-        )
+        wanted = {item.id for item in self.items()}  # an arm may have answered more items than are compared
+        answers = [prediction for prediction in read_predictions(file) if prediction.id in wanted]
+        found = strata_of(self.items(), answers, recipe_of(self.name, seed, arm, *self.more).answer_format)
         return {stratum.language: stratum for stratum in found}
 
     def languages(self, group: str) -> list[str]:

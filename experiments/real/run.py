@@ -46,7 +46,9 @@ def recipe_of(name: str, seed: int, arm: str, *more: str) -> Recipe:
     return load_recipe(HERE / f"{name}.yaml", [os.path.expandvars(override) for override in overrides])
 
 
-def run_arm(name: str, seed: int, arm: str, out: Path, *, dev: bool, more: Sequence[str] = ()) -> None:
+def run_arm(
+    name: str, seed: int, arm: str, out: Path, *, dev: bool, probe: bool = True, more: Sequence[str] = ()
+) -> None:
     """Trains, answers, scores and probes one arm; what there is already is kept."""
     folder = out / name / f"seed{seed}" / arm
     recipe = recipe_of(name, seed, arm, *more)
@@ -55,7 +57,7 @@ def run_arm(name: str, seed: int, arm: str, out: Path, *, dev: bool, more: Seque
         below = folder.parent / ARMS[arm]["on"]
         model = add_to_the_model(recipe, below / ADAPTER, below / "model")
         recipe = recipe_of(name, seed, arm, *more, f"model.path={model}")
-    probed = dev or (folder / "probe" / "probe.json").exists()
+    probed = dev or not probe or (folder / "probe" / "probe.json").exists()
     if probed and (folder / SCORES).exists():
         return
     task, corpus = read_task_data(recipe), read_probe_corpus(recipe)
@@ -84,6 +86,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=["sft", "joint", "shuffled"])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--dev", action="store_true", help="score on dev items, to choose settings")
+    parser.add_argument("--no-probe", action="store_true", help="leave the probes to a later call without it")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", nargs="*", default=[], help="further overrides of the recipe")
     given = parser.parse_args()
@@ -92,7 +95,7 @@ def main() -> None:
     os.environ |= {name: str(path.resolve()) for name, path in places.items()}
     for seed in given.seeds:
         for arm in given.arms:
-            run_arm(given.recipe, seed, arm, given.out, dev=given.dev, more=given.set)
+            run_arm(given.recipe, seed, arm, given.out, dev=given.dev, probe=not given.no_probe, more=given.set)
 
 
 if __name__ == "__main__":
