@@ -35,7 +35,14 @@ _PACKED: tuple[tuple[re.Pattern[bytes], Callable[[bytes], bytes]], ...] = (
     (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), bz2.decompress),
     (re.compile(rb"\xfd7zXZ\x00"), lzma.decompress),
 )
-_ARCHIVES = {b"PK\x03\x04": "unzip", b"\x28\xb5\x2f\xfd": "unzstd"}
+# The program that unpacks an archive, by the bytes that tell it and where they stand.
+_ARCHIVES: dict[tuple[int, bytes], str] = {
+    (0, b"PK\x03\x04"): "unzip",
+    (0, b"\x28\xb5\x2f\xfd"): "unzstd",
+    (0, b"7z\xbc\xaf\x27\x1c"): "7z x",
+    (0, b"Rar!\x1a\x07"): "unrar x",
+    (257, b"ustar"): "tar xf",
+}
 _LONE_RETURN = re.compile(r"\r(?!\r*\n)")
 # Whitespace, control characters, and what Unicode calls Default_Ignorable_Code_Point, with the blank Braille pattern.
 _INVISIBLE = re.compile(
@@ -48,19 +55,15 @@ def read_lines(path: Path) -> list[str]:
     r"""The lines of a UTF-8 file, plain or compressed by gzip, bzip2 or xz, without line ends and byte order mark.
 
     A line ends at ``\n`` or ``\r\n``; only in a file without any ``\n`` (from an old Mac) at ``\r``. `str.splitlines`
-    would also cut at U+2028, U+0085 and others, which stand inside real sentences and would shift every later line.
+    would also cut at U+2028, U+0085 and others, which stand inside real sentences and would shift every later line. A
+    byte order mark at the beginning of a line is one of several files that were put together, and no text either.
 
     Raises:
         MissingFileError: There is no such file.
         DataError: Bytes that are not UTF-8 (with line and column), a file that is damaged, or line ends of two kinds.
     """
     data = unpacked(path)
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data:
-        line = data.count(b"\n", 0, max(0, data.find(b"\0"))) + 1
-        raise DataError(
-            f"{path}:{line}: this is no UTF-8 text: it has a zero byte or the mark of UTF-16, and would be read as "
-            f"other characters. Convert the file first, for example: iconv -f UTF-16 -t UTF-8."
-        )
+    _check_text(data, path)
     try:
         text = data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -77,14 +80,37 @@ def read_lines(path: Path) -> list[str]:
             f"{path}: some lines end in a carriage return alone ({lone}) and some in a line feed ({breaks}), so it is "
             "unclear where a line ends. Convert the file first: tr '\\r' '\\n'."
         )
-    lines = text.split("\n")
+    lines = text.replace("\n\ufeff", "\n").split("\n")
     if lines[-1] == "":
         lines.pop()
     return [line.rstrip("\r") for line in lines] if "\r" in text else lines
 
 
+def _check_text(data: bytes, path: Path) -> None:
+    """Refuse UTF-16 and UTF-32, and files that are no text, all of which have zero bytes.
+
+    Raises:
+        DataError: With the line of the first zero byte.
+    """
+    marked = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    if not marked and b"\0" not in data:
+        return
+    line = data.count(b"\n", 0, max(0, data.find(b"\0"))) + 1
+    if (
+        marked or data.count(b"\0") >= len(data) // 4
+    ):  # of scripts with two bytes a letter, line ends and blanks have one
+        raise DataError(
+            f"{path}:{line}: this is no UTF-8 text: it has the mark or the zero bytes of UTF-16, and would be read as "
+            "other characters. Convert the file first, for example: iconv -f UTF-16 -t UTF-8."
+        )
+    raise DataError(
+        f"{path}:{line}: this is no UTF-8 text: it has a zero byte, as UTF-16 and files that are no text have "
+        "(spreadsheets, Parquet, archives). Save it as text in UTF-8; of UTF-16 text: iconv -f UTF-16 -t UTF-8."
+    )
+
+
 def unpacked(path: Path) -> bytes:
-    """The content of a file, decompressed if gzip, bzip2 or xz compressed it.
+    """The content of a file, decompressed if gzip, bzip2 or xz compressed it, once or several times.
 
     Raises:
         MissingFileError: There is no such file.
@@ -96,17 +122,16 @@ def unpacked(path: Path) -> bytes:
         data = path.read_bytes()
     except OSError as fault:
         raise DataError(f"{path} cannot be read: {fault.strerror}. Give a file that you may read.") from None
-    for magic, tool in _ARCHIVES.items():
-        if data.startswith(magic):
-            raise DataError(f"{path} is a packed archive, not text. Unpack it first: {tool} {path.name}.")
-    for begins, unpack in _PACKED:
-        if begins.match(data):
-            try:
-                return unpack(data)
-            except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as fault:
-                raise DataError(
-                    f"{path} is packed, and damaged or cut off ({fault}), so that lines would be lost. Get it again."
-                ) from None
+    while (unpack := next((unpack for begins, unpack in _PACKED if begins.match(data)), None)) is not None:
+        try:
+            data = unpack(data)
+        except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as fault:
+            raise DataError(
+                f"{path} is packed, and damaged or cut off ({fault}), so that lines would be lost. Get it again."
+            ) from None
+    for (begin, magic), tool in _ARCHIVES.items():
+        if data.startswith(magic, begin):
+            raise DataError(f"{path} is an archive, not text. Unpack it first: {tool} {path.name}.")
     return data
 
 

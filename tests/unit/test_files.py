@@ -3,12 +3,14 @@
 import bz2
 import errno
 import gzip
+import io
 import json
 import lzma
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -56,6 +58,7 @@ def lines_of(folder, data):
         ("a\rb\nc\n", ["a\rb", "c"]),
         ("\ufeffa\nb", ["a", "b"]),
         ("\ufeff", []),
+        ("\ufeffa\n\ufeffb\r\n\ufeff\nc\ufeffd\n", ["a", "b", "", "c\ufeffd"]),  # files put together
     ],
 )
 def test_a_line_ends_at_a_line_feed_or_at_the_returns_of_an_old_mac(tmp_path, data, expected):
@@ -76,11 +79,38 @@ def test_packed_files_are_read_whatever_they_are_called(tmp_path, pack):
         with pytest.raises(DataError, match="damaged or cut off"):
             lines_of(tmp_path, broken)
     assert lines_of(tmp_path, "BZh is a name\n") == ["BZh is a name"]
+    assert lines_of(tmp_path, gzip.compress(pack(data))) == ["eins", "zwei"] * 50  # by a program that packs each upload
 
 
-def test_a_zip_archive_is_named_as_one(tmp_path):
-    with pytest.raises(DataError, match="Unpack it first: unzip f"):
-        lines_of(tmp_path, b"PK\x03\x04\x14\x00")
+def tar(data):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        entry = tarfile.TarInfo("f")
+        entry.size = len(data)
+        archive.addfile(entry, io.BytesIO(data))
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "tool"),
+    [
+        (b"PK\x03\x04\x14\x00", "unzip f"),
+        (gzip.compress(b"PK\x03\x04\x14\x00"), "unzip f"),
+        (tar(b"hello\n"), "tar xf f"),
+        (gzip.compress(tar(b"hello\n" * 900)), "tar xf f"),
+        (b"7z\xbc\xaf\x27\x1c\x00", "7z x f"),
+    ],
+)
+def test_an_archive_is_named_as_one(tmp_path, data, tool):
+    with pytest.raises(DataError, match=f"Unpack it first: {tool}"):
+        lines_of(tmp_path, data)
+
+
+def test_a_file_that_is_no_text_is_not_called_utf_16(tmp_path):
+    with pytest.raises(
+        DataError, match=r"f:2: this is no UTF-8 text: it has a zero byte, as .* files that are no text"
+    ):
+        lines_of(tmp_path, b"PAR1 some bytes\nand\x00more of them\n")
 
 
 @pytest.mark.parametrize("coding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])

@@ -20,14 +20,14 @@ from midalign.languages import known, languages_by_name
 
 SPLITS: dict[str, tuple[str, ...]] = {  # our name, and what the corpora call it
     "train": ("train", "training"),
-    "dev": ("dev", "valid", "validation", "validate", "val"),
-    "test": ("test", "devtest"),
+    "dev": ("dev", "valid", "validation", "validate", "val", "testa"),  # testa and testb: CoNLL 2002 and 2003
+    "test": ("test", "devtest", "testb"),
 }
 PACKED = (".gz", ".bz2", ".xz")
 
 _NOTES = re.compile(
-    r"(readme|licen[cs]e|copying|changelog|citation)([._-].*)?"
-    r"|(about|authors|changes|checksums?|contributors|credits|document_ids|info|languages|manifest|notes?|notice|"
+    r"_?(readme|licen[cs]e|copying|changelog|citation)([._-].*)?"
+    r"|_?(about|authors|changes|checksums?|contributors|credits|document_ids|info|languages|manifest|notes?|notice|"
     r"requirements|sources?|version|[a-z0-9]*sums?)(\.(txt|md|rst|tsv|csv|json|ya?ml))?",
     re.IGNORECASE,
 )

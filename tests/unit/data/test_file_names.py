@@ -76,6 +76,8 @@ def test_a_name_with_two_languages_tells_neither():
         ("en-Valid.tsv", {"dev"}),
         ("flores.devtest.eng", {"test"}),
         ("latest.txt", set()),
+        ("eng.testa", {"dev"}),
+        ("testb.tsv", {"test"}),
         ("train_test.tsv", {"train", "test"}),
     ],
 )
@@ -91,7 +93,8 @@ def test_a_split_has_one_name():
 
 @pytest.mark.parametrize(
     "name", ["README", "README.md", "Readme_de.txt", "LICENSE", "LICENCE.txt", ".DS_Store", "._eng.txt", "eng.txt~",
-             "about.txt", "MD5SUMS", "sha256sums.txt", "DOCUMENT_IDS.tsv", "CITATION.cff", "info.json.gz"],
+             "about.txt", "_about.txt", "MD5SUMS", "sha256sums.txt", "DOCUMENT_IDS.tsv", "CITATION.cff",
+             "info.json.gz"],
 )  # fmt: skip
 def test_what_lies_beside_data_is_a_note(name):
     assert is_note(Path(name))

@@ -8,7 +8,7 @@ prompt, completion   two lists of messages (trl: conversational)
 messages             one list of messages; the last turn, the assistant's, is the answer, the others are context
 system               optional: a system turn before the others, where there is none
 tools                optional: the functions that the chat template is given
-language             optional: code of the row's language, where a file holds several
+language             optional: code of the row's language, where a file holds several (also ``lang``, ``locale``)
 ===================  ==========================================================================================
 
 From JSONL, JSON (a list), CSV or Parquet, or a dataset of the hub. The language comes from the column, from the file's
@@ -28,8 +28,9 @@ from typing import Any
 
 from midalign.data.file_names import bare, data_files, language_of_each, shown, split_name
 from midalign.data.tasks.layout import files_of_split
+from midalign.data.tasks.row_language import check_all_tell, language_of_row
 from midalign.errors import DataError, LanguageError
-from midalign.files import local_path, missing_file, parse_json, read_json_lines, read_lines, read_parquet
+from midalign.files import is_blank, local_path, missing_file, parse_json, read_json_lines, read_lines, read_parquet
 from midalign.languages import canonical, known
 from midalign.records import Message, TaskExample
 
@@ -37,17 +38,24 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _FORM = 'a row such as {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}'
+_LONGEST_CELL = 2**31 - 1  # characters; the csv module's default is 131,072
 _ROLES = ("system", "user", "assistant", "tool", "developer")
 
 
 @dataclass(frozen=True)
 class _Table:
-    """One file, or one table of the hub: its rows with their place, and its language where the name tells it."""
+    """One file, or one table of the hub: its rows with their place, and its language where the name tells it.
+
+    Attributes:
+        assumed: Language of its rows where neither name nor rows tell one: the only one that was asked for.
+        beside: Whether its name tells no language, but those of the files beside it do.
+    """
 
     name: str
     language: str | None
     rows: Iterator[tuple[str, Mapping[str, Any]]]
-    beside: bool = False  # its name tells no language, but those of the files beside it do
+    assumed: str | None = None
+    beside: bool = False
 
 
 def read_chat(data: str | Path, *, languages: Sequence[str] | None = None, split: str = "test") -> list[TaskExample]:
@@ -70,8 +78,10 @@ def read_chat(data: str | Path, *, languages: Sequence[str] | None = None, split
     found: list[TaskExample] = []
     present: set[str] = set()
     for table in _tables(data, split, wanted):
-        present |= {table.language} if table.language else set()
-        for number, place, language, row in _rows(table, wanted):
+        if table.language is not None and table.language not in (wanted or (table.language,)):
+            present.add(table.language)
+            continue
+        for number, place, language, row in _rows(table):
             present.add(language)
             if wanted is None or language in wanted:
                 found.append(_example(row, f"{table.name}:{number}", language, place))
@@ -84,15 +94,27 @@ def read_chat(data: str | Path, *, languages: Sequence[str] | None = None, split
     return found
 
 
-def _rows(table: _Table, wanted: Sequence[str] | None) -> Iterator[tuple[int, str, str, Mapping[str, Any]]]:
-    """The rows of a table, each with its number, place and language; none of a table in another language."""
-    if wanted is not None and table.language not in (None, *wanted):
+def _rows(table: _Table) -> Iterator[tuple[int, str, str, Mapping[str, Any]]]:
+    """The rows of a table, each with its number, place and language.
+
+    Raises:
+        LanguageError: Nothing tells the language of a row.
+    """
+    rows = list(table.rows)
+    told = {place: language_of_row(row, place) for place, row in rows}
+    if table.beside and not any(told.values()):
+        if told:
+            logger.warning("%s: left alone, because neither name nor row tells its language", next(iter(told)))
         return
-    for number, (place, row) in enumerate(table.rows):
-        if table.beside and not row.get("language"):
-            logger.warning("%s: left alone, because neither name nor row tells its language", place)
-            return
-        yield number, place, _language(row, table, place), row
+    if table.language is None:
+        check_all_tell(told, table.name)
+    for number, (place, row) in enumerate(rows):
+        if not (language := told[place] or table.language or table.assumed):
+            raise LanguageError(
+                f"{place}: nothing tells the language of this row, which decides whether it is trained on. Name the "
+                "file <language>.<split>.jsonl, add a column 'language', or ask for exactly one language"
+            )
+        yield number, place, language, row
 
 
 def _tables(data: str | Path, split: str, wanted: Sequence[str] | None) -> Iterator[_Table]:
@@ -107,7 +129,7 @@ def _tables(data: str | Path, split: str, wanted: Sequence[str] | None) -> Itera
     only = None if any(languages) else _the_only(wanted)
     for file, language in zip(files, languages, strict=True):
         beside = language is None and any(languages) and wanted is not None
-        yield replace(_file(file, language or only), beside=beside)
+        yield replace(_file(file, language), assumed=only, beside=beside)
 
 
 def _the_only(wanted: Sequence[str] | None) -> str | None:
@@ -152,6 +174,7 @@ def _json(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    csv.field_size_limit(_LONGEST_CELL)
     reader = csv.DictReader([line + "\n" for line in read_lines(path)], strict=True)
     try:
         names = reader.fieldnames or ()
@@ -163,18 +186,22 @@ def _csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             place = f"{path}:{reader.line_num}"
             if None in row or None in row.values():
                 raise DataError(f"{place}: the row has not as many cells as the header; quote cells that hold commas")
-            lists = ("messages", "tools")
-            yield (
-                place,
-                {
-                    name: parse_json(cell, place)
-                    if (name in lists or cell.lstrip()[:2] in ("[{", "[]")) and cell
-                    else cell
-                    for name, cell in row.items()
-                },
-            )
+            yield place, {name: _cell(name, cell, place) for name, cell in row.items()}
     except csv.Error as fault:
         raise DataError(f"{path}:{reader.line_num}: not CSV ({fault}); quote cells with quotes or commas") from fault
+
+
+def _cell(name: str, cell: str, place: str) -> Any:
+    """A cell as text, but a list of messages or tools as one; other text may well begin with a bracket."""
+    if name in ("messages", "tools"):
+        return parse_json(cell, place) if cell else cell
+    if name in ("prompt", "completion") and cell.lstrip().startswith("[{"):
+        try:
+            value = parse_json(cell, place)
+        except DataError:
+            return cell
+        return value if isinstance(value, list) and all("role" in turn for turn in value) else cell
+    return cell
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -197,7 +224,7 @@ def _hub_tables(name: str, split: str, only: str | None) -> Iterator[_Table]:
                 raise DataError(f"{name}: no split {split!r}; there are {', '.join(of_split)}")
             table = datasets.load_dataset(name, configuration, split=chosen)
             rows = ((f"{name}, {configuration}, {chosen}, row {i}", row) for i, row in enumerate(table, start=1))
-            yield _Table(f"{configuration}.{split}", language or only, rows)
+            yield _Table(f"{configuration}.{split}", language, rows, assumed=only)
     except (OSError, ValueError) as fault:
         if isinstance(fault, DataError):
             raise
@@ -207,24 +234,11 @@ def _hub_tables(name: str, split: str, only: str | None) -> Iterator[_Table]:
         ) from fault
 
 
-def _language(row: Mapping[str, Any], table: _Table, place: str) -> str:
-    code = row.get("language")
-    if isinstance(code, str) and code.strip():
-        return canonical(code, place)
-    if table.language is not None:
-        return table.language
-    raise LanguageError(
-        f"{place}: nothing tells the language of this row, which decides whether it is trained on. Name the file "
-        "<language>.<split>.jsonl, add a column 'language', or ask for exactly one language"
-    )
-
-
 def _example(row: Mapping[str, Any], name: str, language: str, place: str) -> TaskExample:
-    system, tools = row.get("system"), row.get("tools")
-    if tools is not None and (not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools)):
-        raise DataError(f"{place}: 'tools' is {_shown(tools)}, not a list of objects, one for each function")
+    system, tools = row.get("system"), _tools(row, place)
     if system is not None and not isinstance(system, str):
         raise DataError(f"{place}: 'system' is {_shown(system)}, not a string")
+    _check_no_more(row, place)
     prompt, answer = _prompt_and_answer(row, place)
     if isinstance(prompt, str):
         if system or tools:
@@ -242,8 +256,30 @@ def _example(row: Mapping[str, Any], name: str, language: str, place: str) -> Ta
         text="\n".join(turn["content"] for turn in prompt if turn["role"] != "system"),
         reference=answer,
         messages=tuple(prompt),
-        tools=tuple(tools or ()),
+        tools=tuple(tools),
     )
+
+
+def _tools(row: Mapping[str, Any], place: str) -> list[dict[str, Any]]:
+    """The functions of a row: a list, or one as JSON, since columns of Parquet hold no objects of several shapes."""
+    tools = row.get("tools") or []
+    if isinstance(tools, str):
+        tools = parse_json(tools, f"{place}: 'tools'", "a list of objects, one for each function")
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise DataError(f"{place}: 'tools' is {_shown(tools)}, not a list of objects, one for each function")
+    return tools
+
+
+def _check_no_more(row: Mapping[str, Any], place: str) -> None:
+    """Refuse columns that change what is asked or answered, and that midalign does not use."""
+    both = [name for name in ("prompt", "completion") if row.get("messages") and row.get(name)]
+    if both:
+        raise DataError(f"{place}: the row has 'messages' and {both[0]!r}, and one would be left out; keep one of them")
+    if row.get("chat_template_kwargs"):
+        raise DataError(
+            f"{place}: 'chat_template_kwargs' is {_shown(row['chat_template_kwargs'])}, and chat templates are given "
+            "none here, so the prompt would be another one; take the column out"
+        )
 
 
 def _prompt_and_answer(row: Mapping[str, Any], place: str) -> tuple[str | list[Message], str]:
@@ -257,8 +293,8 @@ def _prompt_and_answer(row: Mapping[str, Any], place: str) -> tuple[str | list[M
         )
     prompt, completion = row["prompt"], row["completion"]
     if isinstance(prompt, str) and isinstance(completion, str):
-        if not prompt.strip() or not completion.strip():
-            raise DataError(f"{place}: the {'completion' if prompt.strip() else 'prompt'} is empty; remove the row")
+        if is_blank(prompt) or is_blank(completion):
+            raise DataError(f"{place}: the {'prompt' if is_blank(prompt) else 'completion'} is empty; remove the row")
         return prompt, completion
     if isinstance(prompt, str) or isinstance(completion, str):
         raise DataError(f"{place}: 'prompt' and 'completion' must both be text or both be lists of messages")
@@ -272,8 +308,10 @@ def _split_off_the_answer(turns: list[Message], place: str) -> tuple[list[Messag
             f"{place}: the last turn is that of {answer['role']!r}, after {len(prompt)} others; the answer that is "
             "trained and scored is a last turn of the assistant after at least one other"
         )
-    if not answer["content"].strip():
+    if is_blank(answer["content"]):
         raise DataError(f"{place}: the assistant's last turn is empty; remove the row, or write the answer as text")
+    if all(is_blank(turn["content"]) for turn in prompt):
+        raise DataError(f"{place}: the turns before the answer are empty, so nothing is asked; remove the row")
     return prompt, answer["content"]
 
 
@@ -286,6 +324,11 @@ def _turns(value: Any, column: str, place: str) -> list[Message]:
             raise DataError(
                 f"{place}: message {number} of {column!r} is {_shown(turn)}. A message is an object with 'role' (one "
                 f"of {', '.join(_ROLES)}) and 'content'."
+            )
+        if calls := [key for key in ("tool_calls", "function_call") if turn.get(key)]:
+            raise DataError(
+                f"{place}: message {number} of {column!r} has {calls[0]!r}, which would be left out of the prompt; "
+                "write the call as text into 'content', or take the row out"
             )
         turns.append({"role": str(turn["role"]), "content": _content(turn.get("content"), number, place)})
     return turns

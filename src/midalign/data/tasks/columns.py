@@ -29,6 +29,7 @@ _INTENT_COMMENT = re.compile(r"#\s*intent\s*[=:]\s*(.*)")
 _KEY_COMMENT = re.compile(r"#\s*[\w.-]+\s*=(\s.*)?")
 _TAG = re.compile(r"O|[BI]-.+")
 _NUMBER = re.compile(r"[0-9]{1,9}")
+_NUMBERED = re.compile(r"(?P<before>[^\d]*)(?P<number>\d{1,9})(?P<after>[^\d]*)")  # also t1, 1., and other digits
 _JOINED = re.compile(r"[0-9]+[-.][0-9]+")
 NO_TYPE = ("O", "OTH")
 """Labels of entities that are none of Universal NER's three types, in its first release: ``B-O``, ``I-O``, ``OTH``."""
@@ -223,19 +224,30 @@ def _strip_language(rows: Sequence[tuple[int, list[str]]], columns: Columns, rep
 def _word_column(path: Path, sentences: Sequence[_Sentence]) -> int:
     """The first column, or the second where the first numbers the words of every sentence."""
     rows = [row for sentence in sentences for row in sentence.rows]
-    if not rows or not all(_NUMBER.fullmatch(fields[0]) for _, fields in rows):
+    if not rows:
         return 0
-    counted = _count_the_words([[int(fields[0]) for _, fields in sentence.rows] for sentence in sentences])
     line, fields = rows[0]
+    found = [[_NUMBERED.fullmatch(fields[0]) for _, fields in sentence.rows] for sentence in sentences]
+    matches = [match for row in found for match in row]
+    shapes = {(match["before"], match["after"]) if match else None for match in matches}
+    numbered = len(shapes) == 1 and None not in shapes and (shapes == {("", "")} or len(rows) > 1)
+    counted = numbered and _count_the_words([[int(match["number"]) for match in row if match] for row in found])
     if counted and len(fields) > 2:
         logger.info("%s: the first column numbers the words, which stand in the second", path)
         return 1
-    if len(fields) > 2 or (counted and len(rows) > len(sentences)):
-        raise DataError(
-            f"{path}:{line}: the first column holds only numbers{'' if counted else ' that do not count 1, 2, 3'}, so "
-            "it is unclear where the words are; say with `columns` which column is the word and which is the tag"
-        )
+    if numbered and (len(fields) > 2 or (counted and len(rows) > len(sentences))):
+        raise _unclear(path, line, "holds only numbers" + ("" if counted else " that do not count 1, 2, 3"))
+    same = all(len({fields[0] for _, fields in sentence.rows}) == 1 for sentence in sentences)
+    if same and len(fields) > 2 and len(rows) > len(sentences):
+        raise _unclear(path, line, "is the same in all rows of a sentence, as a name or number of the sentence is")
     return 0
+
+
+def _unclear(path: Path, line: int, first_column: str) -> DataError:
+    return DataError(
+        f"{path}:{line}: the first column {first_column}, so it is unclear where the words are; say with `columns` "
+        "which column is the word and which is the tag"
+    )
 
 
 def _count_the_words(numbers: Sequence[Sequence[int]]) -> bool:

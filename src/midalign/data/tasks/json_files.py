@@ -13,9 +13,9 @@ from typing import Any
 from midalign.answers.matching import match_items, word_offsets
 from midalign.answers.parse import parse_slots
 from midalign.data.tasks.columns import RawItem, Repairs
+from midalign.data.tasks.row_language import language_of_row
 from midalign.errors import DataError
 from midalign.files import is_blank, parse_json, read_json_lines, read_lines
-from midalign.languages import canonical
 from midalign.records import Span
 
 _BRACKET = re.compile(r"\[\s*(?P<label>[^\[\]:]+?)\s*:\s*(?P<phrase>[^\[\]]*?)\s*\]")
@@ -51,7 +51,7 @@ def read_massive(path: Path, language: str | None = None) -> Iterator[RawItem]:
 
     Args:
         path: The file.
-        language: Canonical code for rows without a ``locale``; a row's own goes before it.
+        language: Canonical code for rows that tell none (`midalign.data.tasks.row_language`); their own goes before it.
 
     Raises:
         DataError: Not UTF-8, not JSON, keys missing, brackets that are not ``[label : phrase]``.
@@ -60,7 +60,7 @@ def read_massive(path: Path, language: str | None = None) -> Iterator[RawItem]:
     repairs = Repairs(path)
     for number, index, row in _rows(path, ("utt", "annot_utt", "partition")):
         place = f"{path}:{number}"
-        own = canonical(_text(row, "locale", place), place) if "locale" in row else ""
+        own = language_of_row(row, place)
         chunks = _annotated_chunks(row["annot_utt"], place)
         if any(label and not phrase for phrase, label in chunks):
             repairs.add("a slot has no phrase; left out", number)
@@ -176,5 +176,5 @@ def read_reference(path: Path) -> Iterator[RawItem]:
         if is_blank(text):
             repairs.add("the command is empty; left out", number)
             continue
-        yield RawItem(index, text, words, tuple(spans))
+        yield RawItem(index, text, words, tuple(spans), language=language_of_row(row, f"{path}:{number}"))
     repairs.report()

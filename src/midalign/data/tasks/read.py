@@ -27,6 +27,7 @@ from midalign.data.file_names import SPLITS, bare, split_name
 from midalign.data.tasks.columns import COLUMNS, NO_TYPE, Columns, RawItem, read_conll
 from midalign.data.tasks.json_files import read_massive, read_reference, read_snips
 from midalign.data.tasks.layout import TaskFile, TaskFormat, check_format, choose_files, detect_format
+from midalign.data.tasks.row_language import check_all_tell
 from midalign.errors import DataError, LanguageError, did_you_mean
 from midalign.files import local_path, missing_file
 from midalign.languages import canonical
@@ -89,14 +90,18 @@ def read_task(
     files = choose_files(path, kind, name, languages)
     wanted = None if languages is None else {canonical(code) for code in languages}
     examples: list[TaskExample] = []
+    told: set[str] = set()
     for file in files:
-        items = (item for item in _items(file, kind, chosen_columns) if _in_split(item, name, file.path))
+        items = [item for item in _items(file, kind, chosen_columns) if _in_split(item, name, file.path)]
+        if file.language is None:
+            check_all_tell({f"{file.path}, item {item.index}": item.language for item in items}, file.path)
+        told |= {item.language for item in items if item.language}
         of_file = [_example(item, file, task, wanted) for item in items]
         examples += [example for example in of_file if example is not None][:limit]
     _check_ids(examples)
+    _check_languages(examples, told, wanted, path)
     if not examples:
         raise DataError(f"{path}: no items in split {split!r}; check the files and the split's name")
-    _check_languages(examples, files, wanted)
     return _with_labels(examples, labels, kind)
 
 
@@ -188,12 +193,13 @@ def _example(item: RawItem, file: TaskFile, task: TaskName, wanted: set[str] | N
     )
 
 
-def _check_languages(examples: Sequence[TaskExample], files: Sequence[TaskFile], wanted: set[str] | None) -> None:
+def _check_languages(examples: Sequence[TaskExample], told: set[str], wanted: set[str] | None, path: Path) -> None:
     """Refuse a language that no row is in, where rows tell their language."""
-    present = {example.language for example in examples} | {file.language for file in files}
-    if None in present and (missing := sorted((wanted or set()) - present)):
-        there = sorted({example.language for example in examples})
-        raise LanguageError(f"the data has no {', '.join(missing)}; available here: {', '.join(there)}")
+    if told and (missing := sorted((wanted or set()) - {example.language for example in examples})):
+        raise LanguageError(
+            f"{path}: no row is in {', '.join(missing)}; by what they tell themselves there are rows in "
+            f"{', '.join(sorted(told))}"
+        )
 
 
 def _with_labels(examples: list[TaskExample], labels: Sequence[str] | None, format: TaskFormat) -> list[TaskExample]:  # noqa: A002

@@ -173,6 +173,15 @@ BAD = {
     ),
     "tools of text": ({"prompt": "x", "completion": "y", "tools": TOOLS}, "would have no effect"),
     "odd tools": ({"messages": [QUESTION, ANSWER], "tools": "clock"}, "'tools'"),
+    "empty to the eye": ({"prompt": "x", "completion": "\u200b"}, "the completion is empty"),
+    "no text asked": ({"messages": [QUESTION | {"content": "\u2060"}, ANSWER]}, "nothing is asked"),
+    "a call": ({"messages": [QUESTION, ANSWER | {"tool_calls": [{"type": "function"}]}, ANSWER]}, "'tool_calls'"),
+    "two prompts": (SHAPES["messages"] | {"prompt": "x", "completion": "y"}, "'messages' and 'prompt'"),
+    "more for the template": (
+        SHAPES["messages"] | {"chat_template_kwargs": {"enable_thinking": False}},
+        "'chat_template_kwargs' is",
+    ),
+    "language of another type": (SHAPES["messages"] | {"language": 3}, "'language' is 3, not a string"),
     "odd system": ({"messages": [QUESTION, ANSWER], "system": 3}, "'system' is 3"),
 }
 
@@ -184,6 +193,38 @@ def test_a_bad_row_names_file_and_line(tmp_path, name):
     with pytest.raises(DataError, match=words) as raised:
         read_chat(tmp_path)
     assert "eng.test.jsonl:2" in str(raised.value)
+
+
+def test_text_that_looks_like_a_list_is_text(tmp_path):
+    prompts = ["[{x", "[] is what?", '[{"a": 1}]', "[1, 2]"]
+    rows = [{"prompt": prompt, "completion": "a list"} for prompt in prompts]
+    write(tmp_path / "eng.test.csv", rows)
+    assert [example.text for example in read_chat(tmp_path)] == prompts
+
+
+def test_a_cell_may_be_long(tmp_path):
+    write(tmp_path / "eng.test.csv", [{"prompt": "x" * 200_000, "completion": "long"}])
+    assert len(read_chat(tmp_path)[0].text) == 200_000
+
+
+def test_tools_may_be_written_as_json(tmp_path):
+    write(tmp_path / "eng.test.jsonl", [SHAPES["messages"] | {"tools": json.dumps(TOOLS)}])
+    assert read_chat(tmp_path)[0].tools == tuple(TOOLS)
+
+
+@pytest.mark.parametrize("key", ["language", "lang", "locale"])
+def test_rows_tell_their_language_all_or_none(tmp_path, key):
+    row = SHAPES["text"]
+    write(tmp_path / "test.jsonl", [row | {key: "fr"}, row | {key: "de-DE"}])
+    assert [example.id for example in read_chat(tmp_path, languages=["de"])] == ["test:1"]
+    for other in (row, row | {key: None}, row | {key: " "}):
+        write(tmp_path / "test.jsonl", [row | {key: "fr"}, other])
+        with pytest.raises(DataError, match=r"test\.jsonl:2: the row tells no language, but others of test do"):
+            read_chat(tmp_path, languages=["fr"])
+    write(tmp_path / "test.jsonl", [row | {key: "fr"}])
+    (tmp_path / "test.jsonl").rename(tmp_path / "deu.test.jsonl")
+    with pytest.raises(LanguageError, match="no test rows in deu_Latn; there are rows in fra_Latn"):
+        read_chat(tmp_path, languages=["de"])
 
 
 def test_rows_whose_language_nothing_tells_are_refused_by_line(tmp_path):

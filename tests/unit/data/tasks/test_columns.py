@@ -116,7 +116,11 @@ def test_a_fault_is_named_with_file_and_line(tmp_path: Path, content: str | byte
 
 
 @pytest.mark.parametrize("separator", ["\t", " "])
-@pytest.mark.parametrize("numbers", ["0 1 2 0 1", "1 2 3 1 2", "1 2 3 4 5", "0 1 2 3 4"])
+@pytest.mark.parametrize(
+    "numbers",
+    ["0 1 2 0 1", "1 2 3 1 2", "1 2 3 4 5", "0 1 2 3 4", "1. 2. 3. 1. 2.", "t1 t2 t3 t1 t2", "(1) (2) (3) (1) (2)",
+     "١ ٢ ٣ ١ ٢"],
+)  # fmt: skip
 @pytest.mark.parametrize("more", ["", "NNP"])
 def test_a_first_column_that_numbers_the_words_is_left_out(
     tmp_path: Path, separator: str, numbers: str, more: str
@@ -137,6 +141,10 @@ def test_a_first_column_that_numbers_the_words_is_left_out(
         ("5 Anna B-PER\n9 lives O\n", "f.le.conll:1: the first column holds only numbers that do not count 1, 2, 3"),
         ("1 Anna B-PER\n1 lives O\n", "that do not count"),
         ("1 Anna B-PER\n\n3 lives O\n", "that do not count"),
+        ("5. Anna B-PER\n9. lives O\n", "holds only numbers that do not count 1, 2, 3"),
+        ("s1 Anna B-PER\ns1 lives O\n\ns2 Oslo O\n", "that do not count"),
+        ("1b2f Anna B-PER\n1b2f lives O\n\nc3 Oslo O\n", "first column is the same in all rows of a sentence"),
+        ("train Anna B-PER\ntrain lives O\n", "is the same in all rows"),
         ("1 B-PER\n2 O\n", "file.conll:1: the first column holds only numbers, so it is unclear where the words"),
         ("1 Anna B-LOC B-PER\n2 in O O\n", "did not raise"),
         ("Anna B-PER B-PER\nin O O\n", r"column 1 .from 0. holds tags, and the last the like"),
@@ -149,7 +157,7 @@ def test_columns_that_cannot_be_told_apart_are_refused(tmp_path: Path, content: 
         return
     with pytest.raises(DataError, match=says):
         read(tmp_path, content, COLUMNS["bio"])
-    named = Columns(word=1, tag=2) if content[0] in "159" and "Anna" in content else Columns(word=0, tag=1)
+    named = Columns(word=1, tag=2) if content[0] in "159st" and "Anna" in content else Columns(word=0, tag=1)
     assert read(tmp_path, content, named)[0].spans[0].label == "PER"
 
 
@@ -158,6 +166,12 @@ def test_numbers_may_be_words(tmp_path: Path) -> None:
     assert (item.words, item.spans) == (("3", "of", "7"), (Span("cardinal", 2, 3),))
     (item,) = read(tmp_path, "112 B-number\n", COLUMNS["bio"])
     assert item.words == ("112",)
+    (item,) = read(tmp_path, "A4 NN B-road\n", COLUMNS["bio"])
+    assert item.words == ("A4",)
+
+
+def test_sentences_of_one_word_have_no_column_that_is_the_same_in_all_rows(tmp_path: Path) -> None:
+    assert [item.words for item in read(tmp_path, "yes UH O\n\nno UH O\n", COLUMNS["bio"])] == [("yes",), ("no",)]
 
 
 def test_formats_with_a_number_of_the_word_refuse_other_columns(tmp_path: Path) -> None:

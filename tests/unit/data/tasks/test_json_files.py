@@ -112,7 +112,7 @@ def test_each_row_of_massive_tells_its_own_language(tmp_path: Path) -> None:
     ("changes", "error", "message"),
     [
         ({"locale": 3.5}, DataError, "f.jsonl:1: 'locale' is 3.5, not a string"),
-        ({"locale": None}, DataError, "f.jsonl:1: 'locale' is None"),
+        ({"lang": ["de"]}, DataError, r"f.jsonl:1: 'lang' is \['de'\]"),
         ({"locale": "qq-QQ"}, LanguageError, "f.jsonl:1: unknown language 'qq-QQ'"),
         ({"intent": ["x"]}, DataError, r"f.jsonl:1: 'intent' is \['x'\]"),
         ({"intent": True}, DataError, "f.jsonl:1: 'intent' is True"),

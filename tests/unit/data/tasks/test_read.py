@@ -211,11 +211,31 @@ def test_rows_of_several_locales_in_one_file(tmp_path: Path) -> None:
     assert ids(read_task(tmp_path, languages=["de"])) == ["test:0", "test:2"]
     assert ids(read_task(tmp_path, languages=["de"], limit=1)) == ["test:0"]
     assert [e.language for e in read_task(tmp_path)] == ["deu_Latn", "fra_Latn", "deu_Latn"]
-    with pytest.raises(LanguageError, match="the data has no tur_Latn; available here: deu_Latn"):
+    with pytest.raises(LanguageError, match=r"no row is in tur_Latn; by what they tell.* in deu_Latn, fra_Latn"):
         read_task(tmp_path, languages=["de", "tr"])
     (tmp_path / "test.jsonl").write_text(json.dumps(rows[0] | {"locale": "fr-FR"}) + "\n")
     (tmp_path / "test.jsonl").rename(tmp_path / "de-DE.jsonl")
-    with pytest.raises(DataError, match="no items in split 'test'"):
+    with pytest.raises(
+        LanguageError, match="no row is in deu_Latn; by what they tell themselves there are rows in fra"
+    ):
+        read_task(tmp_path, languages=["de"])
+
+
+@pytest.mark.parametrize("key", ["language", "locale", "lang"])
+@pytest.mark.parametrize("kind", ["massive", "reference"])
+def test_the_language_of_a_row_may_have_any_usual_key(tmp_path: Path, key: str, kind: str) -> None:
+    row = {"partition": "test", "utt": "a", "annot_utt": "a"}
+    if kind == "reference":
+        row = {"prefix": "<|im_start|>user\na<|im_end|>", "text": "None"}
+    rows = [row | {key: code} for code in ("de", "fr")]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert ids(read_task(tmp_path, languages=["de"])) == ["test:0"]
+    if kind == "massive":
+        (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, row]))
+        with pytest.raises(DataError, match="item 2: the row tells no language, but others"):
+            read_task(tmp_path, languages=["de"])
+    (tmp_path / "test.jsonl").write_text(json.dumps(rows[0] | {"language": "fr", "locale": "de"}))
+    with pytest.raises(DataError, match=r"test.jsonl:1: 'language' says fra_Latn and 'locale' says deu_Latn"):
         read_task(tmp_path, languages=["de"])
 
 
