@@ -65,7 +65,7 @@ def read_lines(path: Path) -> list[str]:
     data = unpacked(path)
     _check_text(data, path)
     try:
-        text = data.decode("utf-8").removeprefix("\ufeff")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line, column = data.count(b"\n", 0, error.start) + 1, error.start - data.rfind(b"\n", 0, error.start)
         raise DataError(
@@ -80,10 +80,10 @@ def read_lines(path: Path) -> list[str]:
             f"{path}: some lines end in a carriage return alone ({lone}) and some in a line feed ({breaks}), so it is "
             "unclear where a line ends. Convert the file first: tr '\\r' '\\n'."
         )
-    lines = text.replace("\n\ufeff", "\n").split("\n")
-    if lines[-1] == "":
+    lines = text.split("\n")
+    if lines[-1] in ("", "\ufeff"):
         lines.pop()
-    return [line.rstrip("\r") for line in lines] if "\r" in text else lines
+    return [line.rstrip("\r").removeprefix("\ufeff") for line in lines]
 
 
 def _check_text(data: bytes, path: Path) -> None:
