@@ -227,20 +227,29 @@ def _word_column(path: Path, sentences: Sequence[_Sentence]) -> int:
     if not rows:
         return 0
     line, fields = rows[0]
-    found = [[_NUMBERED.fullmatch(fields[0]) for _, fields in sentence.rows] for sentence in sentences]
-    matches = [match for row in found for match in row]
-    shapes = {(match["before"], match["after"]) if match else None for match in matches}
-    numbered = len(shapes) == 1 and None not in shapes and (shapes == {("", "")} or len(rows) > 1)
-    counted = numbered and _count_the_words([[int(match["number"]) for match in row if match] for row in found])
-    if counted and len(fields) > 2:
-        logger.info("%s: the first column numbers the words, which stand in the second", path)
-        return 1
-    if numbered and (len(fields) > 2 or (counted and len(rows) > len(sentences))):
-        raise _unclear(path, line, "holds only numbers" + ("" if counted else " that do not count 1, 2, 3"))
+    several = len(rows) > len(sentences)
+    if numbers := _numbers_in_front(sentences):
+        counted = _count_the_words(numbers)
+        if counted and len(fields) > 2:
+            logger.info("%s: the first column numbers the words, which stand in the second", path)
+            return 1
+        if len(fields) > 2 or (counted and several):
+            raise _unclear(path, line, f"holds only numbers{'' if counted else ' that do not count 1, 2, 3'}")
     same = all(len({fields[0] for _, fields in sentence.rows}) == 1 for sentence in sentences)
-    if same and len(fields) > 2 and len(rows) > len(sentences):
+    if same and several and len(fields) > 2:
         raise _unclear(path, line, "is the same in all rows of a sentence, as a name or number of the sentence is")
     return 0
+
+
+def _numbers_in_front(sentences: Sequence[_Sentence]) -> list[list[int]]:
+    """The numbers in the first column of each sentence, all of one form; nothing where it holds anything else."""
+    cells = [[fields[0] for _, fields in sentence.rows] for sentence in sentences]
+    matches = [_NUMBERED.fullmatch(cell) for row in cells for cell in row]
+    forms = {(match["before"], match["after"]) if match else None for match in matches}
+    if len(forms) > 1 or None in forms or (forms != {("", "")} and len(matches) == 1):
+        return []
+    numbers = iter(int(match["number"]) for match in matches if match)
+    return [[next(numbers) for _ in row] for row in cells]
 
 
 def _unclear(path: Path, line: int, first_column: str) -> DataError:
