@@ -34,7 +34,7 @@ _NOTES = re.compile(
 # English words, and words of file names, that are also codes of languages.
 _WORDS = re.compile(
     r"am|an|as|be|co|do|ha|he|hi|ho|id|ie|ii|io|is|it|la|lo|mi|ml|my|na|ne|no|nr|om|or|os|pa|pi|ps|se|si|sm|so|st|ta|te|"
-    r"ti|to|tr|ts|ve|wa|yo|ace|arm|ban|bar|ben|bug|cat|che|cos|dan|dar|din|ell|est|fin|fur|geo|got|hat|her|ice|ill|ind|"
+    r"ti|to|tr|ts|ve|wa|yo|ace|arm|bak|ban|bar|ben|bug|cat|che|cos|dan|dar|din|ell|est|fin|fur|geo|got|hat|her|ice|ill|ind|"
     r"kin|lad|lat|lim|lin|lit|mac|mag|mal|max|may|men|min|mon|mos|nap|nav|nor|nov|pag|pam|pan|pap|per|pol|que|run|rum|"
     r"sag|san|sat|sin|som|spa|sun|tam|tat|tel|ton|tum|ven|vol|war|wel"
 )

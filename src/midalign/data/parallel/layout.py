@@ -8,11 +8,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from midalign.data.file_names import SPLITS, bare, data_files, language_of_each, shown, split_name, splits_in
+from midalign.data.file_names import SPLITS, bare, data_files, languages_in, shown, split_name, splits_in
 from midalign.data.parallel import line_files
 from midalign.data.parallel.hub import has_splits, is_saved_dataset, read_datasets
 from midalign.data.parallel.line_files import RawRow, choose_split, flores_splits, restrict
@@ -110,7 +110,9 @@ def offers_splits(path: str | Path, format: ParallelFormat = "auto") -> bool:  #
     if kind == "moses":
         return bool(moses_splits(place, moses_prefixes(place, wanted=())))
     if kind in TABLES:
-        return bool(_tables_by_split(place, kind))
+        return bool(_by_split(_tables(place, kind)))
+    if kind == "lines":
+        return bool(_by_split(file for code, file in line_files.plain_files(place, None) if known(code)))
     return kind == "flores" or (kind == "datasets" and has_splits(place))
 
 
@@ -140,12 +142,16 @@ def read_rows(
             raise DataError(f"split is {split!r}, but {place} has no splits. Leave it out.")
         return read_datasets(str(place) if place.exists() else str(path), wanted, columns, split, limit)
     if kind == "moses":
-        return read_moses(place, wanted, split, limit)
-    if not place.exists():
+        rows = read_moses(place, wanted, split, limit)
+    elif not place.exists():
         raise missing_file(place)
-    if kind in TABLES:
-        return _read_tables(place, kind, wanted, split, columns, limit)
-    return line_files.read_folder(_language_files(place, kind, wanted, split), wanted, limit)
+    elif kind in TABLES:
+        rows = _read_tables(place, kind, wanted, split, columns, limit)
+    else:
+        rows = line_files.read_folder(_language_files(place, kind, wanted, split), wanted, limit)
+    if place.is_dir():
+        _warn_of_others(rows, kind, wanted)
+    return rows
 
 
 def _language_files(
@@ -162,23 +168,36 @@ def _language_files(
         files = line_files.ntrex_files(place) if kind == "ntrex" else line_files.plain_files(place, wanted)
     if not files:
         raise DataError(f"{place} has no file of the format {kind!r}. Name another folder or format.")
-    _warn_of_others(files, wanted)
-    return files
+    if kind != "lines":
+        return files
+    splits = _by_split(file for code, file in files if known(code))
+    if not splits and split is not None:
+        raise DataError(f"split is {split!r}, but no file in {place} names a split. Leave it out.")
+    chosen = choose_split(splits, split, place) if splits else []
+    return [(code, file) for code, file in files if file in chosen or not (splits and known(code))]
 
 
-def _warn_of_others(files: list[tuple[str, Path]], wanted: list[str] | None) -> None:
-    """Name files beside the chosen ones that tell a language which is lacking, such as ``deu.text``."""
-    chosen = {file for _, file in files}
-    there = {known(code) for code, _ in files}
-    others = [file for folder in {file.parent for file in chosen} for file in data_files(folder) if file not in chosen]
-    languages = language_of_each([bare(file).stem for file in others], wanted)
-    lost = [
-        file.name
-        for file, language in zip(others, languages, strict=True)
-        if language is not None and language not in there and (wanted is None or language in wanted)
-    ]
+def _warn_of_others(rows: Sequence[RawRow], kind: ParallelFormat, wanted: list[str] | None) -> None:
+    """Name the files beside those that were read that may be further data, by the languages that their names tell.
+
+    Not meant are files of other splits or languages than those asked for, and those that tell the name of a file that
+    was read and more, such as ``corpus.de-en.ids``.
+    """
+    files = {Path(file) for row in rows for file in row.files.values()}
+    there = {language for row in rows for language in row.files}
+    splits = set().union(*(splits_in(bare(file).stem) for file in files))
+    others = [file for folder in {file.parent for file in files} for file in data_files(folder) if file not in files]
+    stems = {f"{bare(file).stem}." for file in files}
+    lost = []
+    for file in others:
+        name = bare(file).name
+        told = {named.language for named in languages_in(name) if not named.is_word}
+        further = told - there or not any(name.startswith(stem) for stem in stems)
+        handled = kind == "moses" and known(bare(file).suffix[1:])  # which names it, if it has no partner
+        if told and further and not handled and told <= set(wanted or told) and not splits_in(name) - splits:
+            lost.append(file.name)
     if lost:
-        logger.warning("left out, because their names are not of this layout: %s", shown(lost))
+        logger.warning("left out, because their names are not of this layout: %s", shown(sorted(lost)))
 
 
 def _split_folders(path: Path, format: ParallelFormat) -> dict[str, Path]:  # noqa: A002
@@ -191,14 +210,17 @@ def _split_folders(path: Path, format: ParallelFormat) -> dict[str, Path]:  # no
     return {name: folder for name, folder in folders.items() if split_name(name) in SPLITS}
 
 
-def _tables_by_split(place: Path, kind: ParallelFormat) -> dict[str, list[Path]]:
-    """The tables of a folder by the split that their names tell; nothing where none tells any."""
-    files = [file for file in data_files(place) if bare(file).suffix in TABLES[kind]]
+def _by_split(files: Iterable[Path]) -> dict[str, list[Path]]:
+    """Files by the split that their names tell; nothing where none tells any."""
     splits: dict[str, list[Path]] = {}
     for file in files:
         named = splits_in(bare(file).stem)
         splits.setdefault(named.pop() if len(named) == 1 else "(none)", []).append(file)
     return splits if set(splits) - {"(none)"} else {}
+
+
+def _tables(place: Path, kind: ParallelFormat) -> list[Path]:
+    return [file for file in data_files(place) if bare(file).suffix in TABLES[kind]]
 
 
 def _read_tables(
@@ -240,8 +262,8 @@ def _tables_of(place: Path, kind: ParallelFormat, split: str | None) -> list[Pat
         if split is not None:
             raise DataError(f"split is {split!r}, but {place} is one file, which has no splits. Leave it out.")
         return [place]
-    files = [file for file in data_files(place) if bare(file).suffix in TABLES[kind]]
-    if splits := _tables_by_split(place, kind):
+    files = _tables(place, kind)
+    if splits := _by_split(files):
         files = choose_split(splits, split, place)
     elif split is not None:
         raise DataError(f"split is {split!r}, but no table in {place} names a split. Leave it out.")
@@ -252,7 +274,7 @@ def _tables_of(place: Path, kind: ParallelFormat, split: str | None) -> list[Pat
 
 def _check_fit(kind: str, split: str | None, columns: Columns | None) -> None:
     """Refuse arguments that the format does not use, rather than ignore them."""
-    if split is not None and kind in ("lines", "ntrex", "sacrebleu"):
+    if split is not None and kind in ("ntrex", "sacrebleu"):
         raise DataError(f"split is {split!r}, but the format {kind!r} has no splits. Leave it out.")
     if columns is not None and kind not in ("tsv", "jsonl", "datasets"):
         raise DataError(f"columns is {dict(columns)}, but the format {kind!r} has no columns. Leave it out.")

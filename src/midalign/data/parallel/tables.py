@@ -1,8 +1,9 @@
 """Parallel corpora in tables: TSV and JSONL files, to rows with their file and line.
 
-A TSV may have a header of language codes, or none: then its languages are those that the file's name tells
-(``eng-deu.tsv``; ``deu.txt`` has English first, as manythings.org writes it), or the two that were asked for, in this
-order. Columns that number the rows, and Tatoeba's attributions, are not languages.
+A TSV may have a header that tells languages (``en``, ``German``, ``de_text``), or none, or one of other words
+(``source``): then its languages are those that the file's name tells (``eng-deu.tsv``; ``deu.txt`` has English first,
+as manythings.org writes it), or the two that were asked for, in this order. Columns of numbers (of rows, or scores) and
+Tatoeba's attributions are not languages. Blank lines are skipped.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from midalign.data.file_names import bare, languages_in, shown
+from midalign.data.file_names import bare, language_of_each, languages_in, shown
 from midalign.data.parallel.line_files import RawRow
 from midalign.errors import DataError
-from midalign.files import read_json_lines, read_lines
+from midalign.files import is_blank, read_json_lines, read_lines
 from midalign.languages import ENGLISH, canonical, known, languages_by_name
 
 logger = logging.getLogger(__name__)
 
+_NUMBER = re.compile(r"\s*[-+]?\d+([.,]\d+)?([eE]-?\d+)?\s*")
 _ATTRIBUTION = re.compile(r".*(CC[- ]BY|CC0|Attribution:|tatoeba\.org).*")
 _HEADER = {"id", "source", "target", "src", "tgt", "trg", "text", "sentence", "translation", "score", "attribution"}
 _ENGLISH_WORDS = re.compile(
@@ -40,12 +42,13 @@ def read_tsv(path: Path, wanted: Sequence[str] | None, columns: Mapping[str, str
         DataError: An empty file, rows of unequal length, languages that cannot be told.
         LanguageError: A header that names an unknown language.
     """
-    cells = [line.split("\t") for line in read_lines(path)]
+    lines = [(n, line) for n, line in enumerate(read_lines(path), start=1) if "\t" in line or not is_blank(line)]
+    cells = [line.split("\t") for _, line in lines]
     if not cells:
         raise DataError(f"{path} is empty. Write a first line with the languages' codes, then a row a line.")
-    if columns is None and not _is_header(cells[0]):
+    if columns is None and not _is_header(cells[0], wanted):
         cells = [row[:-1] if len(row) > 2 and _ATTRIBUTION.fullmatch(row[-1]) else row for row in cells]
-    for number, row in enumerate(cells, start=1):
+    for (number, _), row in zip(lines, cells, strict=True):
         if len(row) != len(cells[0]):
             raise DataError(
                 f"{path}:{number}: {len(row)} cells, but the first line has {len(cells[0])}. A cell "
@@ -54,8 +57,8 @@ def read_tsv(path: Path, wanted: Sequence[str] | None, columns: Mapping[str, str
     named, first = _columns(cells, path, wanted, columns)
     files = dict.fromkeys(named, str(path))
     return [
-        RawRow(f"{bare(path).stem}:{i}", {language: row[at] for language, at in named.items()}, files, i + first + 1)
-        for i, row in enumerate(cells[first:])
+        RawRow(f"{bare(path).stem}:{i}", {language: row[at] for language, at in named.items()}, files, number)
+        for i, ((number, _), row) in enumerate(zip(lines[first:], cells[first:], strict=True))
     ]
 
 
@@ -70,17 +73,28 @@ def _columns(
             named = {language: _column(numbers, str(column), path) for language, column in columns.items()}
             return named, int(all(_language_of_cell(header[at]) for at in named.values()))
         return {language: _column(header, str(column), path) for language, column in columns.items()}, 1
-    if _is_header(header):
+    if len(cells) > 1 and all(word.strip().casefold() in _HEADER for word in header):
+        return _headless_languages(cells[1:], path, wanted), 1
+    if _is_header(header, wanted):
         return _header_languages(cells, path, wanted), 1
     return _headless_languages(cells, path, wanted), 0
 
 
-def _is_header(cells: Sequence[str]) -> bool:
-    """Whether a first line names languages: all its cells do, or one is written as a code or a usual heading."""
+def _is_header(cells: Sequence[str], wanted: Sequence[str] | None) -> bool:
+    """Whether a first line names languages: each cell tells another, or one is written as a code or a usual heading."""
+    languages = _languages_of_cells(cells, wanted)
+    if None not in languages and len(set(languages)) == len(languages):
+        return True
     words = [cell.strip() for cell in cells]
     if all(_language_of_cell(word) for word in words):
         return True
     return any(word.casefold() in _HEADER or (word[:1].islower() and known(word)) for word in words)
+
+
+def _languages_of_cells(cells: Sequence[str], wanted: Sequence[str] | None) -> list[str | None]:
+    """The language that each cell of a header tells: as a whole, or as a part of one or two words (``de_text``)."""
+    parts = language_of_each([cell if len(cell.split()) < 3 else "" for cell in cells], wanted)
+    return [_language_of_cell(cell.strip()) or part for cell, part in zip(cells, parts, strict=True)]
 
 
 def _language_of_cell(word: str) -> str | None:
@@ -90,11 +104,11 @@ def _language_of_cell(word: str) -> str | None:
 def _header_languages(cells: list[list[str]], path: Path, wanted: Sequence[str] | None) -> dict[str, int]:
     """The languages of a header; columns of other names are ignored only where the languages were asked for."""
     named: dict[str, int] = {}
-    for at, cell in enumerate(word.strip() for word in cells[0]):
+    for at, language in enumerate(_languages_of_cells(cells[0], wanted)):
+        cell = cells[0][at].strip()
         if cell.casefold() == "id" and len(cells[0]) > 2 and _numbers_rows(cells, at, path):
             continue
-        language = _language_of_cell(cell)
-        if language is None and wanted is None:
+        if language is None and wanted is None and cell.casefold() not in _HEADER:
             canonical(cell, f"{path}:1 (the header)")
         if language is None:
             continue
@@ -124,7 +138,7 @@ def _numbers_rows(cells: list[list[str]], at: int, path: Path) -> bool:
 
 def _headless_languages(cells: list[list[str]], path: Path, wanted: Sequence[str] | None) -> dict[str, int]:
     """The languages of a table whose first line is a row already."""
-    held = [at for at in range(len(cells[0])) if not all(row[at].strip().isdecimal() for row in cells)]
+    held = [at for at in range(len(cells[0])) if not all(_NUMBER.fullmatch(row[at]) for row in cells)]
     told = told_by_name(bare(path).stem, wanted)
     languages = told or list(wanted or ())
     if len(held) < 2 or len(languages) != len(held) or len(set(languages)) < len(languages):

@@ -69,7 +69,7 @@ def test_folder_that_fits_two_layouts_has_to_be_named(tmp_path):
         ({"format": "lins"}, "format is 'lins'. Did you mean 'lines'"),
         ({"on_empty": "drop"}, "on_empty is 'drop'"),
         ({"limit": 0}, "limit is 0"),
-        ({"split": "dev"}, "'lines' has no splits"),
+        ({"split": "dev"}, "split is 'dev', but no file in .* names a split"),
         ({"columns": {"en": "a", "de": "b"}}, "'lines' has no columns"),
         ({"languages": ["de"]}, "Add 'eng_Latn'"),
         ({"languages": ["en"]}, "Add another language, such as 'deu_Latn'"),

@@ -79,6 +79,41 @@ def test_a_file_whose_name_is_not_of_the_layout_is_named(tmp_path, caplog):
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize(
+    ("read", "beside", "named"),
+    [
+        (["a.en", "a.de"], ["b_en.txt", "b_de.txt"], "b_de.txt, b_en.txt"),
+        (["a.en", "a.de"], ["b.english", "b.german"], "b.english, b.german"),
+        (["a.en", "a.de"], ["en.txt", "de.txt"], "de.txt, en.txt"),
+        (["a.en", "a.de"], ["a.fra.text"], "a.fra.text"),
+        (["a.en", "a.de"], ["a.ids", "a.de-en.ids", "a.de.bak", "notes"], ""),
+        (["en-de.tsv"], ["en-fr.csv"], "en-fr.csv"),
+        (["en-de.tsv"], ["en-de.tsv.bak", "stats.csv"], ""),
+        (["en.txt", "de.txt"], ["en-fr.csv", "de.txt.bak"], "en-fr.csv"),
+    ],
+)
+def test_pairs_whose_names_are_not_of_the_layout_are_named(tmp_path, caplog, read, beside, named):
+    for name in (*read, *beside):
+        write(tmp_path / name, ["one\teins" if name.endswith("sv") else "x"])
+    read_parallel(tmp_path)
+    assert ("left out, because their names" in caplog.text) == bool(named)
+    assert f": {named}\n" in caplog.text + ": \n"
+    caplog.clear()
+    read_parallel(tmp_path, languages=["en", "de"])
+    assert "fr.csv" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["{split}.{code}.txt", "{split}_{code}.txt", "{code}-{split}.txt.gz"])
+def test_text_files_of_each_language_may_have_splits(tmp_path, name):
+    for split in ("train", "dev"):
+        for code in ("en", "de"):
+            write(tmp_path / name.format(split=split, code=code), [f"{code} {split}"])
+    assert read_parallel(tmp_path, split="dev").rows[0].texts == {EN: "en dev", DE: "de dev"}
+    assert offers_splits(tmp_path)
+    fails("several splits, and none was named.*dev, train", tmp_path)
+    fails("no split 'test'", tmp_path, split="test")
+
+
 def test_a_name_of_the_hub_says_which_format_reads_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fails(

@@ -53,7 +53,7 @@ def test_jsonl_of_the_reference_takes_its_languages_from_the_caller(tmp_path, ho
 def test_rows_of_tables_that_are_not_as_said(tmp_path):
     fails(r"t\.tsv:3: 3 cells", write(tmp_path / "t.tsv", ["en\tde", "a\tb", "a\tb\tc"]))
     fails("may be Indonesian", write(tmp_path / "i.tsv", ["id\ten\tde", "satu\tone\teins"]))
-    fails("unknown language 'source'", write(tmp_path / "u.tsv", ["source\tde", "a\tb"]), LanguageError)
+    fails("gives only deu_Latn.*Write the codes", write(tmp_path / "u.tsv", ["source\tde", "a\tb"]))
     fails("no column 'nope'", write(tmp_path / "n.tsv", ["en\tde", "a\tb"]), columns={"en": "nope", "de": "de"})
     fails(r"a\.jsonl:1: not JSON", write(tmp_path / "a.jsonl", ["{"]))
     fails(r"b\.jsonl:1: list where", write(tmp_path / "b.jsonl", ["[]"]))
@@ -74,15 +74,40 @@ def test_a_column_named_id_is_the_number_of_the_row_or_indonesian(tmp_path, ids,
 
 
 def test_other_columns_of_a_header_are_ignored_where_the_languages_are_asked_for(tmp_path):
-    path = write(tmp_path / "t.tsv", ["en\tscore\tde\ttr", "one\t0.5\teins\tbir"])
-    fails(r"t\.tsv:1 .the header.: unknown language 'score'", path, LanguageError)
+    path = write(tmp_path / "t.tsv", ["en\tquality\tde\ttr", "one\t0.5\teins\tbir"])
+    fails(r"t\.tsv:1 .the header.: unknown language 'quality'", path, LanguageError)
     assert read_parallel(path, languages=["de", "en"]).rows[0].texts == {DE: "eins", EN: "one"}
     fails("has no 'fra_Latn'.*It has: deu_Latn, eng_Latn, tur_Latn", path, languages=["en", "fr"])
 
 
-def test_a_header_may_have_the_english_names_of_languages(tmp_path):
-    path = write(tmp_path / "t.tsv", ["English\tGerman", "one\teins"])
-    assert read_parallel(path).rows[0].texts == {EN: "one", DE: "eins"}
+@pytest.mark.parametrize(
+    "header", ["English\tGerman", "en_text\tde_text", "English sentence\tGerman sentence", "en\tde\tscore",
+               "text_en\ttext_de\tid", "score\tsentence_eng_Latn\tsentence_deu_Latn"],
+)  # fmt: skip
+def test_a_header_may_tell_its_languages_in_other_words_beside_usual_headings(tmp_path, header):
+    row = {"score": "0.5", "id": "a1"}
+    row = [row.get(cell, "one" if cell[-1:] == "e" or "n" in cell.lower() else "eins") for cell in header.split("\t")]
+    texts = [cell for cell in row if cell in ("one", "eins")]
+    rows = read_parallel(write(tmp_path / "t.tsv", [header, "\t".join(row)])).rows
+    assert [dict(found.texts) for found in rows] == [{EN: texts[0], DE: texts[1]}]
+
+
+@pytest.mark.parametrize("languages", [None, ["en", "de"]])
+def test_a_header_of_usual_words_leaves_the_languages_to_the_name_or_the_order(tmp_path, languages):
+    path = write(tmp_path / ("pairs.tsv" if languages else "en-de.tsv"), ["source\ttarget", "one\teins"])
+    (row,) = read_parallel(path, languages=languages).rows
+    assert (row.texts, row.id) == ({EN: "one", DE: "eins"}, f"{path.stem}:0")
+
+
+def test_columns_of_numbers_are_scores_and_no_languages(tmp_path):
+    path = write(tmp_path / "WikiMatrix.de-en.tsv", ["1.05\teins\tone\t-3e-1", "0,99\tzwei\ttwo\t2"])
+    assert read_parallel(path).rows[1].texts == {EN: "two", DE: "zwei"}
+
+
+def test_blank_lines_of_a_table_are_skipped_and_faults_keep_their_line(tmp_path):
+    path = write(tmp_path / "t.tsv", ["en\tde", "one\teins", "", "two\tzwei", " "])
+    assert [row.id for row in read_parallel(path).rows] == ["t:0", "t:1"]
+    fails(r"t\.tsv:5: empty sentence", write(tmp_path / "t.tsv", ["en\tde", "one\teins", "", "two\tzwei", "\t"]))
 
 
 # Tables without a header
@@ -142,7 +167,7 @@ def test_columns_that_are_likely_the_other_way_round_are_refused(tmp_path):
     fails("column 2 has far more English words", write(tmp_path / "deu.txt", path.read_text().splitlines()))
 
 
-@pytest.mark.parametrize("first", ["en\tgermn", "source\ttarget", "id\tSatz", "no\tnei"])
+@pytest.mark.parametrize("first", ["en\tgermn", "source\tZiel", "id\tSatz", "no\tnei"])
 def test_a_first_line_with_a_code_or_a_usual_heading_is_no_sentence(tmp_path, first):
     path = write(tmp_path / "pairs.tsv", [first, "one\teins"])
     fails("unknown language|are both|no header tells", path, (LanguageError, DataError))
