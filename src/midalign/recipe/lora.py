@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from midalign.recipe.fields import Arguments, Refused, argument
 
@@ -52,6 +52,13 @@ class LoraArguments(Arguments):
     init_lora_weights: Annotated[bool | str, AfterValidator(_checked_start)] = argument(
         "How the factors start: true (B is zero), false (both random), gaussian or orthogonal."
     )
+
+    @model_validator(mode="after")
+    def _start_has_even_ranks(self) -> LoraArguments:
+        ranks = [self.r or LORA_DEFAULTS["r"], *(self.rank_pattern or {}).values()]
+        if odd := [rank for rank in ranks if self.init_lora_weights == "orthogonal" and rank % 2]:
+            raise ValueError(f"init_lora_weights: orthogonal needs even ranks, and {odd[0]} is odd; write another rank")
+        return self
 
 
 _PRODUCT = "its update is no plain product of two factors, so that no verb could use or merge it; leave it out"

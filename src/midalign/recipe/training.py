@@ -142,7 +142,9 @@ class SftArguments(Arguments):
     activation_offloading: bool = argument("Keep activations in the CPU's memory.")
     torch_compile: bool = argument("Compile the model.")
     torch_compile_backend: str | None = argument("Backend of torch_compile.")
-    torch_compile_mode: str | None = argument("Mode of torch_compile.")
+    torch_compile_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None = (
+        argument("Mode of torch_compile.")
+    )
     torch_empty_cache_steps: Count | None = argument(
         "Number of updates between two times that the GPU's cache is emptied."
     )
@@ -159,7 +161,9 @@ class SftArguments(Arguments):
     ddp_broadcast_buffers: bool | None = argument("Whether DDP broadcasts buffers.")
     ddp_timeout: Count = argument("Seconds that processes wait for one another.")
     full_determinism: bool = argument("Deterministic algorithms, which are slower.")
-    debug: str | list[str] = argument("Debugging of transformers, such as underflow_overflow.")
+    debug: Literal["", "underflow_overflow"] | list[Literal["underflow_overflow"]] = argument(
+        "'underflow_overflow' stops where a number overflows."
+    )
 
     # Logs
     logging_strategy: Interval = argument("When to log.")
@@ -198,8 +202,37 @@ class SftArguments(Arguments):
             yield f"warmup_steps has no effect with lr_scheduler_type: {scheduler}, which has no warm-up; leave one out"
         if scheduler in _NO_OPTIONS and self.lr_scheduler_kwargs:
             yield f"lr_scheduler_kwargs has no effect with lr_scheduler_type: {scheduler}; leave it out"
+        yield from self._without_effect()
+        yield from self._evaluations_without_effect()
+
+    def _evaluations_without_effect(self) -> Iterator[str]:
+        given = self.model_fields_set
+        for kind in ("eval", "save", "logging"):
+            if (strategy := getattr(self, f"{kind}_strategy")) in ("epoch", "best") and f"{kind}_steps" in given:
+                yield f"{kind}_steps has no effect with {kind}_strategy: {strategy}; leave it out, or write steps"
+        if not {"eval_strategy", "eval_on_start"} & given:
+            for key in sorted({"per_device_eval_batch_size", "eval_packing"} & given):
+                yield f"{key} has no effect without eval_strategy; give eval_strategy too, or leave {key} out"
+        if self.save_strategy == "best" and self.metric_for_best_model is None:
+            yield "save_strategy: best needs metric_for_best_model (such as eval_loss), which says what is best"
+
+    def _without_effect(self) -> Iterator[str]:
+        given = self.model_fields_set
+        if self.loss_type == "dft" and self.label_smoothing_factor:
+            yield "label_smoothing_factor has no effect with loss_type: dft, a loss of its own; leave one of them out"
+        for old, new in _TWO_NAMES.items():
+            if {old, new} <= given and getattr(self, old) != getattr(self, new):
+                yield f"{old} and {new} are two names of one setting, with different values; leave {old} out"
+        trackers = {self.report_to} if isinstance(self.report_to, str) else set(self.report_to or ())
+        for key in sorted(_OF_TRACKIO & given if trackers and not {"trackio", "all", "none"} & trackers else ()):
+            yield f"{key} has no effect with report_to: {self.report_to}, as it is for trackio; leave it out"
 
 
+_TWO_NAMES = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
+_OF_TRACKIO = {"project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"}
 _NO_OPTIONS = ("constant", "constant_with_warmup")
 _NO_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
 # A key without which others have no effect. Where it is given with a value that switches it off, the others may stay,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import logging
 import os
 import re
@@ -17,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import DynamoBackend
 from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoModelForCausalLM,
     PretrainedConfig,
@@ -91,6 +95,7 @@ def training_arguments(recipe: Recipe, checkpoints: Path, *, aligns: bool = True
     if not aligns and metric.removeprefix("eval_") != "loss":
         logger.warning("training.metric_for_best_model is %s, which SFT alone does not measure: eval_loss here", metric)
         given |= {"metric_for_best_model": "eval_loss", "greater_is_better": False}
+    _check_compiler(given.get("torch_compile_backend"))
     try:
         return SFTConfig(**{**ours, **TRAINING_DEFAULTS, **given})
     except (ValueError, TypeError, ImportError) as fault:
@@ -183,6 +188,7 @@ def check_arguments(recipe: Recipe, where: str = "recipe") -> None:
         found = (
             *_optimizer_faults(recipe, arguments),
             *_scheduler_faults(arguments),
+            *_checkpointing_faults(recipe),
             *tracker_faults(arguments.report_to),
         )
         faults += [f"training: {fault}" for fault in found]
@@ -198,14 +204,20 @@ def check_arguments(recipe: Recipe, where: str = "recipe") -> None:
 
 
 def check_lora(recipe: Recipe, config: PretrainedConfig) -> None:
-    """Check ``lora:`` against a model of this configuration, without its weights.
+    """Check ``lora:``, and the weight of a router's loss, against a model of this configuration, without its weights.
 
     Raises:
-        RecipeError: As `lora_config`.
+        RecipeError: As `lora_config`; or the model has no router.
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=recipe.model.trust_remote_code)
     lora_config(recipe, model)
+    weight = recipe.training.router_aux_loss_coef
+    if weight and not hasattr(config.get_text_config(), "output_router_logits"):
+        raise RecipeError(
+            f"training.router_aux_loss_coef = {weight}: {type(model).__name__} is no mixture of experts that tells how "
+            "it routes, so there is no loss to weigh; leave it out"
+        )
     with suppress(ModelError):  # layer: auto; of a layer that is not there `AlignmentConfig.check_model` tells
         lora_config(recipe, model, max(recipe.alignment.resolve_layers(find_decoder(model).depth)))
 
@@ -232,9 +244,36 @@ def _scheduler_faults(arguments: SFTConfig) -> Iterator[str]:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=arguments.learning_rate)
     options = arguments.lr_scheduler_kwargs
     try:
-        get_scheduler(arguments.lr_scheduler_type, optimizer, 1, 100, options)
-    except (ValueError, TypeError) as fault:
+        scheduler = get_scheduler(arguments.lr_scheduler_type, optimizer, 1, 100, options)
+        if isinstance(scheduler, LambdaLR):
+            for rate in scheduler.lr_lambdas:
+                for update in (0, 1, 50, 99):  # in the warm-up and after it, where some options are first used
+                    rate(update)
+    except (ValueError, TypeError, ArithmeticError) as fault:
         yield f"lr_scheduler_kwargs = {options!r} does not fit {arguments.lr_scheduler_type.value}: {fault}"
+
+
+def _checkpointing_faults(recipe: Recipe) -> Iterator[str]:
+    """Options of activation checkpointing that PyTorch and transformers do not have."""
+    known = [*inspect.signature(checkpoint).parameters, "preserve_rng_state", "every_n_layers", "offload"]
+    known = [name for name in known if name not in ("function", "args", "kwargs", "context_fn")]
+    for name in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"):
+        for option in set(getattr(recipe.training, name) or {}) - set(known):
+            yield f"{name} names {option!r}, which is no option.{did_you_mean(option, known)} It has {', '.join(known)}"
+
+
+def _check_compiler(backend: str | None) -> None:
+    """Check the backend of torch.compile, before transformers puts it into the environment.
+
+    Raises:
+        RecipeError: If accelerate knows none of that name.
+    """
+    known = [one.value.lower() for one in DynamoBackend if one != DynamoBackend.NO]
+    if backend is not None and backend.lower() not in known:
+        raise RecipeError(
+            f"training.torch_compile_backend = {backend!r} is none.{did_you_mean(backend, known)} Write one of "
+            f"{', '.join(known)}"
+        )
 
 
 def _lora_options(recipe: Recipe) -> dict[str, Any]:
@@ -271,7 +310,9 @@ def _targets(config: LoraConfig, model: PreTrainedModel) -> list[str]:
         faults.append("target_modules names the LM head, whose adapter trl would not train; name layers of the blocks")
     if faults:
         known = ", ".join(linear_names(model))
-        raise RecipeError("\n".join(f"lora.{fault}. The linear layers of a block are {known}." for fault in faults))
+        raise RecipeError(
+            "\n".join(f"lora.{fault.rstrip('.')}. The linear layers of a block are {known}." for fault in faults)
+        )
     return found
 
 

@@ -58,6 +58,18 @@ def test_a_refused_argument_says_why_and_takes_only_what_is_done_anyway(content,
     assert REFUSED[key].reason in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("ranks", "even"), [({"r": 3}, False), ({"r": 4, "rank_pattern": {"q_proj": 5}}, False), ({}, True)]
+)
+def test_an_orthogonal_start_needs_even_ranks(content, ranks, even):
+    content["lora"] = {"init_lora_weights": "orthogonal"} | ranks
+    if even:
+        build_recipe(content)
+        return
+    with pytest.raises(RecipeError, match="orthogonal needs even ranks"):
+        build_recipe(content)
+
+
 def test_what_other_verbs_refuse_in_an_adapter_is_never_trained():
     assert set(_UNSUPPORTED) <= set(REFUSED)
 

@@ -103,6 +103,8 @@ BESIDE = {
     ],
     "lr_scheduler_kwargs": ["training.lr_scheduler_type=cosine_with_restarts"],
     "eval_steps": ["training.eval_strategy=steps"],
+    "eval_packing": ["training.eval_strategy=steps"],
+    "per_device_eval_batch_size": ["training.eval_on_start=true"],
 }
 NEEDED = {
     "eval_strategy": "steps", "metric_for_best_model": "loss", "packing": "true", "report_to": "trackio",
@@ -182,6 +184,42 @@ def test_a_warm_up_that_the_scheduler_does_not_have_is_refused(content, schedule
     with pytest.raises(RecipeError, match="warmup_steps has no effect"):
         build_recipe(content, [f"training.lr_scheduler_type={scheduler}", "training.warmup_steps=3"])
     build_recipe(content, [f"training.lr_scheduler_type={scheduler}"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ("eval_strategy=epoch eval_steps=3", "eval_steps has no effect with eval_strategy: epoch"),
+        ("save_strategy=epoch", "save_steps has no effect with save_strategy: epoch"),
+        (
+            "save_strategy=best metric_for_best_model=loss eval_strategy=epoch",
+            "save_steps has no effect with save_stra",
+        ),
+        ("logging_strategy=epoch logging_steps=3", "logging_steps has no effect with logging_strategy: epoch"),
+        ("per_device_eval_batch_size=3", "per_device_eval_batch_size has no effect without eval_strategy"),
+        ("eval_packing=true", "eval_packing has no effect without eval_strategy"),
+        ("save_strategy=best", "save_strategy: best needs metric_for_best_model"),
+        ("loss_type=dft label_smoothing_factor=0.1", "label_smoothing_factor has no effect with loss_type: dft"),
+        ("gradient_checkpointing=true activation_checkpointing=false", "are two names of one setting"),
+        ("report_to=tensorboard project=p", "project has no effect with report_to: tensorboard, as it is for trackio"),
+        ("debug=[overflow]", "debug"),
+        ("torch_compile_mode=fast", "'default', 'reduce-overhead', 'max-autotune'"),
+    ],
+)
+def test_arguments_that_take_each_others_effect_are_refused(content, overrides, says):
+    with pytest.raises(RecipeError) as caught:
+        build_recipe(content, [f"training.{override}" for override in overrides.split()])
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    ["eval_strategy=no eval_steps=3", "save_strategy=no", "logging_strategy=no logging_steps=3",
+     "gradient_checkpointing=true activation_checkpointing=true", "report_to=[tensorboard,trackio] project=p",
+     "loss_type=dft label_smoothing_factor=0", "debug=[underflow_overflow]", "debug=underflow_overflow"],
+)  # fmt: skip
+def test_arguments_that_go_together_or_are_switched_off_are_taken(content, overrides):
+    build_recipe(content, [f"training.{override}" for override in overrides.split()])
 
 
 def test_a_backend_for_several_processes_is_no_fault_in_one(content, tmp_path):

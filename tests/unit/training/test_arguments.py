@@ -6,7 +6,7 @@ import torch
 from midalign.errors import RecipeError
 from midalign.models.hidden import find_decoder
 from midalign.recipe.file import build_recipe
-from midalign.training.arguments import check_arguments, linear_names, lora_config, training_arguments
+from midalign.training.arguments import check_arguments, check_lora, linear_names, lora_config, training_arguments
 from tests.conftest import build_model
 from tests.tiny_world import recipe_content
 
@@ -72,7 +72,10 @@ def test_a_cpu_trains_in_bfloat16_where_it_has_instructions_for_it(
         ("training.optim_args='momentum=0.9'", "optim_args = 'momentum=0.9' has no effect on optim: adamw_torch"),
         ("training.lr_scheduler_kwargs={cycles: 2}", "lr_scheduler_kwargs = {'cycles': 2} does not fit inverse_sqrt"),
         ("training.load_best_model_at_end=true", "load_best_model_at_end"),
-        ("training.debug=everything", "everything"),
+        ("training.lr_scheduler_kwargs={timescale: long}", "{'timescale': 'long'} does not fit inverse_sqrt"),
+        ("training.gradient_checkpointing_kwargs={reentrant: true}", "Did you mean 'use_reentrant'"),
+        ("training.activation_checkpointing_kwargs={a: 1}", "activation_checkpointing_kwargs names 'a', which is no"),
+        ("training.torch_compile_backend=inductr", "is none. Did you mean 'inductor'"),
         ("training.tf32=true", "tf32"),
         ("training.activation_offloading=true", "moves activations off a GPU"),
         ("lora.layers_pattern=layers", "layers_to_transform"),
@@ -165,6 +168,12 @@ def test_a_name_that_changes_nothing_is_refused_before_training(recipe, override
         lora_config(recipe(override), build_model("llama"))
     assert says in str(caught.value)
     assert "q_proj" in str(caught.value) or "regular" in says
+
+
+def test_the_weight_of_a_routers_loss_needs_a_router(recipe):
+    check_lora(recipe("training.router_aux_loss_coef=0.1"), build_model("mixtral").config)
+    with pytest.raises(RecipeError, match="LlamaForCausalLM is no mixture of experts"):
+        check_lora(recipe("training.router_aux_loss_coef=0.1"), build_model("llama").config)
 
 
 def test_an_alignment_adapter_without_any_module_is_refused(recipe):
