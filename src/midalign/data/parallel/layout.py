@@ -185,19 +185,21 @@ def _warn_of_others(rows: Sequence[RawRow], kind: ParallelFormat, wanted: list[s
     """
     files = {Path(file) for row in rows for file in row.files.values()}
     there = {language for row in rows for language in row.files}
-    splits = set().union(*(splits_in(bare(file).stem) for file in files))
     others = [file for folder in {file.parent for file in files} for file in data_files(folder) if file not in files]
-    stems = {f"{bare(file).stem}." for file in files}
-    lost = []
-    for file in others:
-        name = bare(file).name
-        told = {named.language for named in languages_in(name) if not named.is_word}
-        further = told - there or not any(name.startswith(stem) for stem in stems)
-        handled = kind == "moses" and known(bare(file).suffix[1:])  # which names it, if it has no partner
-        if told and further and not handled and told <= set(wanted or told) and not splits_in(name) - splits:
-            lost.append(file.name)
+    if kind == "moses":  # which names a file without partner itself
+        others = [file for file in others if not known(bare(file).suffix[1:])]
+    lost = [file.name for file in others if _is_further(bare(file).name, files, there, wanted)]
     if lost:
         logger.warning("left out, because their names are not of this layout: %s", shown(sorted(lost)))
+
+
+def _is_further(name: str, read: set[Path], there: set[str], wanted: list[str] | None) -> bool:
+    told = {named.language for named in languages_in(name) if not named.is_word}
+    if not told or (wanted is not None and not told <= set(wanted)):
+        return False
+    stems = {bare(file).stem for file in read}
+    of_other_split = splits_in(name) - set().union(*map(splits_in, stems))
+    return not of_other_split and bool(told - there or not any(name.startswith(f"{stem}.") for stem in stems))
 
 
 def _split_folders(path: Path, format: ParallelFormat) -> dict[str, Path]:  # noqa: A002
