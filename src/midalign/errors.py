@@ -1,4 +1,4 @@
-"""The errors that a user can mend, and how their messages are worded.
+"""The errors that a user can fix, and how their messages are worded.
 
 Every one is also a builtin exception, so that ``except ValueError`` works in a notebook. The command line turns a
 `UserError` into one message and exit code 2; anything else is a bug in midalign and exits with 1.
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something the user can mend: says what was wrong, why it matters, and what to write instead.
+    """Something the user can fix: says what was wrong, why it matters, and what to write instead.
 
     Examples:
         >>> try:
