@@ -18,8 +18,8 @@ STYLE_HELP = "slots, or intent_slots where answers begin with the intent."
 CONSTRAINED_TASK: dict[Constrained, TaskName] = {"json": "extraction", "slots": "slots"}
 """Each constraint, and the task whose answers it is for."""
 CONSTRAINED_HELP = (
-    "json holds the answers of extraction to the JSON that it asks for, slots those of slot filling to its form, with "
-    "values copied from the sentence (extra 'constrained')."
+    "json forces answers of extraction into the JSON that the prompt asks for, slots forces answers of slot filling "
+    "into their form, with values copied from the sentence (extra 'constrained')."
 )
 
 

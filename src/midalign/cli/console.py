@@ -141,7 +141,7 @@ def do(job: Job[T], out: Path) -> T | None:
     quiet_libraries()
     run = job.start(out)
     if run.was_done and (out / job.result).exists():
-        console.print("done by an earlier call with the same inputs; delete the folder to do it anew")
+        console.print("done by an earlier call with the same inputs; delete the folder to run it again")
         say_where(out / job.result)
         return None
     with progress_bars() as progress:

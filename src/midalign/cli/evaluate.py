@@ -35,7 +35,8 @@ def evaluate(
     predictions: Annotated[
         list[Path],
         typer.Option(
-            help="predictions.jsonl of any program, with the ids of the data; several are seeds of one system."
+            help="predictions.jsonl of any program, with the ids of the data; give it several times for seeds of one "
+            "system."
         ),
     ],
     out: Out,

@@ -55,7 +55,9 @@ def generate(
     completion_style: CompletionStyle = "slots",
     types: Annotated[list[str] | None, typer.Option(help=f"{TYPES_HELP} Give it several times.")] = None,
     constrained: Annotated[str, typer.Option(help=f"none, or a constraint on answers: {CONSTRAINED_HELP}")] = "none",
-    backend: Annotated[str, typer.Option(help=f"{listed(BACKENDS)}, which is an extra.")] = "transformers",
+    backend: Annotated[
+        str, typer.Option(help=f"Library that generates: {listed(BACKENDS)} (needs the extra of that name).")
+    ] = "transformers",
     dtype: Dtype = "auto",
     trust_remote_code: TrustRemoteCode = False,
     chat_template_kwargs: Annotated[

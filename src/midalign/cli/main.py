@@ -33,7 +33,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="Middle-layer representation alignment: carry a fine-tuned language model to languages without task data.\n\n"
+    help="Middle-layer representation alignment: fine-tune a language model so that it works in languages without task "
+    "data.\n\n"
     "Start with `midalign demo --out runs/demo`, then `midalign run RECIPE --out DIR` on your own data.",
 )
 for verb in (run, validate, probe, train, merge, generate, evaluate, report, demo, model):
@@ -75,5 +76,5 @@ def main() -> None:
         console.print(f"[red]error:[/red] {escape(str(fault))}", soft_wrap=True, highlight=False)
         sys.exit(2)
     except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on from here")
+        console.print("interrupted; the same command continues from here")
         sys.exit(130)

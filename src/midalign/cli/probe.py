@@ -39,15 +39,21 @@ def probe(
     format: Format = "auto",  # noqa: A002
     split: Annotated[str | None, typer.Option(help="Split, if the corpus has several.")] = None,
     columns: Columns = None,
-    on_empty: Annotated[str, typer.Option(help=f"A row with an empty side: {listed(ON_EMPTY)}.")] = "error",
+    on_empty: Annotated[
+        str, typer.Option(help=f"What to do with a row that has an empty sentence: {listed(ON_EMPTY)}.")
+    ] = "error",
     adapter: AdapterPath = None,
     gguf_file: GgufFile = None,
     revision: Revision = None,
-    pooling: Annotated[str, typer.Option(help=f"{listed(POOLINGS)}.")] = "mean",
-    margin: Annotated[str, typer.Option(help=f"{listed(MARGINS)}.")] = "ratio",
-    k: Annotated[int, typer.Option(help="Neighbours in the margin.")] = 4,
-    candidates: Annotated[str, typer.Option(help=f"{listed(CANDIDATES)}, which is what LASER's xsim does.")] = "all",
-    limit: Annotated[int | None, typer.Option(help="Number of sentences, from the first.")] = None,
+    pooling: Annotated[
+        str, typer.Option(help=f"How token states become a sentence vector: {listed(POOLINGS)}.")
+    ] = "mean",
+    margin: Annotated[str, typer.Option(help=f"How a candidate translation is scored: {listed(MARGINS)}.")] = "ratio",
+    k: Annotated[int, typer.Option(help="Number of nearest neighbours in the margin.")] = 4,
+    candidates: Annotated[
+        str, typer.Option(help=f"Sentences to retrieve from: {listed(CANDIDATES)}, as LASER's xsim does.")
+    ] = "all",
+    limit: Annotated[int | None, typer.Option(help="Only the first N sentences.")] = None,
     dtype: Dtype = "auto",
     compare: Annotated[
         Path | None, typer.Option(help="probe.json of another model on the same data, to compare this model with.")
@@ -59,7 +65,7 @@ def probe(
     ] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Measure translation retrieval at every layer, in all directions: where and how well a model aligns languages."""
+    """Measure translation retrieval at every layer: where and how well a model aligns languages."""
     from midalign.probing.job import ProbeJob
 
     job = ProbeJob(

@@ -1,4 +1,4 @@
-"""``midalign recipe``: recipes at hand: the shipped ones, a new one for your own data, the schema for editors."""
+"""``midalign recipe``: the shipped recipes, a new one for your own data, the JSON schema for editors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ASKED = {
     "task": f"Task ({', '.join(Task)})",
     "data": "Task data (file or folder)",
     "supervised": "Languages with task data to train on, such as eng,deu",
-    "aligned": "Languages to carry the task to, such as swh,cym",
+    "aligned": "Languages without task data that should gain, such as swh,cym",
     "parallel": "Parallel sentences of these languages with English (file or folder)",
     "gpu_memory": "Memory of the GPU in GB (0 for none)",
 }
@@ -30,7 +30,7 @@ _ASKED = {
 
 @app.command("list")
 def list_() -> None:
-    """List the recipes that come with midalign; every verb takes their names."""
+    """List the recipes that come with midalign; every command takes their names."""
     from midalign.recipe.shipped import shipped, summary
 
     table = Table("name", "what it is")
@@ -41,7 +41,7 @@ def list_() -> None:
 
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="Name of a shipped recipe, see `midalign recipe list`.")]) -> None:
-    """Print a shipped recipe, comments included: `midalign recipe show demo > mine.yaml`."""
+    """Print a shipped recipe with its comments: `midalign recipe show demo > mine.yaml`."""
     from midalign.recipe.shipped import SCHEMA, folder, shipped
 
     found = shipped()
@@ -75,7 +75,7 @@ def new(
     from midalign.recipe.new import NewRecipe
 
     if out.exists():
-        raise RunError(f"--out {str(out)!r} exists and is never overwritten; give another file")
+        raise RunError(f"--out {str(out)!r} exists, and a recipe is never overwritten; give another file")
     given = {
         "model": model, "task": task, "data": data, "supervised": supervised, "aligned": aligned, "parallel": parallel,
         "gpu_memory": gpu_memory,
@@ -112,7 +112,7 @@ def new(
 def schema(
     out: Annotated[Path | None, typer.Option(help="File to write; printed by default.")] = None,
 ) -> None:
-    """Write the JSON schema of recipes for editors, which find it by `# yaml-language-server: $schema=FILE`."""
+    """Write the JSON schema of recipes for editors; a recipe names it by `# yaml-language-server: $schema=FILE`."""
     from midalign.files import write_atomically
     from midalign.recipe.reference import schema_text
 
@@ -138,6 +138,8 @@ def _asked(given: dict[str, Any]) -> dict[str, Any]:
     missing = [key for key, value in given.items() if value is None]
     if missing and not _can_ask():
         options = ", ".join("--" + {"supervised": "languages"}.get(key, key).replace("_", "-") for key in missing)
-        raise RunError(f"give {options} too, or start it at a terminal, where it asks")
+        raise RunError(
+            f"these options are missing: {options}. Give them, or run the command in a terminal, where it asks"
+        )
     kinds: dict[str, Any] = {"gpu_memory": float, "task": click.Choice(list(Task))}
     return given | {key: typer.prompt(_ASKED[key], type=kinds.get(key, str)) for key in missing}

@@ -11,7 +11,9 @@ from midalign.cli.console import say_where
 from midalign.cli.options import Out
 
 
-def report(runs: Annotated[list[Path], typer.Argument(help="Run folders.")], out: Out) -> None:
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished midalign commands (their --out).")], out: Out
+) -> None:
     """Write one page from run folders: what each language gained or lost, and why."""
     from midalign.report.page import write_report
     from midalign.runs import Run

@@ -1,4 +1,4 @@
-"""``midalign run`` and ``midalign demo``: the whole job of a recipe."""
+"""``midalign run`` and ``midalign demo``: all steps of a recipe."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def demo(
     seeds: Annotated[int, typer.Option(min=1, help="Number of training seeds.")] = 1,
     real: Annotated[
         bool,
-        typer.Option("--real", help="On a real pretrained model, SmolLM2-135M: half an hour, one download of 93 MB."),
+        typer.Option("--real", help="Use a real pretrained model, SmolLM2-135M: half an hour, one download of 93 MB."),
     ] = False,
 ) -> None:
-    """Run all steps on the embedded default, a small world in several languages; no download, no GPU."""
+    """Run all steps with the small model and data that come with midalign; no download, no GPU."""
     from midalign.recipe.file import load_recipe
     from midalign.recipe.shipped import shipped
 
@@ -38,8 +38,8 @@ def demo(
         say_where(write_report([out / f"seed-{seed}" for seed in range(seeds)], out))
     else:
         console.print(
-            "One seed of one small model is a sample, and its differences may have the other sign by chance: --seeds 5 "
-            "shows how far they spread, docs/evidence_world.md what more runs say."
+            "This is one seed of one small model: with another seed, a gain may become a loss. --seeds 5 shows how "
+            "much the differences vary; docs/evidence_world.md has the results of more runs."
         )
 
 

@@ -31,7 +31,7 @@ def model_folder(name: str) -> str:
 
     folder = shipped_base()
     if folder is None:
-        raise ModelError("this installation comes without the embedded model; name another")
+        raise ModelError("this installation lacks the model testbed; name another model, or install midalign again")
     return str(folder)
 
 
@@ -46,7 +46,7 @@ def resolve_names(recipe: Recipe, progress: Progress | None = None) -> Recipe:
     """Replace the names in a recipe's paths by folders.
 
     Raises:
-        MissingExtraError: If the embedded data are named and the extra ``demo`` is not installed.
+        MissingExtraError: If the demo's data are named and the extra ``demo`` is not installed.
         ModelError: If a named model cannot be downloaded.
     """
     paths = [recipe.model.path, recipe.task.data, recipe.parallel.data, recipe.probe.data]
@@ -72,7 +72,7 @@ def resolve_names(recipe: Recipe, progress: Progress | None = None) -> Recipe:
 
 
 def _testbed(progress: Progress | None) -> dict[str, Path]:
-    """The embedded model and data sets by name."""
+    """The demo's model and data sets by name."""
     from midalign.testbed.workspace import demo_workspace
 
     sources = [path for path in Path(str(files("midalign.testbed"))).iterdir() if path.suffix in (".py", ".txt")]

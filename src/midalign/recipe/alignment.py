@@ -41,7 +41,7 @@ def _checked_layer(layer: Layer) -> Layer:
     elif isinstance(layer, str) and layer not in ("middle", "auto"):
         raise ValueError("a layer is a number such as 16, a fraction of the depth such as 0.5, 'middle' or 'auto'")
     elif isinstance(layer, float) and not 0 < layer <= 1:
-        raise ValueError("a fraction of the depth lies above 0 and up to 1; write a whole number for a layer")
+        raise ValueError("a fraction of the depth is above 0 and at most 1; write a whole number for a layer")
     elif isinstance(layer, int) and layer < 1:
         raise ValueError("layer k is the output of block k; the lowest that can be trained is 1")
     return layer
@@ -76,14 +76,14 @@ class AlignmentConfig(Section):
     )
     prompt: Literal["none", "task"] = Field(
         default="none",
-        description="'none' aligns each sentence by itself; 'task' aligns it as it stands in the prompt of the task. "
-        "With 'task' and pooling: last, the state from which the answer begins is aligned.",
+        description="'none' aligns each sentence alone; 'task' aligns it inside the prompt of the task. With 'task' "
+        "and pooling: last, the prompt's last state is aligned, from which the answer begins.",
         json_schema_extra=PAPER,
     )
     direction: Direction = Field(
         default="symmetric",
         description="'symmetric' averages the loss of both directions, 'forward' is that of the reference "
-        "implementation, 'anchored' moves only the side that is not English.",
+        "implementation, 'anchored' has a gradient for the non-English side only.",
         json_schema_extra=source("midalign; the reference implementation has 'forward'"),
     )
     temperature: float = Field(
@@ -94,7 +94,7 @@ class AlignmentConfig(Section):
     )
     learn_temperature: tuple[float, float] | None = Field(
         default=None,
-        description="Learn the temperature between these two bounds, such as [0.02, 0.5], from 'temperature' on.",
+        description="Learn the temperature between these two bounds, such as [0.02, 0.5]; it starts at 'temperature'.",
     )
     weight: float = Field(default=1.0, gt=0, description="Multiplies the alignment loss.")
 
@@ -102,8 +102,8 @@ class AlignmentConfig(Section):
     schedule: Annotated[str, AfterValidator(_checked_schedule)] = Field(
         default="update",
         description="Order of the objectives: 'update' alternates task and alignment by update, 'micro_batch' by "
-        "micro-batch as the reference implementation does, 'task' and 'align' train one alone; or a pattern such as "
-        "'task:3,align:1'.",
+        "micro-batch as the reference implementation does, 'task' and 'align' train one of them only; or a pattern "
+        "such as 'task:3,align:1'.",
         json_schema_extra=PAPER,
     )
     warmup: int = Field(
@@ -131,8 +131,8 @@ class AlignmentConfig(Section):
     gather_negatives: bool = Field(default=False, description="Use the pairs of all processes as negatives.")
     batches: Literal["mixed", "language"] = Field(
         default="mixed",
-        description="'mixed' draws the languages of every pair anew; 'language' fills a batch with one pair of "
-        "languages.",
+        description="'mixed' draws the languages separately for every pair; 'language' fills a batch with pairs of the "
+        "same two languages.",
         json_schema_extra=REFERENCE,
     )
     language_exponent: float = Field(
@@ -145,8 +145,8 @@ class AlignmentConfig(Section):
     # Experimental
     centered: bool = Field(
         default=False,
-        description="Subtract the mean vector of each side of a batch first, so that the loss does not see what "
-        "differs between the two languages as a whole; needs batches: language.",
+        description="Subtract the mean vector of each side of a batch first, so that the loss ignores the average "
+        "difference between the two languages; needs batches: language.",
     )
     subspace: int | None = Field(
         default=None,
@@ -156,7 +156,7 @@ class AlignmentConfig(Section):
     frozen_source: bool = Field(
         default=False,
         description="Align the target side of a pair with the vectors that the base model gives its source (English), "
-        "rather than with those of the model in training. English cannot move, and needs no backward pass.",
+        "rather than with those of the model in training. English vectors stay the same and need no backward pass.",
     )
     modules: tuple[str, ...] | None = Field(
         default=None,
@@ -181,7 +181,7 @@ class AlignmentConfig(Section):
             if not 0 < low < self.temperature < high < float("inf"):
                 yield (
                     f"learn_temperature = [{low}, {high}] with temperature = {self.temperature}: the temperature "
-                    "starts between the bounds, 0 < low < temperature < high; widen the bounds or change temperature"
+                    "must be between the bounds, 0 < low < temperature < high; widen the bounds or change temperature"
                 )
         if self.centered and self.batches != "language":
             yield (
@@ -190,8 +190,8 @@ class AlignmentConfig(Section):
             )
         if self.patience is not None and "task" not in Schedule.parse(self.schedule).pattern:
             yield (
-                f"patience = {self.patience} goes over to the task alone when retrieval no longer improves, but "
-                f"schedule {self.schedule!r} has no task updates; leave patience out"
+                f"patience = {self.patience} trains only the task once retrieval no longer improves, but schedule "
+                f"{self.schedule!r} has no task updates; leave patience out"
             )
 
     def _conflicts_with_the_prompt(self) -> Iterator[str]:
@@ -204,13 +204,13 @@ class AlignmentConfig(Section):
             )
         if self.layer == "auto":
             yield (
-                "layer: auto with prompt: task: the layer would be chosen on sentences by themselves, which are not "
-                "what is aligned; write a number, a fraction or middle, or prompt: none"
+                "layer: auto with prompt: task: the layer would be chosen on sentences without the prompt, but they "
+                "are aligned inside it; write a number, a fraction or middle, or prompt: none"
             )
         if self.pooling in ("mean_no_first", "mean_after_sink"):
             yield (
-                f"pooling: {self.pooling} with prompt: task: the prompt comes before the sentence, so that its first "
-                "word is no attention sink, and the prompt is left out already; write pooling: mean"
+                f"pooling: {self.pooling} with prompt: task: the prompt comes before the sentence, so that the "
+                "sentence's first word is not an attention sink, and the prompt is left out anyway; write pooling: mean"
             )
 
     def check_model(self, depth: int, hidden: int) -> None:

@@ -27,8 +27,8 @@ def _checked_start(value: bool | str) -> bool | str:
     if value in (True, False, "gaussian", "orthogonal"):
         return value
     raise ValueError(
-        "such a start needs data, or changes the base weights, so that the adapter would not fit the base model; write "
-        "true, false, gaussian or orthogonal"
+        "this initialisation needs data, or changes the base weights, so that the adapter would not fit the base "
+        "model; write true, false, gaussian or orthogonal"
     )
 
 
@@ -50,7 +50,7 @@ class LoraArguments(Arguments):
     layers_to_transform: int | list[int] | None = argument("Put adapters on these blocks only, counted from 0.")
     layers_pattern: str | list[str] | None = argument("Name of the list of blocks, where peft does not know it.")
     init_lora_weights: Annotated[bool | str, AfterValidator(_checked_start)] = argument(
-        "How the factors start: true (B is zero), false (both random), gaussian or orthogonal."
+        "How the factors are initialised: true (B is zero), false (both random), gaussian or orthogonal."
     )
 
     @model_validator(mode="after")
@@ -61,15 +61,15 @@ class LoraArguments(Arguments):
         return self
 
 
-_PRODUCT = "its update is no plain product of two factors, so that no verb could use or merge it; leave it out"
+_PRODUCT = "its update is not a product of two factors, so that midalign could not use or merge it; leave it out"
 
 REFUSED: dict[str, Refused] = {
     "task_type": Refused("a causal language model is trained; leave it out", ("CAUSAL_LM",)),
     "peft_type": Refused("LoRA is trained; leave it out", ("LORA",)),
     "auto_mapping": Refused("peft sets it itself; leave it out", (None,)),
     "peft_version": Refused("peft sets it itself; leave it out", (None,)),
-    "base_model_name_or_path": Refused("the recipe's section model says it; leave it out", (None,)),
-    "revision": Refused("the recipe's section model says it (model.revision); leave it out", (None,)),
+    "base_model_name_or_path": Refused("it is set in the recipe's section model; leave it out", (None,)),
+    "revision": Refused("it is set in the recipe's section model (model.revision); leave it out", (None,)),
     "inference_mode": Refused("the adapter is trained; leave it out", (False,)),
     "fan_in_fan_out": Refused("peft finds it out from the layer; leave it out", (False,)),
     "bias": Refused(

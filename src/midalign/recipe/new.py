@@ -1,7 +1,7 @@
-"""A first recipe for data and a model of one's own, with the comments that a newcomer needs.
+"""A first recipe for your own data and model, with the comments that a newcomer needs.
 
-What is not asked has the default of `midalign.recipe.sections`. Batch sizes follow from the memory of the GPU by a rule
-of thumb: the effective batch is the paper's 128 in any case.
+What is not asked for has the default of `midalign.recipe.sections`. Batch sizes follow from the memory of the GPU by a
+rule of thumb: the effective batch is the paper's 128 in any case.
 """
 
 from __future__ import annotations
@@ -105,9 +105,13 @@ class NewRecipe:
     def _batches(self) -> str:
         effective = self._effective_batch()
         size = min(effective, next(size for memory, size in _BATCHES if self.gpu_memory >= memory))
-        why = "paper" if effective == PAPERS_BATCH else f"paper: {PAPERS_BATCH}; less, since the task data are few"
+        why = (
+            "paper"
+            if effective == PAPERS_BATCH
+            else f"paper: {PAPERS_BATCH}; lower, because there are few task examples"
+        )
         lines = [
-            f"  per_device_train_batch_size: {size}   # lower it where memory runs out, and raise the next",
+            f"  per_device_train_batch_size: {size}   # if memory runs out, halve it and double the next",
             f"  gradient_accumulation_steps: {effective // size}   # effective batch {effective} ({why})",
         ]
         if self.gpu_memory:
@@ -144,7 +148,7 @@ seed: 0
 
 model:
   path: {model}
-{quantization}  # chat_template_kwargs: {{enable_thinking: false}}   # where it can think: Qwen3, SmolLM3
+{quantization}  # chat_template_kwargs: {{enable_thinking: false}}   # for models that can think: Qwen3, SmolLM3
 
 languages:
   supervised: {supervised}   # task data to train on
@@ -167,9 +171,9 @@ probe:                      # translation retrieval at every layer; all language
 {probe}
 alignment:
   layer: middle             # paper; auto: the layer at which the model retrieves translations best
-  temperature: 0.1          # paper, for Llama 3; softer (0.5 to 1.5) for small models and Qwen 2.5
-  pooling: mean             # paper; mean_after_sink leaves out what the model makes an attention sink (docs/probe.md)
-  # prompt: task            # align sentences as the prompt of the task asks about them (not for translation)
+  temperature: 0.1          # paper, for Llama 3; higher (0.5 to 1.5) for small models and Qwen 2.5
+  pooling: mean             # paper; mean_after_sink leaves out the attention sink (docs/probe.md)
+  # prompt: task            # align sentences inside the task's prompt (not for translation)
 
 lora: {{r: 8, lora_alpha: 16, lora_dropout: 0.1}}   # paper, on all linear layers of the blocks
 

@@ -21,21 +21,21 @@ _HEAD = """# The recipe
 
 One YAML file describes one run. This page lists every key; it is made from `src/midalign/recipe/` by
 `python -m midalign.recipe.reference`. `midalign recipe new` writes a first recipe for your own
-data, `midalign recipe list` names those that come with midalign (in a checkout they are in `recipes/`; `demo` is what
+data, `midalign recipe list` lists those that come with midalign (in a checkout they are in `recipes/`; `demo` is what
 `midalign demo` runs), `midalign recipe schema` writes a JSON schema for editors.
 
 * `midalign validate RECIPE` names all faults at once. A key that does not exist or has no effect is a fault.
 * Any key can be given on the command line too: `midalign run RECIPE --out DIR alignment.layer=8 lora.r=16`.
 * `${NAME}` and `${NAME:-default}` are taken from the environment. `~` in a path is the home folder. Relative paths
   start at the folder that the command is run in.
-* Bare words are those of YAML 1.2. Where text is expected, a word stays as it is written: `save_strategy: no`,
-  `aligned: [no]`, `name: 12:30`, `revision: 7e10`. Where a switch is expected, `yes` and `on` mean true.
-* Language codes are those of any usual standard: `de`, `deu`, `deu_Latn`.
+* Words without quotes are read as in YAML 1.2. If a key takes text, a word stays as it is written: `save_strategy: no`,
+  `aligned: [no]`, `name: 12:30`, `revision: 7e10`. If a key takes true or false, `yes` and `on` mean true.
+* Language codes may be of any usual standard: `de`, `deu`, `deu_Latn`.
 """
 _ARGUMENTS = (
-    """Names, meaning and most defaults are {library}'s; of what is not written in the recipe, {library} decides."""
+    """Names, meanings and most defaults are those of {library}; *{library}'s* is a default that {library} sets."""
 )
-_REFUSED = """These would have no effect here, or train what no verb could use, and are refused by name:"""
+_REFUSED = """These would have no effect here, or would train weights that an adapter cannot hold. Each is an error:"""
 
 
 def reference() -> str:

@@ -72,15 +72,15 @@ def _template_arguments(given: dict[str, bool | int | float | str]) -> dict[str,
         if name in ("messages", "tools", "documents", "add_generation_prompt"):
             raise ValueError(f"midalign gives the template {name} itself; leave it out")
         if str(value).lower() in ("yes", "no", "on", "off"):
-            raise ValueError(f"{name}: {value!r} is text, which a template takes for true; write true or false")
+            raise ValueError(f"{name}: {value!r} is text, which a chat template reads as true; write true or false")
     return given
 
 
 TemplateArguments = Annotated[dict[str, bool | int | float | str], AfterValidator(_template_arguments)]
 
 _COLUMNS = (
-    "Which column of a table is which language, where it has no header of codes: {eng: 0, deu: 1} counted from 0, or "
-    "names of columns."
+    "Language of each column of a table without a header of language codes: {eng: 0, deu: 1}, counted from 0, or names "
+    "of columns."
 )
 _ON_EMPTY = "'skip' leaves out rows with an empty side, which are an error otherwise."
 
@@ -89,17 +89,17 @@ class ModelSection(Section):
     """The model to start from."""
 
     path: PathText = Field(
-        description="Hub name or local folder of the base model; 'testbed' is the small embedded one, 'smollm2' the "
-        "real one of `midalign model`."
+        description="Hub name or local folder of the base model; 'testbed' is the small model of the demo, 'smollm2' a "
+        "small real one."
     )
     gguf_file: str | None = Field(
-        default=None, description="Name of a GGUF file there, which is dequantised (extra 'gguf')."
+        default=None, description="Name of a GGUF file in that folder or repository; it is dequantised (extra 'gguf')."
     )
     revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.")
     dtype: Dtype = Field(
         default="auto",
-        description="Number format of the weights; 'auto' is the saved one on a GPU. On a CPU it is float32, but to "
-        "probe and to answer with a model saved in bfloat16 it is bfloat16 if the CPU has instructions for it.",
+        description="Number format of the weights. 'auto' on a GPU: as the model was saved; on a CPU: float32, except "
+        "that probe and generate keep bfloat16 if the CPU has instructions for it.",
     )
     quantization: Literal["4bit"] | None = Field(default=None, description="'4bit' trains on NF4 weights (QLoRA).")
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = Field(
@@ -172,7 +172,11 @@ class LanguagesSection(Section):
 class TaskSection(Section):
     """The downstream task."""
 
-    name: TaskName = Field(default="slots", description="What is asked of the model.")
+    name: TaskName = Field(
+        default="slots",
+        description="'slots' (slot filling), 'translation', 'extraction' (entities as JSON) or 'chat' (rows of any "
+        "kind).",
+    )
     data: PathText = Field(description="Folder or file with the task data.")
     format: Literal[TaskFormat, ParallelFormat] = Field(
         default="auto", description="Format of the data; see docs/data.md."
@@ -180,15 +184,15 @@ class TaskSection(Section):
     types: Types = Field(default=ENTITY_TYPES, description=f"{TYPES_HELP} A list of names, or names with meanings.")
     columns: dict[str, str | int] | None = Field(
         default=None,
-        description="Which column is what, where the data do not tell, counted from 0: {word: 1, tag: 2}; for "
-        "translation {eng: 0, deu: 1}, or names.",
+        description="What each column holds, if the data do not say, counted from 0: {word: 1, tag: 2}; for "
+        "translation {eng: 0, deu: 1}, or names of columns.",
     )
     labels: tuple[str, ...] | None = Field(
         default=None, description="Labels of spans to keep, for slots and extraction; all by default."
     )
     metric: Metrics = Field(
         default=("exact_match",),
-        description=f"{METRIC_HELP} Several as a list: settings are chosen by the first.",
+        description=f"{METRIC_HELP} Several as a list: merge weights are chosen by the first.",
     )
     train_split: str = Field(default="train", description="Split to train on, in the supervised languages.")
     dev_split: str = Field(default="dev", description="Split to choose settings on (early stopping, merge weights).")
@@ -202,7 +206,7 @@ class TaskSection(Section):
     )
     dev_languages: Literal["supervised", "supervised_and_aligned"] = Field(
         default="supervised_and_aligned",
-        description="Whose dev items early stopping and merge weights are chosen on.",
+        description="Languages whose dev items decide early stopping and merge weights.",
     )
     system: str | None = Field(
         default=None, description="System text of the prompt; midalign's own by default, '' for none."
@@ -238,19 +242,19 @@ class ParallelSection(Section):
         json_schema_extra=PAPER,
     )
     limit_per_language: int | None = Field(
-        default=None, gt=1, le=LARGEST, description="Largest number of pairs per pair of languages."
+        default=None, gt=1, le=LARGEST, description="Largest number of pairs for each two languages."
     )
     held_out: int = Field(
         default=64,
         ge=0,
         le=LARGEST,
-        description="Pairs per pair of languages that are never trained on, for the alignment metrics; at most a fifth "
-        "of them.",
+        description="Number of pairs, for each two languages, that are measured during training and never trained on; "
+        "at most a fifth of them.",
     )
     chunks: Literal["none", "sentences"] = Field(
         default="none",
-        description="'sentences' cuts a pair into the pairs of its sentences where both sides have equally many; the "
-        "numbers of pairs above count whole pairs.",
+        description="'sentences' splits a pair of texts into pairs of sentences if both sides have equally many; "
+        "limit_per_language and held_out count pairs before the split.",
     )
 
 
@@ -292,8 +296,8 @@ class MergeSection(Section):
     )
     search: Literal["grid", "golden", "coordinate"] = Field(
         default="grid",
-        description="'grid' tries all pairs of the weights, 'golden' narrows the range of alignment_weights, "
-        "'coordinate' changes one weight at a time.",
+        description="'grid' tries all pairs of the weights, 'golden' is golden-section search between the ends of "
+        "alignment_weights, 'coordinate' changes one weight at a time.",
     )
     objective: Literal["score", "loss"] = Field(
         default="score",
@@ -303,7 +307,9 @@ class MergeSection(Section):
         default=1, description="Number of bands of layers, each with an alignment weight; needs search: coordinate."
     )
     tolerance: float = Field(
-        default=0.05, ge=1e-4, description="Golden section stops when the alignment weight is known to this precision."
+        default=0.05,
+        ge=1e-4,
+        description="Golden-section search stops when the alignment weight is known to this precision.",
     )
 
     @model_validator(mode="after")
@@ -317,8 +323,8 @@ class MergeSection(Section):
             yield f"bands = {self.bands} needs search: coordinate; {self.search} tries one weight at all layers"
         if self.search == "golden" and (len(self.task_weights) > 1 or len(set(self.alignment_weights)) < 2):
             yield (
-                "search: golden keeps one task weight and narrows a range of alignment weights; give one in "
-                "task_weights and the two ends of the range in alignment_weights, or take search: coordinate"
+                "search: golden has one task weight and searches a range of alignment weights; give one in "
+                "task_weights and the two ends of the range in alignment_weights, or write search: coordinate"
             )
 
 
@@ -330,12 +336,15 @@ class GenerationSection(Section):
     )
     max_new_tokens: Count = Field(default=128, description="Longest answer, in tokens.")
     batch_tokens: Count = Field(default=8192, description="Tokens of a batch, padding and answers included.")
-    constrained: Constrained | None = Field(default=None, description=f"What answers are held to: {CONSTRAINED_HELP}")
+    constrained: Constrained | None = Field(default=None, description=f"Constraint on answers: {CONSTRAINED_HELP}")
 
     @model_validator(mode="after")
     def _backend_can_constrain(self) -> GenerationSection:
         if self.constrained is not None and self.backend == "vllm":
-            raise ValueError(f"constrained: {self.constrained} is for backend: transformers; leave it out with vllm")
+            raise ValueError(
+                f"constrained: {self.constrained} does not work with backend: vllm; leave it out, or write backend: "
+                "transformers"
+            )
         return self
 
 
@@ -345,7 +354,7 @@ class EvaluationSection(Section):
     resamples: int = Field(
         default=RESAMPLES, ge=100, le=1_000_000, description="Bootstrap resamples behind every interval."
     )
-    completion_style: Style = Field(default="slots", description=f"What answers hold: {STYLE_HELP}")
+    completion_style: Style = Field(default="slots", description=f"What answers contain: {STYLE_HELP}")
 
 
 class Recipe(Section):
@@ -358,7 +367,7 @@ class Recipe(Section):
     """
 
     name: str = Field(description="Name of the run.")
-    seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Seed of everything random but the bootstrap.")
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Seed of everything random except the bootstrap.")
     model: ModelSection
     languages: LanguagesSection
     task: TaskSection
@@ -387,7 +396,8 @@ class Recipe(Section):
         if not parallel.held_out or "align" not in Schedule.parse(alignment.schedule).pattern:
             raise ValueError(
                 f"metric_for_best_model: {metric} is measured on held-out pairs, and there are none: parallel.held_out "
-                f"is {parallel.held_out}, alignment.schedule {alignment.schedule!r}. Write eval_loss, or hold some out"
+                f"is {parallel.held_out}, alignment.schedule is {alignment.schedule!r}. Write eval_loss, or a higher "
+                "parallel.held_out and a schedule with alignment"
             )
         return training
 
@@ -398,7 +408,7 @@ class Recipe(Section):
         needed = {"eval_strategy", "metric_for_best_model"}
         if patience is not None and training is not None and not needed <= training.model_fields_set:
             raise ValueError(
-                "it counts evaluations that bring no gain, so it needs training.eval_strategy (such as steps) and "
+                "it counts evaluations without a better value, so it needs training.eval_strategy (such as steps) and "
                 "training.metric_for_best_model (such as eval_loss)"
             )
         return patience
@@ -409,8 +419,8 @@ class Recipe(Section):
         task = found.data.get("task")
         if alignment.prompt == "task" and task is not None and task.name == "translation":
             raise ValueError(
-                "prompt: task is for slots and extraction; the prompt of translation names the languages, so that the "
-                "two sides of a pair would be asked different things. Write prompt: none"
+                "prompt: task is for slots, extraction and chat. The prompt of translation names the languages, so "
+                "that the two sides of a pair would have different prompts. Write prompt: none"
             )
         return alignment
 
@@ -421,7 +431,9 @@ class Recipe(Section):
             AnswerFormat(constrained=generation.constrained).check_task(task.name)
         model = found.data.get("model")
         if model is not None and model.gguf_file is not None and generation.backend == "vllm":
-            raise ValueError(f"backend: vllm with model.gguf_file: {model.gguf_file}; write backend: transformers")
+            raise ValueError(
+                f"backend: vllm cannot read model.gguf_file: {model.gguf_file}; write backend: transformers"
+            )
         return generation
 
     @property

@@ -74,14 +74,14 @@ class SftArguments(Arguments):
     per_device_train_batch_size: BatchSize = argument("Task examples in a batch of one process.")
     gradient_accumulation_steps: BatchSize = argument("Batches per update.")
     train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = argument(
-        "Order of the task examples. 'group_by_length' gives an update examples of like length, which saves padding. "
-        "Within an update, batches are formed by length in any case."
+        "Order of the task examples. 'group_by_length' gives an update examples of similar length, which saves "
+        "padding. Within an update, batches are formed by length in any case."
     )
     max_length: Count | None = argument(
         "Longest task example and sentence of a pair, in tokens. A longer example is an error."
     )
-    learning_rate: float = argument("Highest learning rate.", ge=0)
-    lr_scheduler_type: str = argument("Course of the learning rate: linear, cosine, constant, inverse_sqrt, ...")
+    learning_rate: float = argument("Peak learning rate.", ge=0)
+    lr_scheduler_type: str = argument("Schedule of the learning rate: linear, cosine, constant, inverse_sqrt, ...")
     lr_scheduler_kwargs: dict[str, Any] | None = argument("Arguments of the scheduler.")
     warmup_steps: float = argument(
         "Updates in which the learning rate rises; below 1, a share of all updates.", ge=0, le=LARGEST
@@ -135,7 +135,9 @@ class SftArguments(Arguments):
     fp16: bool = argument("Train in float16.")
     tf32: bool | None = argument("Use TF32 on GPUs that have it.")
     use_cpu: bool = argument("Train on the CPU even where there is a GPU.")
-    gradient_checkpointing: bool = argument("Compute activations again rather than keep them: less memory, more time.")
+    gradient_checkpointing: bool = argument(
+        "Compute activations again rather than keep them: less memory, more time. Off by default on a CPU."
+    )
     gradient_checkpointing_kwargs: dict[str, Any] | None = argument("Options of gradient_checkpointing.")
     activation_checkpointing: bool | None = argument("Newer name of gradient_checkpointing.")
     activation_checkpointing_kwargs: dict[str, Any] | None = argument("Options of activation_checkpointing.")
@@ -145,9 +147,7 @@ class SftArguments(Arguments):
     torch_compile_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None = (
         argument("Mode of torch_compile.")
     )
-    torch_empty_cache_steps: Count | None = argument(
-        "Number of updates between two times that the GPU's cache is emptied."
-    )
+    torch_empty_cache_steps: Count | None = argument("Empty the GPU's cache after every so many updates.")
     pad_to_multiple_of: Count | Literal["auto"] | None = argument("Pad task batches to a multiple of this many tokens.")
     dataloader_num_workers: int = argument("Processes that read batches.", ge=0, le=1024)
     dataloader_pin_memory: bool = argument("Pin the memory of batches.")
@@ -258,15 +258,15 @@ REFUSED = _refused(
         "midalign sets it itself (from --out, the recipe's seed, its schedule); leave it out": (
             "output_dir seed data_seed ignore_data_skip dataloader_drop_last restore_callback_states_from_checkpoint"
         ),
-        "the same command goes on from the newest checkpoint by itself; leave it out": "resume_from_checkpoint",
-        "an interrupted training could not go on from such a checkpoint; leave it out, or write save_strategy: no": (
+        "the same command continues from the newest checkpoint; leave it out": "resume_from_checkpoint",
+        "an interrupted training could not continue from such a checkpoint; leave it out, or write save_strategy: no": (
             "save_only_model"
         ),
-        "a training that is asked to end would be saved as a finished one; leave it out, the same command goes on from "
-        "the newest checkpoint (save_steps)": "enable_jit_checkpoint",
+        "a training that is stopped by a signal would be saved as a finished one; leave it out, the same command "
+        "continues from the newest checkpoint (save_steps)": "enable_jit_checkpoint",
         "updates and batches are planned from the batch size; lower per_device_train_batch_size and raise "
         "gradient_accumulation_steps instead": "auto_find_batch_size",
-        "midalign's schedule draws the batches and deals them to the processes; leave it out": (
+        "midalign's schedule draws the batches and distributes them to the processes; leave it out": (
             "length_column_name dataloader_in_order shuffle_dataset accelerator_config"
         ),
         "midalign tokenises prompts and answers itself, so it would have no effect; leave it out": (
@@ -277,7 +277,7 @@ REFUSED = _refused(
             "truncation_mode"
         ),
         "padding is masked and changes no result; leave it out": "pad_token",
-        "it drops the limit of max_length; write packing: true instead": "padding_free",
+        "it ignores max_length; write packing: true instead": "padding_free",
         "only the loss and the metrics of held-out pairs are evaluated, so it would have no effect; leave it out": (
             "prediction_loss_only eval_do_concat_batches eval_use_gather_object eval_accumulation_steps "
             "include_for_metrics batch_eval_metrics"
@@ -294,16 +294,16 @@ REFUSED = _refused(
         "alignment leaves the upper blocks without gradient, which DDP must expect; leave it out": (
             "ddp_find_unused_parameters ddp_static_graph"
         ),
-        "trl gives it up, and it replaces the forward pass that alignment stops half-way; leave it out": (
+        "trl deprecates it, and it replaces the forward pass, which alignment stops half-way; leave it out": (
             "use_liger_kernel liger_kernel_config"
         ),
-        "say it with accelerate launch --config_file (recipes/accelerate has FSDP2 and DeepSpeed); leave it out": (
+        "use accelerate launch --config_file (recipes/accelerate has FSDP2 and DeepSpeed); leave it out": (
             "fsdp fsdp_config deepspeed parallelism_config"
         ),
-        "the recipe's section model says it (model.revision, model.dtype, model.trust_remote_code, ...)": (
+        "set it in the recipe's section model (model.revision, model.dtype, model.trust_remote_code, ...)": (
             "model_init_kwargs trust_remote_code"
         ),
-        "what is run is said by the verb (midalign train, run, ...), so it would have no effect; leave it out": (
+        "the command decides what is run (midalign train, run, ...), so it would have no effect; leave it out": (
             "do_train do_eval do_predict"
         ),
         "the launcher sets it; leave it out": "local_rank",

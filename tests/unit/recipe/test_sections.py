@@ -126,7 +126,7 @@ def test_the_model_section_is_a_source_of_a_model():
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("enable_thinking=no", "enable_thinking: 'no' is text, which a template takes for true; write true or false"),
+        ("enable_thinking=no", "enable_thinking: 'no' is text, which a chat template reads as true; write true or false"),
         ("enable_thinking=On", "write true or false"),
         ("messages=x", "midalign gives the template messages itself"),
         ("depth=[1]", "chat_template_kwargs"),
@@ -166,5 +166,5 @@ def test_a_recipe_holds_answers_for_extraction_and_transformers_only(tmp_path):
         RecipeError, match="generation: constrained: json is for the task extraction; the answers of slots"
     ):
         build_recipe(content, held[:1])
-    with pytest.raises(RecipeError, match="constrained: json is for backend: transformers"):
+    with pytest.raises(RecipeError, match="constrained: json does not work with backend: vllm"):
         build_recipe(content, [*held, "generation.backend=vllm"])
