@@ -174,7 +174,8 @@ def parse_json(text: str, place: object, form: str = "one JSON object a line") -
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise DataError(
-            f"{place}: an escape \\ud... is half a surrogate pair, which is no character. Write the character itself."
+            f"{place}: an escape \\ud... is half a surrogate pair, which is not a character. Write the character "
+            "itself."
         ) from None
     except RecursionError:
         raise DataError(f"{place}: not JSON that can be read: it is nested too deeply. Write {form}.") from None

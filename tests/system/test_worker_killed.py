@@ -73,7 +73,7 @@ def test_when_one_process_is_killed_the_other_says_so_and_the_same_command_goes_
     assert done.returncode == 0, (done.stderr, logs)
     output = " ".join(logs["survivor.log"].split())
     assert "another process of this training" in output
-    assert "the same command goes on from there" in output
+    assert "the same command continues from there" in output
     assert "Traceback" not in output
     whole, cut = (load_file(tmp_path / out / "adapter" / "adapter_model.safetensors") for out in ("whole", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)

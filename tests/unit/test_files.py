@@ -115,7 +115,7 @@ def test_a_file_that_is_no_text_is_not_called_utf_16(tmp_path):
 
 @pytest.mark.parametrize("coding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_utf_16_is_named_as_such(tmp_path, coding):
-    with pytest.raises(DataError, match=r"f:1: this is no UTF-8 text.*iconv -f UTF-16"):
+    with pytest.raises(DataError, match=r"f:1: this is not UTF-8 text.*iconv -f UTF-16"):
         lines_of(tmp_path, "hello\nyou\n".encode(coding))
 
 

@@ -46,7 +46,7 @@ def read_predictions(path: str | Path) -> list[Prediction]:
         raise MissingFileError(f"predictions file {str(path)!r} does not exist; `midalign generate` writes one")
     found = [_prediction(record, f"{path}:{number}") for number, record in read_json_lines(path, _FORM)]
     if not found:
-        raise DataError(f"{path}: holds no prediction")
+        raise DataError(f"{path}: there are no predictions in this file, so nothing can be scored; give another file")
     return found
 
 
@@ -66,8 +66,8 @@ def append_predictions(partial: Path, predictions: Sequence[Prediction]) -> None
             file.write("".join(_line(prediction) for prediction in predictions))
     except OSError as fault:
         raise RunError(
-            f"cannot write {str(partial)!r}: {fault.strerror}. The answers before are kept: free some space, and the "
-            "same command goes on from there."
+            f"cannot write {str(partial)!r}: {fault.strerror}. The answers so far are kept: free some space, then give "
+            "the same command to continue."
         ) from fault
 
 
@@ -88,7 +88,7 @@ def read_partial(partial: Path) -> dict[str, Prediction]:
         predictions = [_prediction(record, f"{partial}:{number}") for number, record in read_json_lines(partial)]
     except DataError as fault:
         raise RunError(
-            f"the answers of the interrupted run are damaged: {fault} Or delete {str(partial)!r} to start anew."
+            f"the answers of the interrupted run are damaged: {fault} Or delete {str(partial)!r} to start again."
         ) from None
     return {prediction.id: prediction for prediction in predictions}
 

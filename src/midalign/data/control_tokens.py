@@ -23,8 +23,8 @@ def marked(text: str, tokenizer: Any) -> str:
     """
     if _MARK in text:
         raise DataError(
-            f"the text {text[:80]!r} has the code point U+FDD0, which Unicode keeps out of text, and which midalign "
-            "marks control tokens with. Take it out."
+            f"the text {text[:80]!r} has the code point U+FDD0, which is not a character and which midalign uses to "
+            "mark control tokens. Remove it."
         )
     return _pattern(tokenizer, chat_template(tokenizer), len(tokenizer)).sub(lambda found: found[0] + _MARK, text)
 
@@ -45,7 +45,7 @@ def chat_template(tokenizer: Any) -> str:
         if "default" not in template:
             raise ModelError(
                 f"the tokenizer has the chat templates {', '.join(map(repr, template))} and no 'default', so it is "
-                "unclear how a question is put. Save one of them as tokenizer.chat_template."
+                "unclear which one writes the prompts. Save one of them as tokenizer.chat_template."
             )
         template = template["default"]
     return template or ""

@@ -35,14 +35,14 @@ def check_prompt(example: TaskExample, tokenizer: Any, answer_format: AnswerForm
     prompt = render(example, tokenizer, answer_format)
     if prompt != render(example, tokenizer, answer_format):
         raise ModelError(
-            "the chat template of the tokenizer writes another prompt at each call, so the prompts of training and of "
-            "generation would differ. Take what is random out of the template (tokenizer.chat_template)."
+            "the chat template of the tokenizer writes a different prompt at each call, so the prompts of training "
+            "and of generation would differ. Remove what is random from the template (tokenizer.chat_template)."
         )
     if extra := tokenizer("", add_special_tokens=False)["input_ids"]:
         raise ModelError(
-            f"this {type(tokenizer).__name__} adds {tokenizer.convert_ids_to_tokens(extra)} to every text, even where "
-            "it is told not to, so answers would begin or end in the middle. Set its add_bos_token and add_eos_token "
-            "to false, and save it again."
+            f"this {type(tokenizer).__name__} adds {tokenizer.convert_ids_to_tokens(extra)} to every text, even with "
+            "add_special_tokens=False, so these tokens would also be inside prompts and answers. Set its "
+            "add_bos_token and add_eos_token to false, and save it again."
         )
     if asks_for_the_date(tokenizer):
         _say_the_date(tokenizer)
@@ -54,7 +54,7 @@ def check_prompt(example: TaskExample, tokenizer: Any, answer_format: AnswerForm
         spelled = tokenizer.decode(ids, skip_special_tokens=False)
         if not _same(text, spelled):
             logger.warning(
-                "item %s: the tokens of its %s do not spell it (%r for %r), so parts of it are lost on the model",
+                "item %s: the tokens of its %s decode to %r instead of %r, so the model does not see all of it",
                 example.id, name, spelled[-80:], text[-80:],
             )  # fmt: skip
 
@@ -63,8 +63,8 @@ def check_prompt(example: TaskExample, tokenizer: Any, answer_format: AnswerForm
 def _say_the_date(_tokenizer: Any) -> None:
     """Once for each tokenizer."""
     logger.warning(
-        "the chat template writes today's date: prompts have %s on every day, in training and in generation. Where the "
-        "model is asked elsewhere, give it that date",
+        "the chat template writes today's date: prompts have %s on every day, in training and in generation. Use "
+        "that date in other programs too",
         PROMPT_DATE,
     )
 
@@ -74,7 +74,7 @@ def _say_that_it_thinks(_tokenizer: Any) -> None:
     """Once for each tokenizer."""
     logger.warning(
         "the chat template lets the model think before it answers. Without training, its thoughts fill the answer and "
-        "score nothing. model.chat_template_kwargs: {enable_thinking: false} asks for answers at once"
+        "score nothing. model.chat_template_kwargs: {enable_thinking: false} switches that off"
     )
 
 

@@ -196,7 +196,7 @@ def _chat_form(tokenizer: Any, template: str) -> _ChatForm:
         if all(sample in text and f"'{sample}'" not in text and f'"{sample}"' not in text for sample in samples):
             return form
     raise ModelError(
-        f"the chat template of the tokenizer cannot put a question: {reason}. The model would not see what is asked, "
+        f"the chat template of the tokenizer cannot write a prompt: {reason}. The model would not see what is asked, "
         "whether as a string or as a list of parts. Correct the template (tokenizer.chat_template), or take a model "
         "whose template has turns of text."
     )

@@ -38,7 +38,10 @@ METRIC = "comet"
 SEGMENTS = "segments.jsonl"
 _FORM = 'on each line an object such as {"id": "deu:0", "score": 0.85}'
 _SHOWN = 8  # last lines of a failed subprocess
-_NETWORK = "The network (PyPI) is needed; call again to go on, or make the environment by hand and name it with --env."
+_NETWORK = (
+    "This needs the network (PyPI). Give the command again to continue, or create the environment yourself and name it "
+    "with --env."
+)
 _BROKEN = "What was installed does not work together; make an environment in which it does, and name it with --env."
 
 
@@ -65,7 +68,7 @@ def set_up(env: Path) -> str:
         RunError: If the folder is in the way, or a step fails (most often: no network).
     """
     if env.exists() and (not env.is_dir() or (any(env.iterdir()) and not (env / "pyvenv.cfg").exists())):
-        raise RunError(f"--env {str(env)!r} holds something that is no virtual environment; give another folder")
+        raise RunError(f"--env {str(env)!r} has other files and is not a virtual environment; give another folder")
     if not interpreter(env).exists():
         _step([sys.executable, "-m", "venv", str(env)], "make a virtual environment", "Is Python's venv installed?")
     python = [str(interpreter(env)), "-I"]
@@ -96,8 +99,8 @@ def segment_scores(
     python = interpreter(env)
     if not python.exists():
         raise MissingFileError(
-            f"there is no COMET environment in {str(env)!r}. COMET wants an older transformers than midalign, so it "
-            f"lives apart; make it with: midalign comet setup --env {env}"
+            f"there is no COMET environment in {str(env)!r}. COMET needs an older transformers than midalign, so it "
+            f"has an environment of its own; create it with: midalign comet setup --env {env}"
         )
     with tempfile.TemporaryDirectory() as folder, as_file(files("midalign.evaluation") / "comet_worker.py") as worker:
         source, target = Path(folder) / "in.jsonl", Path(folder) / "out.jsonl"
@@ -148,7 +151,9 @@ def score_comet(
     """
     outputs = align_outputs(examples, predictions)
     if other := next((example for example in examples if example.task != "translation"), None):
-        raise DataError(f"item {other.id} is of the task {other.task!r}, but COMET scores translations")
+        raise DataError(
+            f"item {other.id} is of the task {other.task!r}, but COMET scores translations only; leave COMET out"
+        )
     rows = [
         {"id": e.id, "src": e.text, "mt": one_line(output), "ref": e.reference}
         for e, output in zip(examples, outputs, strict=True)
@@ -204,7 +209,10 @@ def read_segments(path: str | Path, predictions: Sequence[Prediction]) -> Segmen
     if missing := [name for name in of if name not in scores]:
         raise DataError(f"{path}: {len(missing)} predictions have no score, such as {missing[0]!r}; score all of them")
     if len(signatures) > 1:
-        raise DataError(f"{path}: scores of different models cannot be averaged: {', '.join(sorted(signatures))}")
+        raise DataError(
+            f"{path}: scores of different models cannot be averaged: {', '.join(sorted(signatures))}. Score all with "
+            "one model"
+        )
     return SegmentScores(METRIC, scores, signatures.pop())
 
 
@@ -214,7 +222,9 @@ def _segment(row: Mapping[str, Any], place: str) -> tuple[str, float]:
     if not isinstance(name, str) or isinstance(score, bool) or not isinstance(score, int | float):
         raise DataError(f"{place}: not a segment score: 'id' must be a string and 'score' a number. Write {_FORM}.")
     if not -sys.float_info.max <= score <= sys.float_info.max:  # nor is it in order with NaN
-        raise DataError(f"{place}: the score of {name!r} is no number that can be averaged. Write {_FORM}.")
+        raise DataError(
+            f"{place}: the score of {name!r} is not a finite number, so no mean can be computed. Write {_FORM}."
+        )
     return name, float(score)
 
 

@@ -48,7 +48,10 @@ def add_comet(folder: Path, *, model: str = DEFAULT_MODEL, env: Path | None = No
         )
     recipe = Recipe.model_validate(manifest["inputs"])
     if recipe.task.name != "translation":
-        raise RunError(f"{str(folder)!r} is a run on {recipe.task.name}, and COMET scores translations")
+        raise RunError(
+            f"{str(folder)!r} is a run on {recipe.task.name}, and COMET scores translations only; give a run on "
+            "translation"
+        )
     examples = read_task_data(recipe).test
     summary: dict[str, Any] = read_json(folder / SUMMARY)
     options: dict[str, Any] = {"groups": recipe.languages.groups(), "resamples": recipe.evaluation.resamples}

@@ -134,4 +134,6 @@ class ConstrainedRows(LogitsProcessor):  # type: ignore[misc]
 
 def _check(matcher: Any) -> None:
     if matcher.is_error():
-        raise ModelError(f"generation.constrained does not work with this tokenizer: {matcher.get_error()}")
+        raise ModelError(
+            f"generation.constrained does not work with this tokenizer; leave it out: {matcher.get_error()}"
+        )

@@ -110,7 +110,10 @@ def merge_adapters(
         n_blocks = _count_blocks(base_model)
         adapters = {name: fitted(adapter, base_model) for name, adapter in adapters.items()}
     elif banded := [name for name, weight in weights.items() if not isinstance(weight, int | float)]:
-        raise ModelError(f"Weights per band of layers (of {banded[0]!r}) need the base model, to count its layers.")
+        raise ModelError(
+            f"Weights per band of layers (of {banded[0]!r}) need the base model, to count its layers. Give it too, or "
+            "one weight."
+        )
     merged: dict[str, LoraFactors] = {}
     errors = _Errors()
     for module, named in _by_module(adapters).items():
@@ -197,7 +200,7 @@ def _check_weights(weights: Mapping[str, Weight], adapters: Iterable[str]) -> No
     for name, weight in weights.items():
         values = [weight] if isinstance(weight, int | float) else list(weight)
         if any(not math.isfinite(value) for value in values):
-            raise ModelError(f"Weight {weight} of adapter {name!r} is not a finite number.")
+            raise ModelError(f"Weight {weight} of adapter {name!r} is not a finite number; write one such as 0.5.")
 
 
 def _count_blocks(model: nn.Module) -> int:

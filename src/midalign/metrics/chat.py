@@ -246,12 +246,12 @@ def _imported(name: str) -> Callable[[str, str], float]:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as fault:
         raise RunError(
-            f"metric {name!r}: {fault}. Write module:function, where the module lies in this folder or is installed"
+            f"metric {name!r}: {fault}. Write module:function, where the module is in this folder or installed"
         ) from fault
     finally:
         sys.path.remove(here)
     if not callable(found):
-        raise RunError(f"metric {name!r} is {found!r}, not a function of a prediction and a reference")
+        raise RunError(f"metric {name!r} is {found!r}, not a function of a prediction and a reference; name one")
     return found  # type: ignore[no-any-return]
 
 
@@ -262,7 +262,8 @@ def _own(name: str, function: Callable[[str, str], float], rows: Rows, _labels: 
             value = float(function(output, example.reference))
         except Exception as fault:
             raise DataError(
-                f"item {example.id}: the metric {name!r} failed with {type(fault).__name__}: {fault}"
+                f"item {example.id}: the metric {name!r} failed with {type(fault).__name__}: {fault}. Correct the "
+                "function"
             ) from fault
         if not math.isfinite(value):
             raise DataError(f"item {example.id}: the metric {name!r} gave {value}; it must be a finite number")

@@ -236,8 +236,8 @@ def _check_factor(key: str, tensor: Tensor, path: Path) -> None:
         )
     if not torch.isfinite(tensor.float()).all():
         raise ModelError(
-            f"{path}: tensor {key!r} holds values that are not finite (NaN or infinite), so every output would "
-            "be. The training diverged; use an earlier checkpoint."
+            f"{path}: tensor {key!r} holds values that are not finite (NaN or infinite), so every output would be NaN. "
+            "The training diverged; use an earlier checkpoint."
         )
 
 

@@ -101,8 +101,8 @@ def take_over(tokenizer: PreTrainedTokenizerBase, adapters: Iterable[str | Path]
         folders = {str(getattr(choice, what)): folder for folder, choice in found.items()}
         if len(folders) > 1:
             raise ModelError(
-                f"the adapters {' and '.join(folders.values())} were trained with another {what.replace('_', ' ')} "
-                "each, so that no prompt suits both. Train them with the same training.eos_token and "
+                f"the adapters {' and '.join(folders.values())} were trained with different {what.replace('_', ' ')}s, "
+                "so that no prompt fits both. Train them with the same training.eos_token and "
                 "training.chat_template_path."
             )
     for folder, choice in found.items():

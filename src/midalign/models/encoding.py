@@ -166,7 +166,7 @@ class Encoder:
                 ) from fault
         # Outside the handler: the exception's traceback would keep the batch's tensors alive.
         self.batch_tokens = max(1, len(rows) * longest // 2)
-        logger.warning("out of memory: going on with at most %d tokens in a batch", self.batch_tokens)
+        logger.warning("out of memory: continuing with at most %d tokens in a batch", self.batch_tokens)
         gc.collect()
         if torch.accelerator.is_available():
             torch.accelerator.empty_cache()

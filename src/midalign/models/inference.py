@@ -66,7 +66,7 @@ def with_adapter(model: PreTrainedModel, path: str | Path, logits: Callable[[Any
         logger.info("the adapter %s is merged into the base weights: %s", path, found)
         return base.eval()
     undo()
-    logger.warning("the adapter %s stays live, which is slower: merged, the %s", path, found)
+    logger.warning("the adapter %s stays separate, which is slower: if it is merged, the %s", path, found)
     return attach_adapter(base, path)
 
 

@@ -241,8 +241,8 @@ def _load_whole(found: str, name: str, options: dict[str, Any], unwrap: bool) ->
     model, report = load()
     if getattr(model, "_hf_peft_config_loaded", False):
         raise ModelError(
-            f"{name!r} holds an adapter (adapter_config.json), which transformers puts on its base model unasked. Give "
-            "a folder or hub name with the base model alone, and the adapter with --adapter."
+            f"{name!r} holds an adapter (adapter_config.json), which transformers would load together with its base "
+            "model. Give a folder or hub name with the base model alone, and the adapter with --adapter."
         )
     for mapping in renamings(report) if unwrap else []:
         del model  # two would take the memory twice
@@ -269,7 +269,7 @@ def _refused(what: str, hint: str = "") -> Iterator[None]:
     except Exception as fault:
         if type(fault).__name__ == "SafetensorError":  # the class itself is not always there to be named
             raise ModelError(
-                f"{what}: weights are damaged or truncated ({fault}). Download or save it anew."
+                f"{what}: weights are damaged or truncated ({fault}). Download or save it again."
             ) from fault
         raise ModelError(f"{what}: {first_line(fault)}{hint}") from fault
 

@@ -123,7 +123,7 @@ def _check(gguf: Path) -> None:
     if found != SHA256:
         raise ModelError(
             f"{GGUF} has the SHA-256 {found}, not {SHA256}: it is damaged or another model, and no result could be "
-            f"compared. Get it anew with: {_download_command()}"
+            f"compared. Get it again with: {_download_command()}"
         )
 
 

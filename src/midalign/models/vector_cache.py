@@ -44,8 +44,8 @@ def write_vectors(path: Path, vectors: Tensor, layers: Sequence[int]) -> None:
             save_file(tensors, fresh, metadata={"checksum": _checksum(tensors)})
     except RunError as fault:
         raise RunError(
-            f"{fault} Sentence vectors take {vectors.numel() * 4 / 1e9:.2f} GB a language here; another cache folder "
-            "will do."
+            f"{fault} Sentence vectors take {vectors.numel() * 4 / 1e9:.2f} GB a language here; free some space, or "
+            "use another cache folder."
         ) from fault
 
 

@@ -273,4 +273,6 @@ def _check_comparable(before: ProbeResult, after: ProbeResult) -> None:
             "probe.json, or probe again"
         )
     if not set(before.layers) & set(after.layers):
-        raise RunError(f"the two probes have no layer in common: {before.layers} and {after.layers}")
+        raise RunError(
+            f"the two probes have no layer in common ({before.layers} and {after.layers}); probe the same layers"
+        )

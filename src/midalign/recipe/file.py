@@ -109,7 +109,7 @@ def _text_of(given: str | Path) -> str:
             beside = [*map(str, path.parent.glob("*.y*ml")), *shipped()] if path.parent.is_dir() else []
             raise MissingFileError(f"recipe {str(path)!r} does not exist.{did_you_mean(str(path), beside)}")
         if path.stat().st_size > _MOST_BYTES:
-            raise RecipeError(f"{path}: {path.stat().st_size} bytes, so this is no recipe; give its YAML file")
+            raise RecipeError(f"{path}: {path.stat().st_size} bytes are too many for a recipe; give its YAML file")
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as fault:
         raise RecipeError(f"{path}: not UTF-8 (byte {fault.start}); save the recipe as UTF-8") from None
@@ -147,7 +147,7 @@ def _expand(value: Any, faults: list[str]) -> Any:
 
     text = re.sub(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}", replace, value)
     if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-        faults.append(f"{shown(text)} holds a character that is no text (NUL, or half of a surrogate pair)")
+        faults.append(f"{shown(text)} has a character that is not text (NUL, or half of a surrogate pair)")
     return text
 
 
@@ -166,7 +166,7 @@ def _override(content: dict[str, Any], override: str) -> None:
             raise RecipeError(f"override {shown(override)}: {parent!r} is a value, not a section")
     schema = at_key(schema, last, root)
     if not text and not expects_text(schema, root):
-        raise RecipeError(f"override {shown(override)} has no value; write {name}=null to take a value away")
+        raise RecipeError(f"override {shown(override)} has no value; write {name}=null to remove a value")
     try:
         content[last], faults = read_yaml(text, schema, root) if text else ("", [])
     except RecipeError:
@@ -223,7 +223,7 @@ def _reason(error: Any) -> str:
         hint = did_you_mean(str(error["input"]), re.findall("'([^']*)'", expected))
         return f"must be {expected}.{hint}"
     if error["type"] == "string_type" and error["input"] is None:
-        return "null is no text; leave the key out, or put it in quotes (for the home folder write ~/)"
+        return "null is not text; leave the key out, or put it in quotes (for the home folder write ~/)"
     return message[:1].lower() + message[1:]
 
 

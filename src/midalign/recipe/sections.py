@@ -161,7 +161,7 @@ class LanguagesSection(Section):
         if not self.supervised:
             yield "supervised must name at least one language with task data"
         if both := sorted(set(self.unseen) & set(self.supervised + self.aligned)):
-            yield f"{', '.join(both)} cannot be unseen and supervised or aligned at once"
+            yield f"{', '.join(both)} cannot be unseen and also supervised or aligned; take them out of unseen"
         if strange := [code for code in self.low_resource if code not in self.all]:
             yield (
                 f"low_resource names {', '.join(strange)}, which is neither supervised nor aligned nor unseen, so it "
@@ -172,11 +172,7 @@ class LanguagesSection(Section):
 class TaskSection(Section):
     """The downstream task."""
 
-    name: TaskName = Field(
-        default="slots",
-        description="'slots' (slot filling), 'translation', 'extraction' (entities as JSON) or 'chat' (rows of any "
-        "kind).",
-    )
+    name: TaskName = Field(default="slots", description="Name of the task; docs/evaluation.md explains each.")
     data: PathText = Field(description="Folder or file with the task data.")
     format: Literal[TaskFormat, ParallelFormat] = Field(
         default="auto", description="Format of the data; see docs/data.md."
@@ -431,9 +427,7 @@ class Recipe(Section):
             AnswerFormat(constrained=generation.constrained).check_task(task.name)
         model = found.data.get("model")
         if model is not None and model.gguf_file is not None and generation.backend == "vllm":
-            raise ValueError(
-                f"backend: vllm cannot read model.gguf_file: {model.gguf_file}; write backend: transformers"
-            )
+            raise ValueError(f"backend: vllm cannot read gguf_file: {model.gguf_file}; write backend: transformers")
         return generation
 
     @property

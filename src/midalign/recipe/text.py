@@ -122,7 +122,8 @@ class _Reader:
         self.depth += 1
         if self.nodes > _MOST_NODES or self.depth > _DEEPEST:
             raise RecipeError(
-                f"{_line(node)}: more than {_MOST_NODES} values or {_DEEPEST} levels; does an anchor (&) hold itself?"
+                f"{_line(node)}: more than {_MOST_NODES} values or {_DEEPEST} levels; does an anchor (&) contain "
+                "itself?"
             )
         try:
             if isinstance(node, yaml.MappingNode):

@@ -300,8 +300,8 @@ class _Training:
         if saved["recipe"] != self.recipe:
             wrong = sorted(k for k in self.recipe if saved["recipe"].get(k) != self.recipe[k])
             raise RunError(
-                f"{folder} holds a checkpoint of another base (different: {', '.join(wrong)}); going on from it would "
-                "give a model that no seed can rebuild. Use another folder, or resume=False to start anew."
+                f"{folder} holds a checkpoint of another base (different: {', '.join(wrong)}); continuing from it "
+                "would give a model that no seed can reproduce. Use another folder, or resume=False to start again."
             )
         with torch.no_grad():
             weights = load_file(folder / "model.safetensors")

@@ -300,7 +300,7 @@ def _targets(config: LoraConfig, model: PreTrainedModel) -> list[str]:
         faults = [] if found else ["target_modules and exclude_modules leave no module"]
         faults += [*_without_effect(config, names, found), *_blocks_without_effect(config, model, found)]
     except re.error as fault:
-        raise RecipeError(f"lora: {fault.pattern!r} is no regular expression: {fault}") from None
+        raise RecipeError(f"lora: {fault.pattern!r} is not a regular expression: {fault}") from None
     odd = [name for name in found if linear_shape(model.get_submodule(name)) is None]
     if odd:
         kind = type(model.get_submodule(odd[0])).__name__
@@ -339,7 +339,8 @@ def _without_effect(config: LoraConfig, names: list[str], found: list[str]) -> I
     if not isinstance(config.target_modules, str):
         for part in sorted(config.target_modules):
             if not any(name == part or name.endswith(f".{part}") for name in names):
-                yield f"target_modules names {part!r}, which is no module.{did_you_mean(part, _ends(names))}"
+                hint = did_you_mean(part, _ends(names))
+                yield f"target_modules names {part!r}, which is not a module of this model.{hint}"
     if config.exclude_modules:
         everything = copy.copy(config)
         everything.exclude_modules = None
@@ -348,7 +349,7 @@ def _without_effect(config: LoraConfig, names: list[str], found: list[str]) -> I
     for key in ("rank_pattern", "alpha_pattern"):
         for pattern in getattr(config, key):
             if not any(get_pattern_key([pattern], name) == pattern for name in found):
-                yield f"{key} names {pattern!r}, which is no module with an adapter"
+                yield f"{key} names {pattern!r}, which is not a module that gets an adapter"
 
 
 def _blocks_without_effect(config: LoraConfig, model: PreTrainedModel, found: list[str]) -> Iterator[str]:

@@ -35,7 +35,7 @@ def last_whole_checkpoint(folder: Path) -> str | None:
         fault = _fault_of_checkpoint(Path(newest))
         if fault is None:
             return str(newest)
-        logger.warning("checkpoint %s is half-written or broken (%s); going on from an older one", newest, fault)
+        logger.warning("checkpoint %s is incomplete or damaged (%s); continuing from an older one", newest, fault)
         shutil.rmtree(newest)
     return None
 

@@ -109,7 +109,7 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         if not pairs:
             raise DataError(f"alignment.schedule {self.alignment.schedule!r} needs parallel pairs, and there are none")
         if self.alignment.patience is not None and not held_out_pairs:
-            raise DataError("alignment.patience watches the retrieval of held-out pairs, and there are none")
+            raise DataError("alignment.patience needs the retrieval of held-out pairs, and there are none")
         if self.alignment.patience is not None and self.args.dataloader_num_workers:
             raise RecipeError(
                 "alignment.patience needs training.dataloader_num_workers = 0: workers fetch batches ahead, so that "
@@ -314,9 +314,9 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         if not torch.isfinite(loss):
             what = "alignment" if PAIR_KEYS in inputs else "task"
             raise ModelError(
-                f"the {what} loss is {loss.item()} at update {self.state.global_step + 1}, so training cannot go on. "
-                "Lower training.learning_rate, raise alignment.temperature, or train in bfloat16 rather than float16, "
-                "and start anew in another --out."
+                f"the {what} loss is {loss.item()} at update {self.state.global_step + 1}, so training cannot "
+                "continue. Lower training.learning_rate, raise alignment.temperature, or train in bfloat16 rather "
+                "than float16, and start again with another --out."
             )
         return loss
 

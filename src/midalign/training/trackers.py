@@ -20,7 +20,7 @@ def tracker_faults(names: Sequence[str]) -> Iterator[str]:
     for name in names:
         if name not in INTEGRATION_TO_CALLBACK:
             hint = did_you_mean(name, INTEGRATION_TO_CALLBACK)
-            yield f"report_to names {name!r}, which is no tracker that transformers knows.{hint}"
+            yield f"report_to names {name!r}, which is not a tracker that transformers knows.{hint}"
         elif name not in get_available_reporting_integrations():
             yield (
                 f"report_to names {name!r}, whose package is not installed; install it (pip install "

@@ -233,8 +233,8 @@ def _in_task_prompt(recipe: Recipe, tokenizer: Any, examples: Sequence[TaskExamp
     """
     if any(example.task == "chat" and not example.messages for example in examples):
         raise RecipeError(
-            "alignment.prompt: task needs rows of messages: where a prompt is plain text, nothing tells where in it a "
-            "sentence would stand. Write prompt: none, or the rows as messages"
+            "alignment.prompt: task needs rows of messages: in a prompt of plain text it is unknown where a sentence "
+            "would be. Write prompt: none, or the rows as messages"
         )
     return InTaskPrompt(tokenizer, recipe.task.name, recipe.answer_format)
 
@@ -271,13 +271,13 @@ def _explained(out: Path) -> Iterator[None]:
         if disk_is_full(fault):
             raise RunError(
                 f"the disk of {str(out)!r} is full, so a checkpoint or the adapter could not be saved. The checkpoint "
-                "before it is whole: free some space, and the same command goes on from there."
+                "before it is complete: free some space, and the same command continues from there."
             ) from fault
         if _process_is_gone(fault):
             raise RunError(
                 "another process of this training, or a worker that reads its data, has ended "
                 f"({str(fault).splitlines()[0]}). Was it killed for lack of memory? Its own output says more. The "
-                f"newest whole checkpoint in {str(out)!r} is kept, and the same command goes on from there."
+                f"newest complete checkpoint in {str(out)!r} is kept, and the same command continues from there."
             ) from fault
         raise
 

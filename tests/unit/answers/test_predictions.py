@@ -74,7 +74,7 @@ def test_a_damaged_line_of_an_interrupted_run_is_an_error_that_says_what_to_do(t
     append_predictions(tmp_path / "partial", [Prediction("a", "eng_Latn", "p", "x")])
     with (tmp_path / "partial").open("a", encoding="utf-8") as file:
         file.write(line + "\n")
-    with pytest.raises(RunError, match=r"interrupted run are damaged: .*partial:2.*delete .*to start anew"):
+    with pytest.raises(RunError, match=r"interrupted run are damaged: .*partial:2.*delete .*to start again"):
         read_partial(tmp_path / "partial")
 
 
@@ -82,5 +82,5 @@ def test_missing_and_empty_predictions_are_refused(tmp_path):
     with pytest.raises(MissingFileError, match="midalign generate"):
         read_predictions(tmp_path / "p.jsonl")
     (tmp_path / "p.jsonl").write_text("\n")
-    with pytest.raises(DataError, match="holds no prediction"):
+    with pytest.raises(DataError, match="there are no predictions in this file"):
         read_predictions(tmp_path / "p.jsonl")

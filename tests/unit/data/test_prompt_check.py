@@ -160,7 +160,7 @@ def test_the_beginning_of_a_template_is_kept_as_it_is():
 def test_a_template_with_chance_in_it_is_refused():
     random.seed(1)
     tokenizer = with_template("{{ range(99999) | random }}" + TURNS)
-    with pytest.raises(ModelError, match="another prompt at each call"):
+    with pytest.raises(ModelError, match="a different prompt at each call"):
         check_prompt(EXAMPLE, tokenizer)
 
 

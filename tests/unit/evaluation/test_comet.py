@@ -156,11 +156,11 @@ def test_setup_without_a_network_says_so_and_refuses_folders_of_others(tmp_path,
         "run",
         lambda command, **_: subprocess.CompletedProcess(command, int("pip" in command), "", "No route to host"),
     )
-    with pytest.raises(RunError, match=r"No route to host\nThe network \(PyPI\) is needed"):
+    with pytest.raises(RunError, match=r"No route to host\nThis needs the network \(PyPI\)"):
         comet.set_up(tmp_path / "env")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
-    with pytest.raises(RunError, match="no virtual environment"):
+    with pytest.raises(RunError, match="not a virtual environment"):
         comet.set_up(tmp_path / "mine")
 
 
@@ -243,8 +243,8 @@ def test_segment_scores_are_read_back_and_anybodys_need_only_id_and_score(tmp_pa
         ('{"id": {}, "score": 1}\n', "'id' must be a string"),
         ('{"id": "deu:0", "score": true}\n', "'score' a number"),
         ('{"id": "deu:0", "score": [1]}\n', "'score' a number"),
-        ('{"id": "deu:0", "score": NaN}\n', "is no number that can be averaged"),
-        ('{"id": "deu:0", "score": 1' + "0" * 400 + "}\n", "is no number that can be averaged"),
+        ('{"id": "deu:0", "score": NaN}\n', "is not a finite number"),
+        ('{"id": "deu:0", "score": 1' + "0" * 400 + "}\n", "is not a finite number"),
         ('{"id": "deu:0", "score": ' + "[" * 100_000 + "\n", "nested too deeply"),
         ('{"id": "deu:0", "score": 1}\n', "'deu:0' comes twice"),
         ('{"id": "xxx:0", "score": 1}\n', "'xxx:0' is of no prediction"),

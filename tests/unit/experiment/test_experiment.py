@@ -34,7 +34,11 @@ def recipe(world, *overrides):
     [
         ("languages.aligned=[en]", DataError, "nothing to align on"),
         ("alignment.layer=9", ModelError, "this model has 4 blocks"),
-        ("lora.target_modules=[qproj]", RecipeError, "'qproj', which is no module. Did you mean 'q_proj'"),
+        (
+            "lora.target_modules=[qproj]",
+            RecipeError,
+            "not a module of this model. Did you mean 'q_proj'",
+        ),
         ("training.eos_token=<|x|>", ModelError, "no token"),
         ("generation.max_new_tokens=250", DataError, "does not fit into the model's window of 256"),
     ],
@@ -68,9 +72,9 @@ def test_validate_asks_the_tokenizer_as_the_run_will(world, tmp_path):
         shutil.copytree(world / folder, tmp_path / folder)
     ValidateJob(recipe(tmp_path)).check()
     (tmp_path / "model" / "chat_template.jinja").write_text("{% for m in messages %}{{ m.role }}{% endfor %}")
-    with pytest.raises(ModelError, match="model: the chat template of the tokenizer cannot put a question"):
+    with pytest.raises(ModelError, match="model: the chat template of the tokenizer cannot write a prompt"):
         ValidateJob(recipe(tmp_path)).check()
-    with pytest.raises(ModelError, match="the chat template of the tokenizer cannot put a question"):
+    with pytest.raises(ModelError, match="the chat template of the tokenizer cannot write a prompt"):
         Experiment(recipe(tmp_path), tmp_path / "out")
 
 

@@ -21,7 +21,10 @@ def test_a_sound_recipe_is_counted(recipe):
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("lora.target_modules=[qproj]", "target_modules names 'qproj', which is no module. Did you mean 'q_proj'"),
+        (
+            "lora.target_modules=[qproj]",
+            "names 'qproj', which is not a module of this model. Did you mean 'q_proj'",
+        ),
         ("lora.target_modules=[embed_tokens]", "only linear layers can get an adapter"),
         ("lora.layers_to_transform=[3]", "no module that gets an adapter is in blocks 1 to 2"),
         ("lora.rank_pattern={nothing: 3}", "rank_pattern names 'nothing'"),

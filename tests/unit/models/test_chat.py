@@ -104,10 +104,10 @@ def build_with_chatml():
 
 def test_adapters_of_different_prompts_do_not_go_together(tokenizer, tmp_path):
     folders = [saved(build_with_chatml(), tmp_path / "a"), saved(build_with_chatml(), tmp_path / "b", PLAIN)]
-    with pytest.raises(ModelError, match="trained with another template each"):
+    with pytest.raises(ModelError, match="trained with different templates"):
         take_over(tokenizer, folders)
     folders = [folders[0], saved(build_with_chatml(), tmp_path / "c", end_token="</s>")]
-    with pytest.raises(ModelError, match="trained with another end token each"):
+    with pytest.raises(ModelError, match="trained with different end tokens"):
         take_over(tokenizer, folders)
 
 

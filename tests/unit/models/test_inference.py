@@ -54,7 +54,7 @@ def test_an_update_that_bfloat16_would_round_away_stays_live(tiny_model, tmp_pat
     before = {name: value.clone() for name, value in base.state_dict().items()}
     model = with_adapter(base, path, logits)
     assert isinstance(model, PeftModel)
-    assert "stays live, which is slower" in caplog.text
+    assert "stays separate, which is slower" in caplog.text
     model.unload()
     assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items()), "put back bit by bit"
 

@@ -126,7 +126,10 @@ def test_the_model_section_is_a_source_of_a_model():
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("enable_thinking=no", "enable_thinking: 'no' is text, which a chat template reads as true; write true or false"),
+        (
+            "enable_thinking=no",
+            "'no' is text, which a chat template reads as true; write true or false",
+        ),
         ("enable_thinking=On", "write true or false"),
         ("messages=x", "midalign gives the template messages itself"),
         ("depth=[1]", "chat_template_kwargs"),

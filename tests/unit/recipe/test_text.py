@@ -127,7 +127,7 @@ def test_the_home_folder_in_every_path(content, monkeypatch):
         section, key = path.split(".")
         assert getattr(getattr(recipe, section), key) == "/home/me/x"
     assert build_recipe(content, ["task.data='~'"]).task.data == "/home/me"
-    with pytest.raises(RecipeError, match=r"task.data = None: null is no text.*write ~/"):
+    with pytest.raises(RecipeError, match=r"task.data = None: null is not text.*write ~/"):
         build_recipe(content, ["task.data=~"])
     monkeypatch.setenv("DATA", "~/y")
     assert build_recipe(content, ["task.data=${DATA}/z"]).task.data == "/home/me/y/z"
@@ -257,7 +257,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path):
 @pytest.mark.parametrize("text", ["a\0b", "\ud800"])
 def test_text_that_no_file_or_tokenizer_takes_is_refused(content, text):
     content["task"]["system"] = text
-    with pytest.raises(RecipeError, match="holds a character that is no text"):
+    with pytest.raises(RecipeError, match="has a character that is not text"):
         build_recipe(content)
 
 

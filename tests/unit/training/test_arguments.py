@@ -151,9 +151,9 @@ def test_an_alignment_adapter_is_on_the_modules_asked_for_in_the_lowest_blocks(r
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("lora.target_modules=[q_proj, qproj]", "lora.target_modules names 'qproj', which is no module"),
+        ("lora.target_modules=[q_proj, qproj]", "lora.target_modules names 'qproj', which is not a module"),
         ("lora.target_modules='nothing'", "leave no module"),
-        ("lora.target_modules='('", "is no regular expression"),
+        ("lora.target_modules='('", "is not a regular expression"),
         ("lora.target_modules=[embed_tokens]", "'model.embed_tokens', which is a Embedding; only linear layers"),
         ("lora.target_modules=[q_proj, lm_head]", "the LM head"),
         ("lora.target_modules=[mlp]", "only linear layers"),
@@ -210,5 +210,5 @@ def test_a_vision_tower_gets_no_adapter_though_its_layers_have_the_same_names(re
 
 
 def test_a_name_of_the_vision_tower_alone_is_no_module_to_train(recipe):
-    with pytest.raises(RecipeError, match=r"target_modules names 'out_proj', which is no module.*'o_proj'"):
+    with pytest.raises(RecipeError, match=r"target_modules names 'out_proj', which is not a module.*'o_proj'"):
         lora_config(recipe("lora.target_modules=[q_proj, out_proj]"), build_model("gemma3_images"))

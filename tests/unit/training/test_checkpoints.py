@@ -90,7 +90,7 @@ def test_a_half_written_checkpoint_is_skipped_with_a_warning(checkpoints, tmp_pa
     copied = shutil.copytree(folder / "cut" / "checkpoints", tmp_path / "checkpoints")
     SPOILED[name](copied / "checkpoint-4")
     assert Path(last_whole_checkpoint(copied)).name == "checkpoint-3"
-    assert "checkpoint-4 is half-written or broken" in caplog.text
+    assert "checkpoint-4 is incomplete or damaged" in caplog.text
 
 
 def test_a_checkpoint_without_the_random_state_of_a_killed_process_is_skipped(checkpoints, tmp_path, caplog):

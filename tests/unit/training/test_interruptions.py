@@ -81,7 +81,7 @@ def test_on_a_disk_that_is_really_full_the_checkpoint_before_stays_good(
             fill()
 
     monkeypatch.setattr("midalign.training.train._save_adapter", save_adapter)
-    with pytest.raises(RunError, match=r"is full.*the same command goes on from there"):
+    with pytest.raises(RunError, match=r"is full.*the same command continues from there"):
         train(saving, out, progress=progress)
     monkeypatch.undo()
     assert not [path for path in out.iterdir() if "adapter" in path.name], "no half of an adapter"
@@ -100,7 +100,7 @@ def test_a_killed_data_worker_is_a_clear_error_and_the_checkpoint_before_it_stay
                 worker.kill()
                 worker.join()
 
-    with pytest.raises(RunError, match=r"a worker that reads its data, has ended .*the same command goes on"):
+    with pytest.raises(RunError, match=r"a worker that reads its data, has ended .*the same command continues"):
         train(made, tmp_path / "cut", progress=progress)
     assert train(made, tmp_path / "cut", progress=quiet)["resumed_from"]
     assert same(adapter(tmp_path / "cut"), adapter(tmp_path / "whole"))

@@ -59,7 +59,7 @@ def test_the_users_own_folder_comes_first(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("tensorbord", "no tracker that transformers knows. Did you mean 'tensorboard'"), ("neptune", "not installed")],
+    [("tensorbord", "not a tracker that transformers knows. Did you mean 'tensorboard'"), ("neptune", "not installed")],
 )
 def test_a_tracker_that_cannot_be_used_is_named(tmp_path, name, says):
     recipe = build_recipe(recipe_content(tmp_path), [f"training.report_to={name}"])

@@ -190,7 +190,7 @@ def read_parallel(
     wanted = None if languages is None else list(dict.fromkeys(canonical(code, "languages") for code in languages))
     if wanted is not None and len(wanted) < 2:
         other = "another language, such as 'deu_Latn'" if wanted == [ENGLISH] else repr(ENGLISH)
-        raise DataError(f"languages is {wanted}, but sentences are parallel across two languages or more. Add {other}.")
+        raise DataError(f"languages is {wanted}, but a parallel corpus needs two languages or more. Add {other}.")
     named = None if columns is None else _canonical_columns(columns)
     raw = read_rows(path, format, wanted, split, named, limit)
     return _checked(raw, wanted, on_empty, path)
@@ -207,7 +207,7 @@ def _checked(raw: list[RawRow], wanted: list[str] | None, on_empty: OnEmpty, pat
     there = {language for row in kept for language in row.texts}
     if len(there) < 2:
         raise DataError(
-            f"{path} gives only {', '.join(there)}; a parallel corpus needs two languages or more. Write the codes of "
+            f"{path} has only {', '.join(there)}; a parallel corpus needs two languages or more. Write the codes of "
             "all its languages into the first line or the names of its files."
         )
     lost = [language for language in wanted or () if language not in there]

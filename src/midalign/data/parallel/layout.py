@@ -69,7 +69,7 @@ def _format_of_file(path: Path) -> ParallelFormat:
     if suffix == ".parquet":
         return "datasets"
     raise DataError(
-        f"{path}: the suffix {suffix!r} does not tell the format (.tsv, .jsonl, .tmx and .parquet do). Name the "
+        f"{path}: the suffix {suffix!r} does not say which format it is (.tsv, .jsonl, .tmx and .parquet do). Name the "
         "format; for a pair of files give the folder, or the prefix that both share."
     )
 
@@ -160,7 +160,7 @@ def _language_files(
     """The (code, file) of a folder with a file for each language."""
     if not place.is_dir():
         raise DataError(
-            f"{place} is a file, but the format {kind!r} is a folder with a file for each language. Name it."
+            f"{place} is a file, but the format {kind!r} needs a folder with a file for each language. Name the folder."
         )
     if kind == "flores":
         files = choose_split(flores_splits(place), split, place)

@@ -123,7 +123,7 @@ def read_folder(coded: list[tuple[str, Path]], wanted: Sequence[str] | None, lim
     files = restrict(found, wanted, folder)
     if len(files) < 2:
         raise DataError(
-            f"{folder} gives only {', '.join(files)}; a parallel corpus needs two languages or more. "
+            f"{folder} has only {', '.join(files)}; a parallel corpus needs two languages or more. "
             f"Add a file of another language, or name more languages."
         )
     return read_aligned(files, folder.resolve().name, limit)

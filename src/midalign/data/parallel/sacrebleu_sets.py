@@ -48,8 +48,8 @@ def read_test_set(name: str, wanted: Sequence[str] | None, limit: int | None) ->
         SystemExit,
     ) as fault:  # whatever the network, an archive or a parser raised; a wrong checksum exits
         raise DataError(
-            f"the test set {name!r} cannot be had from sacreBLEU ({fault}). It is downloaded once: try again with a "
-            f"network, or copy another machine's ~/.sacrebleu/{found.name} here."
+            f"the test set {name!r} cannot be loaded through sacreBLEU ({fault}). It is downloaded once: try again "
+            f"with a network, or copy another machine's ~/.sacrebleu/{found.name} here."
         ) from fault
     if len(references) > 1:
         logger.warning("%s has %d references; the first is taken: %s", name, len(references), references[0])

@@ -45,7 +45,7 @@ def read_tsv(path: Path, wanted: Sequence[str] | None, columns: Mapping[str, str
     lines = [(n, line) for n, line in enumerate(read_lines(path), start=1) if "\t" in line or not is_blank(line)]
     cells = [line.split("\t") for _, line in lines]
     if not cells:
-        raise DataError(f"{path} is empty. Write a first line with the languages' codes, then a row a line.")
+        raise DataError(f"{path} is empty. Write a first line with the languages' codes, then one row per line.")
     if columns is None and not _is_header(cells[0], wanted):
         cells = [row[:-1] if len(row) > 2 and _ATTRIBUTION.fullmatch(row[-1]) else row for row in cells]
     for (number, _), row in zip(lines, cells, strict=True):
@@ -143,9 +143,9 @@ def _headless_languages(cells: list[list[str]], path: Path, wanted: Sequence[str
     languages = told or list(wanted or ())
     if len(held) < 2 or len(languages) != len(held) or len(set(languages)) < len(languages):
         raise DataError(
-            f"{path}:1: no header tells which of the {len(held)} columns of text is which language"
-            f"{f', and the name of the file tells {shown(told)}' if told else ''}. Write the codes into a first line "
-            f"(such as eng<tab>deu), or into the file's name (eng-deu{bare(path).suffix})."
+            f"{path}:1: no header says which of the {len(held)} columns of text is which language"
+            f"{f', and the name of the file has only {shown(told)}' if told else ''}. Write the codes into a first "
+            f"line (such as eng<tab>deu), or into the file's name (eng-deu{bare(path).suffix})."
         )
     named = dict(zip(languages, held, strict=True))
     if not told:
@@ -174,7 +174,7 @@ def _check_english(cells: list[list[str]], named: Mapping[str, int], path: Path)
     if shares[likelier] > max(0.1, 3 * english):
         raise DataError(
             f"{path}:1: column {named[ENGLISH] + 1} is taken for English, but column {named[likelier] + 1} has far "
-            "more English words, so the columns seem to be the other way round. Write the languages' codes into "
+            "more English words, so the columns seem to be swapped. Write the languages' codes into "
             "a first line."
         )
 

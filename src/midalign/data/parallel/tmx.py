@@ -38,13 +38,13 @@ def read_tmx(path: Path, wanted: Sequence[str] | None) -> list[RawRow]:
         xml.sax.parse(io.BytesIO(unpacked(path)), units)  # noqa: S317 - expat limits expansion
     except xml.sax.SAXParseException as fault:
         raise DataError(
-            f"{path}:{fault.getLineNumber()}: not XML that can be read ({fault.getMessage()}). Mend the file, or "
-            "export it again."
+            f"{path}:{fault.getLineNumber()}: not valid XML ({fault.getMessage()}). Correct the file, or export it "
+            "again."
         ) from None
     except UserError:
         raise
     except (ValueError, LookupError) as fault:
-        raise DataError(f"{path}: not XML that can be read ({fault}). Export it again, as UTF-8.") from None
+        raise DataError(f"{path}: not valid XML ({fault}). Export it again, as UTF-8.") from None
     if not units.is_tmx:
         raise DataError(f"{path}: XML, but not TMX, whose outermost element is <tmx>. Name another format.")
     rows = [
@@ -104,7 +104,9 @@ class _Units(xml.sax.handler.ContentHandler):
 
     def _language_of(self, code: str | None) -> str | None:
         if code is None or not self.found:
-            raise DataError(f"{self._place}: a <tuv> without a language or outside a <tu>. Write <tuv xml:lang=...>.")
+            raise DataError(
+                f"{self._place}: a <tuv> without a language or outside a <tu>. Write <tuv xml:lang=...> inside a <tu>."
+            )
         return canonical(code, self._place) if self._wanted is None else known(code)
 
     def _keep(self, text: str) -> None:

@@ -87,7 +87,8 @@ def read_chat(data: str | Path, *, languages: Sequence[str] | None = None, split
                 found.append(_example(row, f"{table.name}:{number}", language, place))
     if missing := [code for code in wanted or [] if code not in present]:
         raise LanguageError(
-            f"{data}: no {split} rows in {', '.join(missing)}; there are rows in {', '.join(sorted(present)) or 'none'}"
+            f"{data}: no {split} rows in {', '.join(missing)}; there are rows in "
+            f"{', '.join(sorted(present)) or 'none'}. Add rows, or leave the language out"
         )
     if not found:
         raise DataError(f"{data}: no rows in split {split!r}; check the files and the split's name")
@@ -104,14 +105,14 @@ def _rows(table: _Table) -> Iterator[tuple[int, str, str, Mapping[str, Any]]]:
     told = {place: language_of_row(row, place) for place, row in rows}
     if table.beside and not any(told.values()):
         if told:
-            logger.warning("%s: left alone, because neither name nor row tells its language", next(iter(told)))
+            logger.warning("%s: not read, because neither its name nor its rows say the language", next(iter(told)))
         return
     if table.language is None:
         check_all_tell(told, table.name)
     for number, (place, row) in enumerate(rows):
         if not (language := told[place] or table.language or table.assumed):
             raise LanguageError(
-                f"{place}: nothing tells the language of this row, which decides whether it is trained on. Name the "
+                f"{place}: the language of this row is unknown, so it is unclear whether to train on it. Name the "
                 "file <language>.<split>.jsonl, add a column 'language', or ask for exactly one language"
             )
         yield number, place, language, row
@@ -185,7 +186,9 @@ def _csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         for row in reader:
             place = f"{path}:{reader.line_num}"
             if None in row or None in row.values():
-                raise DataError(f"{place}: the row has not as many cells as the header; quote cells that hold commas")
+                raise DataError(
+                    f"{place}: the row does not have as many cells as the header; quote cells that hold commas"
+                )
             yield place, {name: _cell(name, cell, place) for name, cell in row.items()}
     except csv.Error as fault:
         raise DataError(f"{path}:{reader.line_num}: not CSV ({fault}); quote cells with quotes or commas") from fault

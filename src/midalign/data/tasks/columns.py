@@ -285,8 +285,9 @@ def _check_one_tag(path: Path, rows: Sequence[tuple[int, Sequence[str]]], column
         both = last is not None and found & last - {""}
         if last is None or both:
             raise DataError(
-                f"{path}:{rows[0][0]}: column {at} (from 0) holds tags, and the last {'the like' if both else 'none'}, "
-                "so it is unclear which are meant; say with `columns` which column is the word and which is the tag"
+                f"{path}:{rows[0][0]}: column {at} (counted from 0) has tags, and the last has "
+                f"{'the same ones' if both else 'none'}, so it is unclear which to use; say with `columns` which "
+                "column is the word and which is the tag"
             )
 
 

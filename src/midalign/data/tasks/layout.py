@@ -139,12 +139,12 @@ def _told_by_the_caller(
     only = set((wanted or {}).values())
     if wanted is None or (not told and len(only) != 1):
         raise LanguageError(
-            f"{untold[0].path}: the file's name does not tell its language for certain; give exactly one language for "
+            f"{untold[0].path}: the file's name does not clearly say its language; give exactly one language for "
             "it, or write the code into its name, such as de_test or test_de"
         )
     if not told:
         return [file._replace(language=next(iter(only))) for file in untold]
-    logger.warning("left alone, because their names tell no language: %s", shown(file.path for file in untold))
+    logger.warning("not read, because their names do not say the language: %s", shown(file.path for file in untold))
     return list(told)
 
 
@@ -152,7 +152,7 @@ def _check_all_there(told: Sequence[TaskFile], wanted: Mapping[str, str]) -> Non
     found = {code for file in told for code in asked(file, wanted)}
     if missing := [code for code in wanted if code not in found]:
         raise LanguageError(
-            f"the data has no {', '.join(map(repr, missing))}, so nothing could be said about it; "
+            f"the data has no {', '.join(map(repr, missing))}, so it can be neither trained on nor scored; "
             f"available here: {', '.join(sorted({str(file.language) for file in told}))}"
         )
 
@@ -193,11 +193,11 @@ def files_of_split(files: Sequence[Path], split: str) -> list[Path]:
     """
     named = {file: splits_in(bare(file).stem) for file in files}
     if both := [file for file, splits in named.items() if len(splits) > 1]:
-        raise DataError(f"{both[0]}: the name tells two splits, so it is unclear which it is of; rename it")
+        raise DataError(f"{both[0]}: the name contains two splits, so it is unclear which one it is; rename it")
     if not any(named.values()):
         return list(files)
     if lost := [file for file, splits in named.items() if not splits]:
-        logger.warning("left alone, because their names tell no split: %s", shown(lost))
+        logger.warning("not read, because their names do not say the split: %s", shown(lost))
     return [file for file, splits in named.items() if split in splits]
 
 

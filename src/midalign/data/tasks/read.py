@@ -178,7 +178,7 @@ def _example(item: RawItem, file: TaskFile, task: TaskName, wanted: set[str] | N
         (language,) = wanted
     if language is None:
         raise LanguageError(
-            f"{file.path}: neither the file's name nor item {item.index} tells its language; give exactly one language"
+            f"{file.path}: neither the file's name nor item {item.index} says its language; give exactly one language"
         )
     if item.language and wanted is not None and language not in wanted:
         return None
@@ -206,7 +206,7 @@ def _with_labels(examples: list[TaskExample], labels: Sequence[str] | None, form
     """The examples with spans of these labels only."""
     counts = Counter(span.label for example in examples for span in example.spans)
     if labels is not None and not labels:
-        raise DataError("labels is empty, so that nothing would be to find; name some, or leave it out for all")
+        raise DataError("labels is empty, so there would be nothing to find; name some, or leave it out for all")
     if labels is None:
         dropped = set(NO_TYPE) & set(counts) if format == "uner" else set()
     else:

@@ -57,4 +57,4 @@ def test_without_a_network_the_message_says_where_a_copy_goes(tmp_path, monkeypa
         raise OSError("no network")
 
     monkeypatch.setattr(DATASETS["wmt23"], "maybe_download", unreachable)
-    fails(r"cannot be had from sacreBLEU .no network.*\.sacrebleu/wmt23", "sacrebleu:wmt23/en-cs")
+    fails(r"cannot be loaded through sacreBLEU .no network.*\.sacrebleu/wmt23", "sacrebleu:wmt23/en-cs")

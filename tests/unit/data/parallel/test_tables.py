@@ -145,7 +145,7 @@ def test_a_code_that_is_a_word_counts_beside_another(tmp_path, name):
     if not name.startswith("news"):
         assert read_parallel(path).rows[0].texts == expected
         return
-    fails("no header tells which", path)
+    fails("no header says which", path)
 
 
 def test_a_name_that_tells_nothing_leaves_it_to_the_order_of_the_languages_and_says_so(tmp_path, caplog):
@@ -154,8 +154,8 @@ def test_a_name_that_tells_nothing_leaves_it_to_the_order_of_the_languages_and_s
         corpus = read_parallel(path, languages=["en", "de"])
     assert corpus.rows[1].texts == {EN: "No", DE: "Nein"}
     assert "no header; taken in the order" in caplog.text
-    fails(r"my_pairs\.tsv:1: no header tells which of the 2 columns", path)
-    fails("no header tells which of the 2 columns", path, languages=["en", "de", "tr"])
+    fails(r"my_pairs\.tsv:1: no header says which of the 2 columns", path)
+    fails("no header says which of the 2 columns", path, languages=["en", "de", "tr"])
 
 
 def test_columns_that_are_likely_the_other_way_round_are_refused(tmp_path):
@@ -170,13 +170,13 @@ def test_columns_that_are_likely_the_other_way_round_are_refused(tmp_path):
 @pytest.mark.parametrize("first", ["en\tgermn", "source\tZiel", "id\tSatz", "no\tnei"])
 def test_a_first_line_with_a_code_or_a_usual_heading_is_no_sentence(tmp_path, first):
     path = write(tmp_path / "pairs.tsv", [first, "one\teins"])
-    fails("unknown language|are both|no header tells", path, (LanguageError, DataError))
+    fails("unknown language|are both|no header says", path, (LanguageError, DataError))
     fails("has no 'deu_Latn'|the first line names none of the languages", path, languages=["en", "de"])
 
 
 def test_more_text_columns_than_languages_are_refused(tmp_path):
     path = write(tmp_path / "eng-deu.tsv", ["one\teins\tund", "two\tzwei\tnoch"])
-    fails("which of the 3 columns of text is which language, and the name of the file tells eng_Latn, deu_Latn", path)
+    fails("of the 3 columns of text is which language, and the name of the file has only eng_Latn, deu_Latn", path)
 
 
 def test_a_table_of_one_language_or_of_numbers_is_no_parallel_corpus(tmp_path):

@@ -61,7 +61,7 @@ def test_a_folder_of_memories_is_read_whole(tmp_path):
     [
         ("<tu><tuv><seg>x</seg></tuv></tu>", r"m\.tmx:6: a <tuv> without a language"),
         ('<tuv xml:lang="en"><seg>x</seg></tuv>', r"m\.tmx:6: .*outside a <tu>"),
-        ("<tu>", r"m\.tmx:6: not XML that can be read \(mismatched tag"),
+        ("<tu>", r"m\.tmx:6: not valid XML \(mismatched tag"),
         ("<tu>&nbsp;</tu>", r"m\.tmx:6|has no rows"),
         (
             '<tu><tuv xml:lang="en"><seg>x</seg></tuv><tuv xml:lang="eng"><seg>y</seg></tuv></tu>',
@@ -81,7 +81,7 @@ def test_other_xml_is_no_memory_and_entities_are_not_expanded_without_end(tmp_pa
     laughs = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 12))
     body = '<tu><tuv xml:lang="en"><seg>&l11;</seg></tuv><tuv xml:lang="de"><seg>x</seg></tuv></tu>'
     (tmp_path / "x.tmx").write_text(f'<!DOCTYPE tmx [<!ENTITY l0 "lol">{laughs}]><tmx><body>{body}</body></tmx>')
-    fails("not XML that can be read", tmp_path / "x.tmx")
+    fails("not valid XML", tmp_path / "x.tmx")
     secret = tmp_path / "secret"
     secret.write_text("secret")
     body = body.replace("&l11;", "a&e;")

@@ -139,8 +139,8 @@ def test_a_file_of_no_language_beside_others_is_not_of_the_one_asked_for(tmp_pat
     write(tmp_path / "deu.test.jsonl", [SHAPES["messages"]])
     write(tmp_path / "other.test.jsonl", [SHAPES["messages"]])
     assert [e.id for e in read_chat(tmp_path, languages=["deu"])] == ["deu.test:0"]
-    assert "other.test.jsonl:1: left alone" in caplog.text
-    with pytest.raises(LanguageError, match=r"other\.test\.jsonl:1: nothing tells the language"):
+    assert "other.test.jsonl:1: not read" in caplog.text
+    with pytest.raises(LanguageError, match=r"other\.test\.jsonl:1: the language of this row is unknown"):
         read_chat(tmp_path)
 
 
@@ -229,9 +229,9 @@ def test_rows_tell_their_language_all_or_none(tmp_path, key):
 
 def test_rows_whose_language_nothing_tells_are_refused_by_line(tmp_path):
     write(tmp_path / "test.jsonl", [SHAPES["text"]])
-    with pytest.raises(LanguageError, match=r"test\.jsonl:1: nothing tells the language"):
+    with pytest.raises(LanguageError, match=r"test\.jsonl:1: the language of this row is unknown"):
         read_chat(tmp_path)
-    with pytest.raises(LanguageError, match=r"test\.jsonl:1: nothing tells the language"):
+    with pytest.raises(LanguageError, match=r"test\.jsonl:1: the language of this row is unknown"):
         read_chat(tmp_path, languages=["eng", "deu"])
 
 

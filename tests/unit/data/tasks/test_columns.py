@@ -147,8 +147,8 @@ def test_a_first_column_that_numbers_the_words_is_left_out(
         ("train Anna B-PER\ntrain lives O\n", "is the same in all rows"),
         ("1 B-PER\n2 O\n", "file.conll:1: the first column holds only numbers, so it is unclear where the words"),
         ("1 Anna B-LOC B-PER\n2 in O O\n", "did not raise"),
-        ("Anna B-PER B-PER\nin O O\n", r"column 1 .from 0. holds tags, and the last the like"),
-        ("Anna B-PER ann1\nin O -\n", r"column 1 .from 0. holds tags, and the last none"),
+        ("Anna B-PER B-PER\nin O O\n", r"column 1 .counted from 0. has tags, and the last has the same ones"),
+        ("Anna B-PER ann1\nin O -\n", r"column 1 .counted from 0. has tags, and the last has none"),
     ],
 )
 def test_columns_that_cannot_be_told_apart_are_refused(tmp_path: Path, content: str, says: str) -> None:

@@ -107,7 +107,7 @@ def test_generic_files_take_their_language_from_the_name_or_from_the_caller(tmp_
     (tmp_path / "de_news.bio").write_text("Ana B-PER\n")
     assert read_task(tmp_path)[0].language == "deu_Latn"
     (tmp_path / "de_news.bio").rename(tmp_path / "mydata.bio")
-    with pytest.raises(LanguageError, match=r"mydata.bio: the file's name does not tell its language"):
+    with pytest.raises(LanguageError, match=r"mydata.bio: the file's name does not clearly say its language"):
         read_task(tmp_path)
     assert read_task(tmp_path, languages=["tr"])[0].language == "tur_Latn"
 
@@ -160,17 +160,17 @@ def test_one_language_is_that_of_all_files_only_where_no_name_tells_another(
     assert set(languages_of(read_task(tmp_path / "a", languages=["tr"])).values()) == {"tur_Latn"}
     bio(tmp_path / "b", "part1.bio", "de.bio")
     assert languages_of(read_task(tmp_path / "b", languages=["de"])) == {"de": "deu_Latn"}
-    assert "left alone, because their names tell no language" in caplog.text
+    assert "not read, because their names do not say the language" in caplog.text
     with pytest.raises(LanguageError, match=r"the data has no 'tr'.*available here: deu_Latn"):
         read_task(tmp_path / "b", languages=["tr"])
-    with pytest.raises(LanguageError, match=r"part1.bio: the file's name does not tell its language"):
+    with pytest.raises(LanguageError, match=r"part1.bio: the file's name does not clearly say its language"):
         read_task(tmp_path / "b")
 
 
 @pytest.mark.parametrize("name", ["my_data.bio", "no_context_test.bio", "max_len.bio", "de_fr.bio", "words.bio"])
 def test_a_name_with_words_that_are_codes_or_with_two_languages_tells_none(tmp_path: Path, name: str) -> None:
     bio(tmp_path, name)
-    with pytest.raises(LanguageError, match="does not tell its language for certain"):
+    with pytest.raises(LanguageError, match="does not clearly say its language"):
         read_task(tmp_path)
     assert read_task(tmp_path, languages=["sw"])[0].language == "swh_Latn"
 
@@ -196,10 +196,10 @@ def test_a_file_whose_name_tells_no_split_is_named_beside_others_that_do(
 ) -> None:
     bio(tmp_path, "de_test.bio", "fr.bio", "de_train.bio")
     assert languages_of(read_task(tmp_path)) == {"de_test": "deu_Latn"}
-    assert "left alone, because their names tell no split:" in caplog.text
+    assert "not read, because their names do not say the split:" in caplog.text
     assert "fr.bio" in caplog.text
     bio(tmp_path, "de_train_test.bio")
-    with pytest.raises(DataError, match=r"de_train_test.bio: the name tells two splits"):
+    with pytest.raises(DataError, match=r"de_train_test.bio: the name contains two splits"):
         read_task(tmp_path)
 
 
@@ -243,7 +243,7 @@ def test_massive_rows_without_a_locale_are_of_the_files_language_or_the_one_aske
     row = {"partition": "test", "utt": "a", "annot_utt": "a"}
     (tmp_path / "test.jsonl").write_text(json.dumps(row))
     assert read_task(tmp_path, languages=["de"])[0].language == "deu_Latn"
-    with pytest.raises(LanguageError, match="neither the file's name nor item 0 tells its language"):
+    with pytest.raises(LanguageError, match="neither the file's name nor item 0 says its language"):
         read_task(tmp_path)
     (tmp_path / "test.jsonl").rename(tmp_path / "fr-FR.jsonl")
     assert read_task(tmp_path)[0].language == "fra_Latn"
