@@ -215,7 +215,7 @@ def scripts(results: Results) -> Row:
 
 
 def layers_below(results: Results) -> Row:
-    """Claim 13: retrieval below the aligned layer, joint less SFT."""
+    """Claim 13: retrieval below the aligned layer, joint minus SFT."""
 
     probed = {name: task for name, task in tasks(results).items() if "retrieval_gain" in task["arms"].get("joint", {})}
 

@@ -53,7 +53,7 @@ def arms_table(task: dict[str, Any], metric: str) -> list[str]:
     """Every arm of a task: its level, and its gain over SFT and over shuffled pairs, by group."""
     groups = [group for group in GROUPS if task["languages"][group]]
     lines = [
-        "| arm | seeds | " + " | ".join(f"{group} | less SFT | less shuffled" for group in groups) + " |",
+        "| arm | seeds | " + " | ".join(f"{group} | minus SFT | minus shuffled" for group in groups) + " |",
         "|---" * (2 + 3 * len(groups)) + "|",
     ]
     for name, arm in task["arms"].items():
@@ -69,7 +69,7 @@ def arms_table(task: dict[str, Any], metric: str) -> list[str]:
 
 def parts_table(task: dict[str, Any]) -> list[str]:
     """What joint training gains on aligned languages, by metric."""
-    lines = ["| aligned languages | SFT | joint less SFT | joint less shuffled |", "|---|---|---|---|"]
+    lines = ["| aligned languages | SFT | joint minus SFT | joint minus shuffled |", "|---|---|---|---|"]
     for metric, name in METRICS.items():
         gains = [shown(gain_of(task, "joint", "aligned", other, metric)) for other in ("sft", "shuffled")]
         level = task["arms"]["sft"]["levels"][metric]["aligned"]
@@ -79,7 +79,7 @@ def parts_table(task: dict[str, Any]) -> list[str]:
 
 def languages_table(task: dict[str, Any]) -> list[str]:
     """Slot F1 of every language: SFT, joint, the gain."""
-    lines = ["| language | role | SFT | joint less SFT | joint less shuffled |", "|---|---|---|---|---|"]
+    lines = ["| language | role | SFT | joint minus SFT | joint minus shuffled |", "|---|---|---|---|---|"]
     for group in GROUPS:
         for code in task["languages"][group]:
             gains = [shown(gain_of(task, "joint", code, other)) for other in ("sft", "shuffled")]
@@ -131,7 +131,7 @@ def page(results: dict[str, Any], images: Path) -> str:
 
 def readme_table(results: dict[str, Any]) -> list[str]:
     """The table of the README: what joint training gains, by task and group."""
-    lines = ["| task | languages | SFT | joint less SFT | joint less shuffled pairs |", "|---|---|---|---|---|"]
+    lines = ["| task | languages | SFT | joint minus SFT | joint minus shuffled pairs |", "|---|---|---|---|---|"]
     for name, task in tasks(results).items():
         for group in GROUPS:
             if task["languages"][group] and "joint" in task["arms"]:

@@ -79,7 +79,7 @@ def _gains(task: Mapping[str, Any]) -> Any:
         values = [gain["value"] for _, gain in there]
         ends = [[g["value"] - g["low"] for _, g in there], [g["high"] - g["value"] for _, g in there]]
         axes.errorbar(
-            [p + shift for p, _ in there], values, yerr=ends, fmt="o", markersize=4, label=f"joint less {other}"
+            [p + shift for p, _ in there], values, yerr=ends, fmt="o", markersize=4, label=f"joint minus {other}"
         )
     axes.axhline(0, color="grey", linewidth=0.8)
     roles = {code: group for group, members in task["languages"].items() for code in members}

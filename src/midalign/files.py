@@ -100,11 +100,11 @@ def _check_text(data: bytes, path: Path) -> None:
         marked or data.count(b"\0") >= len(data) // 4
     ):  # of scripts with two bytes a letter, line ends and blanks have one
         raise DataError(
-            f"{path}:{line}: this is no UTF-8 text: it has the mark or the zero bytes of UTF-16, and would be read as "
+            f"{path}:{line}: this is not UTF-8 text: it has the mark or the zero bytes of UTF-16, and would be read as "
             "other characters. Convert the file first, for example: iconv -f UTF-16 -t UTF-8."
         )
     raise DataError(
-        f"{path}:{line}: this is no UTF-8 text: it has a zero byte, as UTF-16 and files that are no text have "
+        f"{path}:{line}: this is not UTF-8 text: it has a zero byte, as UTF-16 and files that are not text have "
         "(spreadsheets, Parquet, archives). Save it as text in UTF-8; of UTF-16 text: iconv -f UTF-16 -t UTF-8."
     )
 

@@ -108,7 +108,7 @@ def test_an_archive_is_named_as_one(tmp_path, data, tool):
 
 def test_a_file_that_is_no_text_is_not_called_utf_16(tmp_path):
     with pytest.raises(
-        DataError, match=r"f:2: this is no UTF-8 text: it has a zero byte, as .* files that are no text"
+        DataError, match=r"f:2: this is not UTF-8 text: it has a zero byte, as .* files that are not text"
     ):
         lines_of(tmp_path, b"PAR1 some bytes\nand\x00more of them\n")
 

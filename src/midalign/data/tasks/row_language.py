@@ -50,6 +50,6 @@ def check_all_tell(told: Mapping[str, str], name: object) -> None:
     if any(told.values()) and not all(told.values()):
         place = next(place for place, language in told.items() if not language)
         raise DataError(
-            f"{place}: the row tells no language, but others of {name} do, so it would be guessed; write it under "
+            f"{place}: the row has no language, but other rows of {name} have, so it would be guessed; write it under "
             f"{KEYS[0]!r}"
         )

@@ -219,7 +219,7 @@ def test_rows_tell_their_language_all_or_none(tmp_path, key):
     assert [example.id for example in read_chat(tmp_path, languages=["de"])] == ["test:1"]
     for other in (row, row | {key: None}, row | {key: " "}):
         write(tmp_path / "test.jsonl", [row | {key: "fr"}, other])
-        with pytest.raises(DataError, match=r"test\.jsonl:2: the row tells no language, but others of test do"):
+        with pytest.raises(DataError, match=r"test\.jsonl:2: the row has no language, but other rows of test have"):
             read_chat(tmp_path, languages=["fr"])
     write(tmp_path / "test.jsonl", [row | {key: "fr"}])
     (tmp_path / "test.jsonl").rename(tmp_path / "deu.test.jsonl")

@@ -232,7 +232,7 @@ def test_the_language_of_a_row_may_have_any_usual_key(tmp_path: Path, key: str, 
     assert ids(read_task(tmp_path, languages=["de"])) == ["test:0"]
     if kind == "massive":
         (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, row]))
-        with pytest.raises(DataError, match="item 2: the row tells no language, but others"):
+        with pytest.raises(DataError, match="item 2: the row has no language, but other"):
             read_task(tmp_path, languages=["de"])
     (tmp_path / "test.jsonl").write_text(json.dumps(rows[0] | {"language": "fr", "locale": "de"}))
     with pytest.raises(DataError, match=r"test.jsonl:1: 'language' says fra_Latn and 'locale' says deu_Latn"):
