@@ -13,7 +13,7 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo,dev]'
 	touch $@
 
-demo: $(BIN)/.installed  ## the whole job on the embedded default; ends in a table and report.html
+demo: $(BIN)/.installed  ## all steps with the demo's small model and data; ends in a table and report.html
 	$(BIN)/midalign demo --out $(OUT)
 
 demo-real: $(BIN)/.installed  ## the same on a real pretrained model (SmolLM2-135M), in half an hour

@@ -1,4 +1,4 @@
-"""An ordinary trl script: fine-tune a small model on English commands. See sft_after.py for the two changed lines.
+"""An ordinary trl script: fine-tune a small model on English commands. sft_after.py shows the changes.
 
 python examples/sft_before.py MODEL
 """

@@ -28,7 +28,7 @@ SEED = 12345
 
 @dataclass(frozen=True, slots=True)
 class ParallelPair:
-    """Two sentences that mean the same.
+    """A sentence and its translation.
 
     Attributes:
         source: Text of the source side (English, where the corpus is English-centred).
@@ -123,7 +123,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One number with everything needed to trust it.
+    """One score with its interval, number of items and signature.
 
     Attributes:
         metric: Name of the metric, such as ``"slot_f1"``.

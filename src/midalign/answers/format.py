@@ -40,10 +40,10 @@ class AnswerFormat:
 
     Attributes:
         style: ``"slots"`` as in the paper, or ``"intent_slots"``: the intent before the slots (slot filling only).
-        system: System text of the prompt, for example of a model trained elsewhere. None is midalign's own text, the
-            empty string is none.
+        system: System text of the prompt, for example of a model trained elsewhere. None is midalign's own text; with
+            the empty string there is no system text.
         constrained: Constraint on generation, a key of `CONSTRAINED_TASK`; None does not constrain.
-        metrics: Metrics of the task chat (`midalign.metrics.chat`); settings are chosen by the first.
+        metrics: Metrics of the task chat (`midalign.metrics.chat`); merge weights are chosen by the first.
         types: The entity types of extraction, which the prompt names.
 
     Examples:

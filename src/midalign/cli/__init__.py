@@ -1,1 +1,1 @@
-"""The command ``midalign``: reads options, talks to people; one file for each verb."""
+"""The command ``midalign``: reads options, prints results; one file for each command."""

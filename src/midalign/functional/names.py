@@ -1,6 +1,6 @@
-"""Names of the mathematics' options, listed only here; recipe, command line, help and checks use them.
+"""Names of the options of the mathematics, listed only here; recipe, command line, help and checks use them.
 
-They are not beside the functions that they name, so that ``--help`` need not import torch.
+They are not in the modules of the functions that they name, so that ``--help`` need not import torch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Folding: the updates of live adapters are added to the base weights for a while, for the speed of a plain model.
+"""Temporary merge ("folding"): the updates of active adapters are added to the base weights, and removed afterwards.
 
-An adapter beside a weight costs three small operations per layer and token, which is much of the time of generation.
-Folded in, it costs nothing; but each change of an adapter's weight adds up the updates again.
+A separate adapter costs three small operations per layer and token, a large part of the time of generation. A folded
+one costs nothing, but after each change of an adapter's weight the updates must be added up again.
 """
 
 from __future__ import annotations

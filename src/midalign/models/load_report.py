@@ -1,6 +1,6 @@
-"""Check that a checkpoint filled its model: missing, left-over or misshapen tensors are refused by name.
+"""Check that a checkpoint filled its model: missing and additional tensors, and wrong shapes, are refused by name.
 
-transformers initialises missing tensors at random and ignores left-over ones, with only a warning in its log. A head
+transformers initialises missing tensors at random and ignores additional ones, with only a warning in its log. A head
 that is tied to the embeddings may be absent; transformers does not report it as missing.
 """
 

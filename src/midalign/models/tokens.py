@@ -1,4 +1,4 @@
-"""Tokenised sentences: with the special tokens of the tokenizer, or behind a sink token; truncated at the window."""
+"""Tokenised sentences: with the special tokens of the tokenizer, or after a sink token; truncated at the window."""
 
 from __future__ import annotations
 

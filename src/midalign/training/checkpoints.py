@@ -1,4 +1,4 @@
-"""Checkpoints of an interrupted training: the newest whole one, whether training had ended there, and its seconds."""
+"""Checkpoints of an interrupted training: the newest complete one, whether training ended there, and its seconds."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Where the tokens of a batch stand when rows are packed behind one another, so that hardly any padding is computed.
+"""Layout of a batch whose rows are packed one after another, so that almost no padding is computed.
 
-A batch of sentences that is padded to its longest is mostly padding: two tokens of three, of Tatoeba's pairs. Packed,
-several rows share a bin, in which a token attends to its own row only (block-diagonal attention) and has the position
-that it has in its row. What all rows begin with, such as the task's prompt, can stand once in each bin.
+A padded batch of sentences is mostly padding: two tokens of three for Tatoeba's pairs. In a packed batch, several rows
+share a bin; a token attends to its own row only (block-diagonal attention) and has the position that it has in its
+row. The beginning that all rows share, such as the task's prompt, is stored once in each bin.
 
 1. `fill_bins` decides which rows share a bin: few wide bins pad little, many narrow ones have little to attend to;
-2. `Layout` says which token stands at each place of each bin, who attends to whom, and whose token it is.
+2. `Layout` says which token is at each place of each bin, who attends to whom, and whose token it is.
 """
 
 from __future__ import annotations

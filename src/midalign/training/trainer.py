@@ -52,15 +52,15 @@ class SFTOptions(TypedDict, total=False):
 
 
 class AlignmentTrainer(AlternatingMixin, SFTTrainer):  # type: ignore[misc]
-    r"""trl's ``SFTTrainer`` that also aligns: pass ``pairs`` and ``alignment`` beside its own arguments.
+    r"""trl's ``SFTTrainer`` that also aligns: pass ``pairs`` and ``alignment`` in addition to its own arguments.
 
     Args:
         model: As in ``SFTTrainer``, as are all arguments that are not named here.
-        args: Likewise.
+        args: As in ``SFTTrainer``.
         pairs: As in `AlternatingMixin`.
-        alignment: Likewise.
-        held_out_pairs: Likewise.
-        tokenize_pair_side: Likewise.
+        alignment: As in `AlternatingMixin`.
+        held_out_pairs: As in `AlternatingMixin`.
+        tokenize_pair_side: As in `AlternatingMixin`.
 
     Examples:
         >>> rows = [{"prompt": "wake me at nine\n", "completion": "time: nine"}] * 8

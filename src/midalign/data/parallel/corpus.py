@@ -153,20 +153,21 @@ def read_parallel(
 
     Args:
         path: Folder, file, prefix of a pair of files, a test set (``sacrebleu:wmt23/en-de``), or the name of a hub
-            dataset (``format="datasets"`` only). Text files may be packed (``.gz``, ``.bz2``, ``.xz``).
+            dataset (``format="datasets"`` only). Text files may be compressed (``.gz``, ``.bz2``,
+            ``.xz``).
         format: ``flores``: ``{dev,devtest}/<language>.{dev,devtest}``. ``ntrex``:
             ``newstest2019-{src,ref}.<language>.txt``. ``lines``: ``<language>.txt``. ``moses``: ``train.en`` with
-            ``train.de``, ``<prefix>.<a>-<b>.{<a>,<b>}``. ``tsv``: a header of language codes, or languages told by the
+            ``train.de``, ``<prefix>.<a>-<b>.{<a>,<b>}``. ``tsv``: a header of language codes, or languages from the
             file's name. ``jsonl``: ``source``, ``target``, ``source_language``, ``target_language``; or keys that are
             codes of languages; or the reference's ``text_parallel_0`` and ``_1``. ``tmx``: translation memories.
             ``datasets``: see `midalign.data.parallel.hub.read_datasets`. ``auto``: what the files look like; no
             network.
-        languages: Read only these (any codes); None for all. A pair is read where both its sides are named. Files of
-            other languages, or of none, are left alone.
-        split: Of a corpus that has splits (FLORES, ``datasets``, a folder for each, names such as ``train.en``); None
-            is the only one, or ``devtest``.
+        languages: Read only these (any codes); None for all. A pair is read if both its sides are named. Files of
+            other languages, or of none, are ignored.
+        split: Split to read, if the corpus has several (FLORES, ``datasets``, a folder for each, names such as
+            ``train.en``); None takes the only one, or ``devtest``.
         columns: Language to column of a TSV, JSONL or ``datasets`` table (numbers from 0: a TSV without header).
-        limit: First rows to read (of each table or pair of files); None for all.
+        limit: Number of rows to read, from the first (of each table or pair of files); None for all.
         on_empty: ``error``, or ``skip`` to drop a row with an empty side and count it.
 
     Raises:

@@ -53,14 +53,14 @@ def read_task(
         path: A folder in one of the formats above, or one file of it, packed or not.
         task: ``"slots"`` or ``"extraction"``; the task of the examples.
         format: The format's name; ``"auto"`` detects it from file names and, for JSONL, the first line.
-        languages: Codes of any kind to keep; None keeps all. For files whose name does not tell the language, the one
-            language that they are in.
+        languages: Codes of any kind to keep; None keeps all. If a file's name does not say its language, the one
+            language that it is in.
         split: ``"train"``, ``"dev"`` or ``"test"`` (``"valid"`` and ``"validation"`` mean ``"dev"``). Snips has no
             test set: ``validate_*.json`` serves for both.
         limit: At most this many examples of every file, from its start.
-        columns: ``{"word": 1, "tag": 2}``: the columns of ``bio`` files, from 0, where they are not told by themselves
-            (the word first, or second after the number of the word; the tag last).
-        labels: Keep only spans with these labels; the others are no spans. None keeps all, but for Universal NER's
+        columns: ``{"word": 1, "tag": 2}``: the columns of ``bio`` files, from 0. By default the word is in the
+            first column, or in the second after the number of the word, and the tag in the last.
+        labels: Keep only spans with these labels; other spans are left out. None keeps all, but for Universal NER's
             entities of no type (``OTH`` and ``O`` in its first release).
 
     Raises:
