@@ -266,7 +266,7 @@ def test_segment_scores_of_other_translations_too_few_or_not_finite_are_refused(
     with pytest.raises(DataError, match="1 predictions have no score, such as 'new:0'"):
         comet.read_segments(tmp_path / "s.jsonl", [*OUTPUTS, Prediction("new:0", "", "", "a")])
     (tmp_path / "nan.jsonl").write_text('{"id": "deu:0", "score": NaN}\n')
-    with pytest.raises(DataError, match="is no number"):
+    with pytest.raises(DataError, match="is not a finite number"):
         comet.read_segments(tmp_path / "nan.jsonl", OUTPUTS)
     lines = [json.dumps({"id": p.id, "score": 1, "signature": p.id[:3]}) for p in OUTPUTS]
     (tmp_path / "mixed.jsonl").write_text("\n".join(lines))

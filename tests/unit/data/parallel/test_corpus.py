@@ -54,7 +54,7 @@ def test_sets_without_rows(tmp_path):
     fails("no rows", write(tmp_path / "e.jsonl", []))
     fails("no pair of files <prefix>.<language>", tmp_path / "nothing", format="moses")
     fails("no file of the format 'ntrex'", tmp_path / "a", format="ntrex")
-    fails("gives only eng_Latn", plain(tmp_path / "c", eng=["x"]))
+    fails("has only eng_Latn", plain(tmp_path / "c", eng=["x"]))
 
 
 def test_folder_that_fits_two_layouts_has_to_be_named(tmp_path):

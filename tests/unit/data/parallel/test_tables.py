@@ -180,7 +180,7 @@ def test_more_text_columns_than_languages_are_refused(tmp_path):
 
 
 def test_a_table_of_one_language_or_of_numbers_is_no_parallel_corpus(tmp_path):
-    fails("gives only eng_Latn; a parallel corpus needs two", write(tmp_path / "a.tsv", ["en", "one"]))
+    fails("has only eng_Latn; a parallel corpus needs two", write(tmp_path / "a.tsv", ["en", "one"]))
     fails("which of the 0 columns of text", write(tmp_path / "b.tsv", ["1", "2"]))
     fails("which of the 1 columns of text", write(tmp_path / "deu.tsv", ["1\teins", "2\tzwei"]))
 
