@@ -53,7 +53,7 @@ def test_jsonl_of_the_reference_takes_its_languages_from_the_caller(tmp_path, ho
 def test_rows_of_tables_that_are_not_as_said(tmp_path):
     fails(r"t\.tsv:3: 3 cells", write(tmp_path / "t.tsv", ["en\tde", "a\tb", "a\tb\tc"]))
     fails("may be Indonesian", write(tmp_path / "i.tsv", ["id\ten\tde", "satu\tone\teins"]))
-    fails("gives only deu_Latn.*Write the codes", write(tmp_path / "u.tsv", ["source\tde", "a\tb"]))
+    fails("has only deu_Latn.*Write the codes", write(tmp_path / "u.tsv", ["source\tde", "a\tb"]))
     fails("no column 'nope'", write(tmp_path / "n.tsv", ["en\tde", "a\tb"]), columns={"en": "nope", "de": "de"})
     fails(r"a\.jsonl:1: not JSON", write(tmp_path / "a.jsonl", ["{"]))
     fails(r"b\.jsonl:1: list where", write(tmp_path / "b.jsonl", ["[]"]))
