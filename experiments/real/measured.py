@@ -22,7 +22,7 @@ from midalign.files import read_json
 from midalign.functional.statistics import mean_interval
 from midalign.merging.job import MERGE_FILE
 from midalign.metrics.scoring import Stratum
-from midalign.probing.result import ProbeResult
+from midalign.probing.result import PROBE_FILE, ProbeResult
 from midalign.recipe.data import read_task_data
 from midalign.records import RESAMPLES, SEED, TaskExample
 
@@ -112,30 +112,24 @@ class Runs:
             return None
         return float(np.mean([100 * self.strata(s, arm)[code].value(metric) for s in seeds for code in languages]))
 
-    def probe(self, seed: int, arm: str) -> ProbeResult | None:
-        """The probe of an arm after training, or of the base."""
-        file = self.out / self.name / f"seed{seed}" / arm / "probe" / "probe.json"
-        return ProbeResult.from_file(file) if file.exists() else None
-
     def retrieval(self, arm: str) -> dict[int, list[float]]:
-        """Retrieval at each layer between English and the aligned languages, in per cent, by seed."""
+        """Retrieval at each layer between English and the aligned languages, in per cent, by seed; also of the base."""
         found = {}
-        for seed in self.seeds(arm):
-            probe = self.probe(seed, arm)
-            if probe is not None:
-                english = probe.languages.index(ENGLISH)
-                codes = [probe.languages.index(c) for c in self.languages("aligned") if c in probe.languages]
-                found[seed] = [
-                    float(np.mean([100 * (m[english, c] + m[c, english]) / 2 for c in codes]))
-                    for m in map(probe.matrix, probe.layers)
-                ]
+        for file in sorted(self.out.glob(f"{self.name}/seed*/{arm}/probe/{PROBE_FILE}")):
+            probe = ProbeResult.from_file(file)
+            english = probe.languages.index(ENGLISH)
+            codes = [probe.languages.index(c) for c in self.languages("aligned") if c in probe.languages]
+            found[int(file.parts[-4].removeprefix("seed"))] = [
+                float(np.mean([100 * (m[english, c] + m[c, english]) / 2 for c in codes]))
+                for m in map(probe.matrix, probe.layers)
+            ]
         return found
 
 
 def measure(runs: Runs, layer: int) -> dict[str, Any]:
     """All that the page shows of one task, as plain data."""
     recipe = recipe_of(runs.name, 0, "sft", *runs.more)
-    arms = {arm: _arm(runs, arm, layer) for arm in ARMS if runs.seeds(arm)}
+    arms = {arm: _arm(runs, arm, layer) for arm in ARMS if runs.seeds(arm) or runs.retrieval(arm)}
     return {
         "items": len(runs.items()),
         "languages": {name: runs.languages(name) for name in ("supervised", "aligned", "unseen")},
@@ -175,7 +169,7 @@ def _arm(runs: Runs, arm: str, layer: int) -> dict[str, Any]:
         found["retrieval_gain"] = rise
     found["seconds"] = {seed: _seconds(runs, seed, arm) for seed in found["seeds"]}
     merged = [runs.out / runs.name / f"seed{seed}" / arm / MERGE_FILE for seed in found["seeds"]]
-    if all(file.exists() for file in merged):
+    if merged and all(file.exists() for file in merged):
         found["weights"] = [read_json(file)["chosen"] for file in merged]
     return found
 
