@@ -20,6 +20,7 @@ Message = dict[str, str]
 """One turn of a conversation: its ``role`` and its ``content``."""
 RESAMPLES = 1000
 """Bootstrap resamples behind every interval of a score (sacreBLEU's default)."""
+MOST_RESAMPLES = 1_000_000
 TRIALS = 10000
 """Trials of approximate randomisation (sacreBLEU's default)."""
 SEED = 12345

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 from midalign.answers.format import AnswerFormat
 from midalign.answers.write import completion
 from midalign.data.prompt_tokens import answer_ids, prompt_ids
-from midalign.data.prompts import PROMPT_DATE, asks_for_the_date, lets_think, render
+from midalign.data.prompts import PROMPT_DATE, asks_for_the_date, lets_think, render, turns
 from midalign.errors import ModelError
 from midalign.records import TaskExample
 
@@ -29,8 +30,8 @@ def check_prompt(example: TaskExample, tokenizer: Any, answer_format: AnswerForm
         answer_format: Style of the answers.
 
     Raises:
-        ModelError: If the prompt lacks the instruction or the text, differs between two calls, or the tokenizer adds
-            special tokens although it is told not to.
+        ModelError: If the prompt lacks the instruction or the text, differs between two calls or ends in the end of the
+            sequence, or the tokenizer adds special tokens although it is told not to.
     """
     prompt = render(example, tokenizer, answer_format)
     if prompt != render(example, tokenizer, answer_format):
@@ -44,19 +45,32 @@ def check_prompt(example: TaskExample, tokenizer: Any, answer_format: AnswerForm
             "add_special_tokens=False, so these tokens would also be inside prompts and answers. Set its "
             "add_bos_token and add_eos_token to false, and save it again."
         )
+    asked = prompt_ids(prompt, tokenizer)
+    _check_end(asked, len(turns(example, answer_format)), tokenizer)
     if asks_for_the_date(tokenizer):
         _say_the_date(tokenizer)
     if lets_think(tokenizer):
         _say_that_it_thinks(tokenizer)
     answer = completion(example, answer_format.style)
     written = answer_ids(answer, tokenizer)[:-1]
-    for name, text, ids in (("prompt", prompt.text, prompt_ids(prompt, tokenizer)), ("gold answer", answer, written)):
+    for name, text, ids in (("prompt", prompt.text, asked), ("gold answer", answer, written)):
         spelled = tokenizer.decode(ids, skip_special_tokens=False)
         if not _same(text, spelled):
             logger.warning(
                 "item %s: the tokens of its %s decode to %r instead of %r, so the model does not see all of it",
                 example.id, name, spelled[-80:], text[-80:],
             )  # fmt: skip
+
+
+def _check_end(ids: Sequence[int], turns_asked: int, tokenizer: Any) -> None:
+    """Refuse a prompt that ends in the end of the sequence, unless its template ends every turn so (DialoGPT)."""
+    end = tokenizer.eos_token_id
+    if list(ids[-1:]) == [end] and list(ids).count(end) == 1 and turns_asked > 1:
+        raise ModelError(
+            f"the chat template of the tokenizer ends the prompt in {tokenizer.eos_token!r}, the end of the sequence, "
+            "so that the answer would come after the end. Correct the template (tokenizer.chat_template), or write "
+            "the token that ends an answer as training.eos_token."
+        )
 
 
 @lru_cache(maxsize=8)

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from midalign.records import RESAMPLES, SEED
+from midalign.errors import OptionError
+from midalign.records import MOST_RESAMPLES, RESAMPLES, SEED
 
 FloatArray = npt.NDArray[np.float64]
 Formula = Callable[[FloatArray], FloatArray]
@@ -79,7 +80,15 @@ def resample_sums(stats: npt.ArrayLike, resamples: int = RESAMPLES, seed: Seed =
 
     Raises:
         ValueError: There are no items.
+        OptionError: A number of resamples, or a seed, that there cannot be.
     """
+    if not 1 <= resamples <= MOST_RESAMPLES:
+        raise OptionError(
+            f"resamples is {resamples}, which gives no interval; write a number from 1 to {MOST_RESAMPLES}, such as "
+            f"{RESAMPLES}"
+        )
+    if isinstance(seed, int) and seed < 0:
+        raise OptionError(f"seed is {seed}, and the seed of a random generator is not negative; write 0 or more")
     table = _table(stats)
     counts = _draws(len(table), resamples, np.random.default_rng(seed))
     return np.concatenate([block @ table for block in counts])

@@ -6,11 +6,18 @@ that is tied to the embeddings may be absent; transformers does not report it as
 
 from __future__ import annotations
 
+import logging
+import math
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import torch
+from torch import nn
+
 from midalign.errors import ModelError
+
+logger = logging.getLogger(__name__)
 
 # Attributes under which wrappers keep the module that they wrap, which thus get into the names of its tensors:
 # DistributedDataParallel, DeepSpeed and Lightning around the whole, torch.compile, FSDP and activation checkpointing
@@ -24,6 +31,7 @@ _WRAPPERS = {
 # PEFT's wrapper, trl's model with a value head, and what people's own classes call it.
 _CLASSES = {r"^(?:base_model\.model|pretrained_model|model|llm|lm)\.": ""}
 _SHOWN = 3
+_PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def renamings(report: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -77,6 +85,35 @@ def check_fills(report: Mapping[str, Any], name: str) -> None:
         f"the weights of {name!r} are not those of the model that its config.json describes, so any result would be of "
         f"another model. {'; '.join(faults)}. {instead}"
     )
+
+
+def check_values(model: nn.Module, name: str) -> None:
+    """Refuse weights that are no numbers, as a training that diverged leaves behind; warn of matrices of zeros.
+
+    Args:
+        model: Any model; quantised weights are not looked at.
+        name: Name of the model in messages.
+
+    Raises:
+        ModelError: With the name of the first tensor that holds NaN or an infinite number.
+    """
+    empty = []
+    for key, tensor in model.named_parameters():
+        if tensor.dtype not in _PLAIN or not tensor.numel() or tensor.is_meta:
+            continue
+        low, high = (float(end) for end in tensor.detach().aminmax())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ModelError(
+                f"the weights of {name!r} are no numbers: {key!r} holds NaN or infinite values, so every result would "
+                "be. The training that wrote them diverged, or the file is damaged: use an earlier checkpoint."
+            )
+        if low == high == 0 and tensor.ndim > 1:
+            empty.append(key)
+    if empty:
+        logger.warning(
+            "%r: the weights %s%s are all zeros, as where they were not saved; what they compute is lost",
+            name, ", ".join(empty[:_SHOWN]), ", ..." if len(empty) > _SHOWN else "",
+        )  # fmt: skip
 
 
 def _tensors(names: Collection[str]) -> str:

@@ -31,7 +31,7 @@ from midalign.files import local_path
 from midalign.models.gguf import check_gguf, cut_as_trained, dequantized
 from midalign.models.hidden import find_decoder
 from midalign.models.limits import check_vocabulary
-from midalign.models.load_report import check_fills, fills, renamings
+from midalign.models.load_report import check_fills, check_values, fills, renamings
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +168,8 @@ def load_model(
     Raises:
         MissingFileError: If a local folder does not exist.
         ModelError: If the weights cannot be loaded (truncated, not safetensors, unknown architecture, ...), are not all
-            that the model has (`midalign.models.load_report`), or are to be quantised and no layer can be.
+            that the model has or no numbers (`midalign.models.load_report`), or are to be quantised and no layer can
+            be.
     """
     found = check_model_path(name, gguf_file)
     target = torch.device(device) if device is not None else default_device()
@@ -192,7 +193,9 @@ def load_model(
     }
     model = _load_whole(found, name, options, unwrap)
     if quantization is None:
-        return model.to(target).eval()
+        model = model.to(target)
+        check_values(model, name)
+        return model.eval()
     _check_quantized(model, name)
     _keep_trainable(model)
     return model.eval()

@@ -46,7 +46,7 @@ from midalign.recipe.fields import (
 from midalign.recipe.lora import LoraSection
 from midalign.recipe.schedule import Schedule
 from midalign.recipe.training import TrainingSection
-from midalign.records import RESAMPLES, Backend, Dtype, TaskName
+from midalign.records import MOST_RESAMPLES, RESAMPLES, Backend, Dtype, TaskName
 
 Metrics = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
 """Names of metrics; one alone may be written without a list."""
@@ -348,7 +348,7 @@ class EvaluationSection(Section):
     """Scores and their intervals."""
 
     resamples: int = Field(
-        default=RESAMPLES, ge=100, le=1_000_000, description="Bootstrap resamples behind every interval."
+        default=RESAMPLES, ge=100, le=MOST_RESAMPLES, description="Bootstrap resamples behind every interval."
     )
     completion_style: Style = Field(default="slots", description=f"What answers contain: {STYLE_HELP}")
 

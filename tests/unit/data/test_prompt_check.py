@@ -72,6 +72,13 @@ def test_a_template_that_drops_or_changes_the_text_is_refused(template):
         training_rows([EXAMPLE], with_template(template))
 
 
+def test_a_template_that_ends_the_sequence_before_the_answer_is_refused_unless_every_turn_ends_so():
+    ending = with_template("{% for m in messages %}{{ m['content'] }}\n{% endfor %}{{ eos_token }}")
+    with pytest.raises(ModelError, match="ends the prompt in '</s>', the end of the sequence"):
+        check_prompt(EXAMPLE, ending)
+    check_prompt(EXAMPLE, with_template("{% for m in messages %}{{ m['content'] }}{{ eos_token }}{% endfor %}"))
+
+
 def test_of_several_templates_the_default_is_taken_and_none_without_one():
     tokenizer = with_template({"default": TURNS, "tool_use": "{{ tools }}"})
     assert render(EXAMPLE, tokenizer) == render(EXAMPLE, with_template(TURNS))

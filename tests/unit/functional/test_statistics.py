@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
+from midalign.errors import OptionError
 from midalign.functional import statistics as significance
 from midalign.functional.statistics import (
     holm,
@@ -167,3 +168,12 @@ def test_one_seed_has_the_interval_over_items() -> None:
 def test_no_items_is_an_error(stats: np.ndarray) -> None:
     with pytest.raises(ValueError, match="items > 0"):
         resample_sums(stats)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [({"resamples": 0}, "resamples is 0"), ({"resamples": 10**30}, "from 1 to 1000000"), ({"seed": -1}, "seed is -1")],
+)
+def test_numbers_of_resamples_and_seeds_that_there_cannot_be_are_refused(options, says):
+    with pytest.raises(OptionError, match=says):
+        resample_sums([[1.0], [2.0]], **options)

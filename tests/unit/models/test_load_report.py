@@ -165,3 +165,22 @@ def test_a_wrapper_is_taken_out_of_several_files(shards):
     original = build_model("llama").state_dict()
     loaded = load_model(str(shards), unwrap=True).state_dict()
     assert all(torch.equal(tensor, original[name]) for name, tensor in loaded.items())
+
+
+def changed(key, change):
+    return lambda tensors: tensors | {key: change(tensors[key].clone())}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_no_numbers_are_refused_by_the_name_of_a_tensor(save, number):
+    key = "model.layers.2.mlp.up_proj.weight"
+    with pytest.raises(ModelError, match=f"no numbers: {key!r} holds NaN or infinite"):
+        load_model(save(changed(key, lambda tensor: tensor.index_fill_(0, torch.tensor([3]), number))))
+
+
+def test_matrices_of_zeros_are_warned_of(save, caplog):
+    load_model(save(changed("model.layers.2.mlp.up_proj.weight", torch.zero_)))
+    assert "the weights model.layers.2.mlp.up_proj.weight are all zeros" in caplog.text
+    caplog.clear()
+    load_model(save(changed("model.norm.weight", torch.zero_)))  # norms that add 1 start so
+    assert "zeros" not in caplog.text
