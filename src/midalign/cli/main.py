@@ -9,11 +9,12 @@ import logging
 import os
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.logging import RichHandler
 from rich.markup import escape
+from typer.core import TyperGroup
 
 import midalign
 from midalign.cli import comet, recipe, testbed
@@ -22,6 +23,7 @@ from midalign.cli.evaluate import evaluate
 from midalign.cli.generate import generate
 from midalign.cli.merge import merge
 from midalign.cli.model import model
+from midalign.cli.options import in_home
 from midalign.cli.probe import probe
 from midalign.cli.report import report
 from midalign.cli.run import demo, run
@@ -29,7 +31,17 @@ from midalign.cli.train import train
 from midalign.cli.validate import validate
 from midalign.errors import UserError
 
+
+class PathsInHome(TyperGroup):
+    """Group of commands in whose arguments ``~/`` is the home folder, also where shells leave it (``--out=~/runs``)."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, of all commands below too."""
+        return super().parse_args(ctx, [in_home(word) for word in args])
+
+
 app = typer.Typer(
+    cls=PathsInHome,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",

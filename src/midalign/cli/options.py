@@ -12,6 +12,7 @@ import typer
 
 from midalign.answers.format import METRIC_HELP, STYLE_HELP
 from midalign.errors import RunError, did_you_mean, listed
+from midalign.files import local_path
 from midalign.languages import canonical
 from midalign.records import DTYPES
 
@@ -59,6 +60,12 @@ class Task(StrEnum):
     translation = "translation"
     extraction = "extraction"
     chat = "chat"
+
+
+def in_home(word: str) -> str:
+    """An argument with the home folder in place of ``~/`` at its beginning or behind ``=`` (``task=~/a``)."""
+    before, mark, path = word.rpartition("=")
+    return f"{before}{mark}{local_path(path)}" if path.startswith("~") and "/" in path else word
 
 
 def choice(name: str, value: str, allowed: tuple[str, ...]) -> Any:
