@@ -280,8 +280,8 @@ def _check_no_more(row: Mapping[str, Any], place: str) -> None:
         raise DataError(f"{place}: the row has 'messages' and {both[0]!r}, and one would be left out; keep one of them")
     if row.get("chat_template_kwargs"):
         raise DataError(
-            f"{place}: 'chat_template_kwargs' is {_shown(row['chat_template_kwargs'])}, and chat templates are given "
-            "none here, so the prompt would be another one; take the column out"
+            f"{place}: 'chat_template_kwargs' is {_shown(row['chat_template_kwargs'])}, and a row's own would have no "
+            "effect; write them in the recipe (model.chat_template_kwargs), for all rows, and take the column out"
         )
 
 
