@@ -68,7 +68,7 @@ def test_new_asks_at_a_terminal_and_says_which_flags_are_missing_elsewhere(world
     some = flags(world, model=None, languages=None, **{"gpu-memory": None})
     fault = invoke("new", *some, "--out", tmp_path / "mine.yaml").exception
     assert isinstance(fault, cli.UserError)
-    assert "give --model, --languages, --gpu-memory too" in str(fault)
+    assert "these options are missing: --model, --languages, --gpu-memory" in str(fault)
     monkeypatch.setattr("midalign.cli.recipe._can_ask", lambda: True)
     result = invoke("new", *some, "--out", tmp_path / "mine.yaml", answers=f"{world / 'model'}\nen\n24\n")
     assert result.exit_code == 0, result.output
