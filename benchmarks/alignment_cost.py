@@ -1,4 +1,4 @@
-"""What alignment costs at the shape of SmolLM2-135M on a CPU, beside SFT alone; about 12 minutes on two idle cores.
+"""What alignment costs at the shape of SmolLM2-135M on a CPU, beside SFT alone; about 25 minutes on two idle cores.
 
     python benchmarks/alignment_cost.py [--quick] [--shape smollm2|tiny]
 
