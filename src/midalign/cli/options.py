@@ -113,13 +113,15 @@ def named(option: str, values: Sequence[str], example: str = "task=runs/sft/adap
     """Parse values of the form ``name=value``; a mapping by name.
 
     Raises:
-        RunError: If one is not of that form.
+        RunError: If one is not of that form, or a name comes twice.
     """
-    found = {}
+    found: dict[str, str] = {}
     for value in values:
         name, equals, path = value.partition("=")
         if not equals or not name or not path:
             raise RunError(f"--{option} {value!r} is not of the form name=value, such as {example}")
+        if name in found:
+            raise RunError(f"--{option} names {name!r} twice, and one of the two would be lost; give each its own name")
         found[name] = path
     return found
 
@@ -130,8 +132,8 @@ def weights_of(text: str) -> dict[str, float | list[float]]:
     Raises:
         RunError: If they are not of that form.
     """
+    given = named("weights", text.split(","), "task=1.0,alignment=0.5")
     try:
-        given = named("weights", text.split(","))
         bands = {name: [float(number) for number in value.split("/")] for name, value in given.items()}
     except ValueError:
         raise RunError(
