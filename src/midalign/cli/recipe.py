@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -141,5 +140,5 @@ def _asked(given: dict[str, Any]) -> dict[str, Any]:
         raise RunError(
             f"these options are missing: {options}. Give them, or run the command in a terminal, where it asks"
         )
-    kinds: dict[str, Any] = {"gpu_memory": float, "task": click.Choice(list(Task))}
-    return given | {key: typer.prompt(_ASKED[key], type=kinds.get(key, str)) for key in missing}
+    kinds: dict[str, Any] = {"gpu_memory": float, "task": Task}
+    return given | {key: typer.prompt(_ASKED[key], type=kinds.get(key, str), show_choices=False) for key in missing}

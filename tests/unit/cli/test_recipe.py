@@ -75,6 +75,15 @@ def test_new_asks_at_a_terminal_and_says_which_flags_are_missing_elsewhere(world
     assert load_recipe(tmp_path / "mine.yaml").training.bf16
 
 
+def test_new_asks_again_for_a_task_that_there_is_not(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("midalign.cli.recipe._can_ask", lambda: True)
+    some = flags(world, task=None)
+    result = invoke("new", *some, "--out", tmp_path / "mine.yaml", answers="slot\nslots\n")
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    assert result.output.count("Task (slots, translation, extraction, chat): ") == 2
+    assert load_recipe(tmp_path / "mine.yaml").task.name == "slots"
+
+
 @pytest.mark.parametrize(("flag", "value"), [("aligned", "klingon"), ("languages", ","), ("unseen", "en")])
 def test_new_refuses_what_makes_no_recipe_and_writes_nothing(world, tmp_path, flag, value):
     fault = invoke("new", *flags(world, **{flag: value}), "--out", tmp_path / "mine.yaml").exception
