@@ -6,11 +6,11 @@ Weights and tokens are random: times do not depend on them. Lengths are drawn fr
 them: pairs as in Tatoeba (log-normal, in the mean 9 tokens on the English and 15 on the other side, 267 at most), and
 commands as in xSID, in midalign's own prompt (90 to 171 tokens, 115 in the mean, 17 of them the answer).
 
-1. *update*: one alignment batch of 32 pairs, forward and backward, as midalign does it, as a padded batch, and as the
+1. *memory*: peak of a process that trains on the longest pair too, SFT alone and joint;
+2. *update*: one alignment batch of 32 pairs, forward and backward, as midalign does it, as a padded batch, and as the
    reference implementation does it (padded, all blocks, LM head over every position in float32);
-2. *training*: whole trainings with as many task updates, SFT alone and joint, for 32 pairs to 32 examples and for the
-   paper's proportion (128 to 128, accumulated in 4). Both with midalign's own head on completions only;
-3. *memory*: peak of a process that trains on the longest pair too, SFT alone and joint.
+3. *training*: whole trainings with as many task updates, SFT alone and joint, for 32 pairs to 32 examples and for the
+   paper's proportion (128 to 128, accumulated in 4). Both with midalign's own head on completions only.
 
 Each ratio is a median over rounds, in which what is compared runs in turn on the same data. *Of the rate* is the share
 of the rate at which this machine multiplies such matrices in the same number format; FLOP are those of `flop`.
@@ -295,11 +295,11 @@ def main() -> None:
         return
     print(f"{args.shape}, torch {torch.__version__}, {torch.get_num_threads()} threads")
     rounds = 1 if args.quick else 5
+    memory = measure_memory(args.shape, args.quick)  # first, while this process holds no model of its own
     padded = 0.0
     for dtype in dict.fromkeys((torch.float32, dtype_here())):
         padded = measure_updates(args.shape, dtype, rounds)
     ratios = [measure_trainings(args.shape, rounds, accumulation) for accumulation in (1, 4)]
-    memory = measure_memory(args.shape, args.quick)
     print(f"\njoint/sft {max(ratios):.3f} memory {memory:.3f} padded/ours {padded:.2f}")
 
 
