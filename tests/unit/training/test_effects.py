@@ -164,8 +164,10 @@ def test_a_training_runs_with_it_in_both_objectives(world, tmp_path, overrides):
 @pytest.mark.parametrize(("objective", "steps"), [("joint", [6, 12, 18]), ("task", [3, 6, 9]), ("align", [4, 8, 12])])
 def test_an_epoch_is_one_pass_over_the_data_though_the_batches_are_one_stream(world, tmp_path, objective, steps):
     """12 commands in batches of 4 are 3 updates, and as many of alignment; 17 pairs in batches of 4 about 4 updates."""
+    content = recipe_content(world)
+    del content["training"]["logging_steps"]
     recipe = build_recipe(
-        recipe_content(world),
+        content,
         [
             "training.max_steps=-1", "training.num_train_epochs=3", "training.per_device_train_batch_size=4",
             "training.eval_strategy=epoch", "training.save_strategy=epoch", "training.logging_strategy=epoch",

@@ -39,8 +39,8 @@ def test_the_layout_is_told_by_names(tmp_path, files, kind):
 )
 def test_the_format_of_one_file(tmp_path, name, kind):
     assert detect_format(write(tmp_path / name, ["a\tb"])) == kind
-    fails("the suffix '.doc' does not tell", write(tmp_path / "a.doc", ["a\tb"]))
-    fails("the suffix '.txt' does not tell", write(tmp_path / "a.txt", ["a b"]))
+    fails("the suffix '.doc' does not say", write(tmp_path / "a.doc", ["a\tb"]))
+    fails("the suffix '.txt' does not say", write(tmp_path / "a.txt", ["a b"]))
 
 
 def test_home_folders_may_be_named_by_a_tilde(tmp_path, monkeypatch):
