@@ -203,7 +203,8 @@ def _cell(name: str, cell: str, place: str) -> Any:
             value = parse_json(cell, place)
         except DataError:
             return cell
-        return value if isinstance(value, list) and all("role" in turn for turn in value) else cell
+        turns = isinstance(value, list) and all(isinstance(turn, dict) and "role" in turn for turn in value)
+        return value if turns else cell
     return cell
 
 

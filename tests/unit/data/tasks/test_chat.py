@@ -202,6 +202,12 @@ def test_text_that_looks_like_a_list_is_text(tmp_path):
     assert [example.text for example in read_chat(tmp_path)] == prompts
 
 
+def test_a_cell_of_json_that_holds_no_messages_is_text(tmp_path):
+    for text in ('[{"role": "user"}, 3]', '[{"a": 1}]'):
+        write(tmp_path / "eng.test.csv", [{"prompt": text, "completion": "yes"}])
+        assert read_chat(tmp_path / "eng.test.csv")[0].text == text
+
+
 def test_a_cell_may_be_long(tmp_path):
     write(tmp_path / "eng.test.csv", [{"prompt": "x" * 200_000, "completion": "long"}])
     assert len(read_chat(tmp_path)[0].text) == 200_000
