@@ -8,23 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 from experiments.claims.measured import GROUPS, Estimate, Runs, shown_p
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of the table."""
-
-    number: int
-    claim: str
-    paper: str
-    ours: str
-    verdict: str
+from experiments.row import Row
 
 
 def middle_layers(runs: Runs) -> Row:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.claims.claims import Row
 from experiments.claims.measured import GROUPS, LOW, METRICS, Estimate, Runs, shown_p
 from experiments.claims.run import NEEDED
+from experiments.row import Row
 from midalign.training.train import TRAINING_FILE
 
 BEYOND = {

@@ -7,27 +7,18 @@ A claim *holds* where the interval lies on its side of zero, is *contradicted* w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from experiments.row import Row
+from midalign.functional.statistics import mean_interval
+
 Task = Mapping[str, Any]
 Results = Mapping[str, Any]
 NAMES = {"xsid": "xSID", "mtop": "MTOP"}
 NOT_RUN = "not run"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of the table."""
-
-    number: int
-    claim: str
-    paper: str
-    ours: str
-    verdict: str
 
 
 def shown(gain: Mapping[str, float] | None) -> str:
@@ -122,8 +113,8 @@ def sft_does_not_align(results: Results) -> Row:
         if not task["arms"]["sft"]["retrieval"]:
             return None
         after = [curve[task["layer"]] - first for curve in task["arms"]["sft"]["retrieval"].values()]
-        half = float(stats.sem(after) * stats.t.ppf(0.975, len(after) - 1)) if len(after) > 1 else float("inf")
-        return {"value": float(np.mean(after)), "low": np.mean(after) - half, "high": np.mean(after) + half}
+        rise = mean_interval(after)
+        return {"value": rise.mean, "low": rise.low, "high": rise.high}
 
     changes = [change(task) for task in tasks(results).values()]
     words = ["holds" if c and c["high"] < 5 else NOT_RUN if c is None else "not shown" for c in changes]

@@ -25,6 +25,7 @@ from midalign.metrics.scoring import Stratum
 from midalign.probing.result import PROBE_FILE, ProbeResult
 from midalign.recipe.data import read_task_data
 from midalign.records import RESAMPLES, SEED, TaskExample
+from midalign.training.train import TRAINING_FILE
 
 METRICS = {"slot_f1": "slot F1", "label_f1": "label F1", "value_f1": "value F1", "intent_accuracy": "intent accuracy"}
 ENGLISH = "eng_Latn"
@@ -199,5 +200,5 @@ def _rounded(gain: Gain) -> dict[str, float]:
 
 def _seconds(runs: Runs, seed: int, arm: str) -> float | None:
     """Seconds that training took, where training.json says so."""
-    file = runs.out / runs.name / f"seed{seed}" / arm / "training.json"
+    file = runs.out / runs.name / f"seed{seed}" / arm / TRAINING_FILE
     return read_json(file).get("seconds") if file.exists() else None
