@@ -10,9 +10,11 @@ import logging
 import math
 import re
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from midalign.errors import ModelError
@@ -31,6 +33,7 @@ _WRAPPERS = {
 # PEFT's wrapper, trl's model with a value head, and what people's own classes call it.
 _CLASSES = {r"^(?:base_model\.model|pretrained_model|model|llm|lm)\.": ""}
 _SHOWN = 3
+_PLAIN_IN_FILES = ("F64", "F32", "BF16", "F16")
 _PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -85,6 +88,26 @@ def check_fills(report: Mapping[str, Any], name: str) -> None:
         f"the weights of {name!r} are not those of the model that its config.json describes, so any result would be of "
         f"another model. {'; '.join(faults)}. {instead}"
     )
+
+
+def check_number_formats(folder: Path, name: str) -> None:
+    """Refuse weights of integers or 8-bit floats in a folder whose config.json says nothing of quantisation.
+
+    Such numbers mean nothing without their scales, and transformers would take them for the weights.
+
+    Raises:
+        ModelError: With the name of the first such tensor.
+    """
+    for file in sorted(folder.glob("model*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            for key in tensors.keys():  # noqa: SIM118 - no mapping
+                kind = tensors.get_slice(key).get_dtype()
+                if key.endswith("weight") and kind not in _PLAIN_IN_FILES:
+                    raise ModelError(
+                        f"the weights of {name!r} are quantised ({key!r} is {kind}), but its config.json has no "
+                        "quantization_config, so they would be read as they are, without their scales. Give the model "
+                        "in bfloat16, float16 or float32, or the config.json that belongs to these weights."
+                    )
 
 
 def check_values(model: nn.Module, name: str) -> None:

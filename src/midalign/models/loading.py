@@ -31,7 +31,7 @@ from midalign.files import local_path
 from midalign.models.gguf import check_gguf, cut_as_trained, dequantized
 from midalign.models.hidden import find_decoder
 from midalign.models.limits import check_vocabulary
-from midalign.models.load_report import check_fills, check_values, fills, renamings
+from midalign.models.load_report import check_fills, check_number_formats, check_values, fills, renamings
 
 logger = logging.getLogger(__name__)
 
@@ -193,6 +193,8 @@ def load_model(
     }
     model = _load_whole(found, name, options, unwrap)
     if quantization is None:
+        if gguf_file is None and not hasattr(model.config, "quantization_config"):
+            check_number_formats(Path(found), name)
         model = model.to(target)
         check_values(model, name)
         return model.eval()

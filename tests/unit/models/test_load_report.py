@@ -178,6 +178,20 @@ def test_weights_that_are_no_numbers_are_refused_by_the_name_of_a_tensor(save, n
         load_model(save(changed(key, lambda tensor: tensor.index_fill_(0, torch.tensor([3]), number))))
 
 
+@pytest.mark.parametrize("format", [torch.int8, torch.uint8, torch.float8_e4m3fn, torch.int32])
+def test_quantised_weights_without_their_configuration_are_refused(save, format):  # noqa: A002
+    key = "model.layers.2.mlp.up_proj.weight"
+    with pytest.raises(ModelError, match=rf"are quantised \({key!r} is [IUF]\w+\), but its config.json has no quant"):
+        load_model(save(changed(key, lambda tensor: (tensor * 100).to(format))))
+
+
+@pytest.mark.parametrize("format", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_several_precisions_are_read(save, format):  # noqa: A002
+    key = "model.layers.2.mlp.up_proj.weight"
+    found = load_model(save(changed(key, lambda tensor: tensor.to(format))), dtype="float32").get_parameter(key)
+    assert torch.allclose(found, build_model("llama").get_parameter(key), rtol=1e-2, atol=1e-3)
+
+
 def test_matrices_of_zeros_are_warned_of(save, caplog):
     load_model(save(changed("model.layers.2.mlp.up_proj.weight", torch.zero_)))
     assert "the weights model.layers.2.mlp.up_proj.weight are all zeros" in caplog.text

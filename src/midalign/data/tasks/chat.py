@@ -40,6 +40,8 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _FORM = 'a row such as {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}'
 _LONGEST_CELL = 2**31 - 1  # characters; the csv module's default is 131,072
 _ROLES = ("system", "user", "assistant", "tool", "developer")
+_NOT_READ = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")  # said beside the content
+_NOT_TRAINED = {"weight": 0, "train": False}  # keys by which OpenAI's format and axolotl leave a turn out of the loss
 
 
 @dataclass(frozen=True)
@@ -289,6 +291,7 @@ def _check_no_more(row: Mapping[str, Any], place: str) -> None:
 def _prompt_and_answer(row: Mapping[str, Any], place: str) -> tuple[str | list[Message], str]:
     if row.get("messages") is not None:
         turns = _turns(row["messages"], "messages", place)
+        _check_trained(row["messages"][-1], place)
         return _split_off_the_answer(turns, place)
     if row.get("prompt") is None or row.get("completion") is None:
         raise DataError(
@@ -302,7 +305,9 @@ def _prompt_and_answer(row: Mapping[str, Any], place: str) -> tuple[str | list[M
         return prompt, completion
     if isinstance(prompt, str) or isinstance(completion, str):
         raise DataError(f"{place}: 'prompt' and 'completion' must both be text or both be lists of messages")
-    return _split_off_the_answer([*_turns(prompt, "prompt", place), *_turns(completion, "completion", place)], place)
+    turns = [*_turns(prompt, "prompt", place), *_turns(completion, "completion", place)]
+    _check_trained(completion[-1], place)
+    return _split_off_the_answer(turns, place)
 
 
 def _split_off_the_answer(turns: list[Message], place: str) -> tuple[list[Message], str]:
@@ -329,13 +334,23 @@ def _turns(value: Any, column: str, place: str) -> list[Message]:
                 f"{place}: message {number} of {column!r} is {_shown(turn)}. A message is an object with 'role' (one "
                 f"of {', '.join(_ROLES)}) and 'content'."
             )
-        if calls := [key for key in ("tool_calls", "function_call") if turn.get(key)]:
+        if lost := [key for key in _NOT_READ if turn.get(key)]:
             raise DataError(
-                f"{place}: message {number} of {column!r} has {calls[0]!r}, which would be left out of the prompt; "
-                "write the call as text into 'content', or take the row out"
+                f"{place}: message {number} of {column!r} has {lost[0]!r}, which would be left out; write it as text "
+                "into 'content', as the model writes it, or take the row out"
             )
         turns.append({"role": str(turn["role"]), "content": _content(turn.get("content"), number, place)})
     return turns
+
+
+def _check_trained(answer: Mapping[str, Any], place: str) -> None:
+    """Refuse an answer that is marked as not to be trained on; of other turns none is."""
+    for key, value in _NOT_TRAINED.items():
+        if answer.get(key) is not None and answer[key] == value:
+            raise DataError(
+                f"{place}: the last turn has {key!r} = {value!r}, which says not to train on it, but it is the answer "
+                f"that is trained and scored; take the row out, or {key!r}"
+            )
 
 
 def _content(content: Any, number: int, place: str) -> str:

@@ -74,10 +74,18 @@ def detect_format(path: Path) -> TaskFormat:
             return told
     if any(bare(file).suffix in _SUFFIXES["bio"][:-1] for file in files):
         return "bio"
+    there = shown(file.name for file in files) or _folders_in(path) or "an empty folder"
     raise DataError(
-        f"{path}: cannot tell the format of the task data ({shown(file.name for file in files) or 'an empty folder'}); "
-        f"give it by name: {', '.join(FORMATS[1:])}"
+        f"{path}: cannot tell the format of the task data ({there}); give it by name: {', '.join(FORMATS[1:])}"
     )
+
+
+def _folders_in(path: Path) -> str:
+    """The folders in a folder without data files, and what to do about them; nothing where there are none."""
+    folders = sorted(inner.name for inner in path.iterdir() if inner.is_dir() and not inner.name.startswith("."))
+    if not folders:
+        return ""
+    return f"only the folders {shown(folders)}: give one of them, or one folder with all files, such as de.test.tsv"
 
 
 def _format_of_json(path: Path, beside: bool) -> TaskFormat | None:
@@ -178,7 +186,8 @@ def _of_split(path: Path, format: TaskFormat, split: str) -> list[Path]:  # noqa
     else:
         chosen = files_of_split(of_format, split)
     if not chosen:
-        found = shown(file.name for file in of_format) or f"no {' or '.join(_SUFFIXES[format])} files"
+        found = shown(file.name for file in of_format) or _folders_in(path)
+        found = found or f"no {' or '.join(_SUFFIXES[format])} files"
         raise DataError(
             f"{path}: no {format} files for the split {split!r} (found: {found}); give another split or folder"
         )

@@ -176,6 +176,10 @@ BAD = {
     "empty to the eye": ({"prompt": "x", "completion": "\u200b"}, "the completion is empty"),
     "no text asked": ({"messages": [QUESTION | {"content": "\u2060"}, ANSWER]}, "nothing is asked"),
     "a call": ({"messages": [QUESTION, ANSWER | {"tool_calls": [{"type": "function"}]}, ANSWER]}, "'tool_calls'"),
+    "a thought": ({"messages": [QUESTION, ANSWER | {"reasoning_content": "Hm."}]}, "'reasoning_content'"),
+    "a thought before": ({"messages": [QUESTION, ANSWER | {"thinking": "Hm."}, QUESTION, ANSWER]}, "message 2"),
+    "not trained": ({"messages": [QUESTION, ANSWER | {"weight": 0}]}, "'weight' = 0, which says not to train on it"),
+    "nor scored": ({"prompt": [QUESTION], "completion": [ANSWER | {"train": False}]}, "'train' = False"),
     "two prompts": (SHAPES["messages"] | {"prompt": "x", "completion": "y"}, "'messages' and 'prompt'"),
     "more for the template": (
         SHAPES["messages"] | {"chat_template_kwargs": {"enable_thinking": False}},
@@ -193,6 +197,17 @@ def test_a_bad_row_names_file_and_line(tmp_path, name):
     with pytest.raises(DataError, match=words) as raised:
         read_chat(tmp_path)
     assert "eng.test.jsonl:2" in str(raised.value)
+
+
+def test_what_is_not_trained_anyway_may_say_so(tmp_path):
+    turns = [
+        QUESTION | {"weight": 0},
+        ANSWER | {"weight": 0, "reasoning_content": None},
+        QUESTION,
+        ANSWER | {"weight": 1},
+    ]
+    write(tmp_path / "eng.test.jsonl", [{"messages": turns}])
+    assert [sorted(turn) for turn in read_chat(tmp_path)[0].messages] == [["content", "role"]] * 3
 
 
 def test_text_that_looks_like_a_list_is_text(tmp_path):

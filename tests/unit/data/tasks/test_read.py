@@ -338,6 +338,16 @@ def test_a_missing_path_an_empty_folder_and_an_empty_file_are_errors(tmp_path: P
         read_task(tmp_path)
 
 
+@pytest.mark.parametrize("format", ["auto", "bio", "massive"])
+def test_a_folder_of_folders_names_them(tmp_path: Path, format: str) -> None:  # noqa: A002
+    for language in ("fr", "de", ".git"):
+        (tmp_path / language).mkdir()
+        (tmp_path / language / "test.tsv").write_text("Bonn\tB-city\n")
+    with pytest.raises(DataError, match="only the folders de, fr: give one of them"):
+        read_task(tmp_path, format=format, languages=["de"])
+    assert read_task(tmp_path / "de", format="bio", languages=["de"])[0].text == "Bonn"
+
+
 def test_files_of_one_stem_would_give_duplicate_ids(tmp_path: Path) -> None:
     for suffix in ("bio", "tsv"):
         (tmp_path / f"de.{suffix}").write_text("Ana\tB-PER\n")
