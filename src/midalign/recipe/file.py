@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from midalign.errors import MissingFileError, RecipeError, did_you_mean
 from midalign.recipe.sections import Recipe
 from midalign.recipe.shipped import recipe_file, shipped
-from midalign.recipe.text import Schema, at_key, expects_text, read_yaml, shown
+from midalign.recipe.text import Schema, allows_null, at_key, expects_text, read_yaml, shown
 
 _MOST_BYTES = 1_000_000
 
@@ -152,7 +152,7 @@ def _expand(value: Any, faults: list[str]) -> Any:
 
 
 def _override(content: dict[str, Any], override: str) -> None:
-    """Set ``section.key=value`` in place."""
+    """Set ``section.key=value`` in place; ``null`` removes a key that may not be null."""
     name, equals, text = override.partition("=")
     if not equals or not all(name.split(".")):
         raise RecipeError(f"override {shown(override)} is not of the form section.key=value, such as alignment.layer=8")
@@ -175,6 +175,8 @@ def _override(content: dict[str, Any], override: str) -> None:
         ) from None
     if faults:
         raise RecipeError(f"override {shown(override)}: {faults[0].partition(': ')[2]}")
+    if text == "null" and not allows_null(schema, root):
+        del content[last]  # the default takes its place
 
 
 def _explain(errors: Iterable[Any], content: Any) -> list[str]:

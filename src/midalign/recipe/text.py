@@ -99,6 +99,14 @@ def expects_text(schema: Schema, root: Schema) -> bool:
     return "string" in kinds and not kinds & {"integer", "number", "boolean", None}
 
 
+def allows_null(schema: Schema, root: Schema) -> bool:
+    """Whether null is a value of its own here; so it is for a key that the schema does not know."""
+    return not schema or any(
+        one.get("type") == "null" or None in one.get("enum", [one.get("const", "")])
+        for one in alternatives(schema, root)
+    )
+
+
 def _kind(schema: Schema) -> str | None:
     if "type" in schema:
         return str(schema["type"])

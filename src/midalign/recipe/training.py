@@ -195,6 +195,12 @@ class SftArguments(Arguments):
                 for key in dependent:
                     if key in self.model_fields_set:
                         yield f"{key} has no effect without {needed}; give {needed} too, or leave {key} out"
+        longest = self.max_length or _LONGEST
+        if isinstance(self.pad_to_multiple_of, int) and self.pad_to_multiple_of > longest:
+            yield (
+                f"pad_to_multiple_of = {self.pad_to_multiple_of} would pad every row to more than {longest} tokens"
+                f"{' (max_length)' if self.max_length else ''}; write a small number, such as 8"
+            )
         if self.max_steps == 0:
             yield "max_steps = 0 would train for num_train_epochs; leave it out, or write the number of task updates"
         scheduler = self.lr_scheduler_type or TRAINING_DEFAULTS["lr_scheduler_type"]
@@ -208,7 +214,8 @@ class SftArguments(Arguments):
     def _evaluations_without_effect(self) -> Iterator[str]:
         given = self.model_fields_set
         for kind in ("eval", "save", "logging"):
-            if (strategy := getattr(self, f"{kind}_strategy")) in ("epoch", "best") and f"{kind}_steps" in given:
+            steps = getattr(self, f"{kind}_steps") if f"{kind}_steps" in given else None
+            if (strategy := getattr(self, f"{kind}_strategy")) in ("epoch", "best") and steps is not None:
                 yield f"{kind}_steps has no effect with {kind}_strategy: {strategy}; leave it out, or write steps"
         if not {"eval_strategy", "eval_on_start"} & given:
             for key in sorted({"per_device_eval_batch_size", "eval_packing"} & given):
@@ -233,6 +240,7 @@ _TWO_NAMES = {
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
 }
 _OF_TRACKIO = {"project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"}
+_LONGEST = 4096  # tokens to which a whole batch is padded at most, where no max_length is given
 _NO_OPTIONS = ("constant", "constant_with_warmup")
 _NO_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
 # A key without which others have no effect. Where it is given with a value that switches it off, the others may stay,

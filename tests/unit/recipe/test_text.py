@@ -119,6 +119,16 @@ def test_an_empty_override_is_empty_text_or_nothing_at_all(content):
         build_recipe(content, ["alignment.patience="])
 
 
+def test_an_override_takes_back_a_key_that_may_not_be_null(content):
+    content["training"] = {"logging_steps": 5, "eval_strategy": "steps", "eval_steps": 5}
+    recipe = build_recipe(content, ["training.logging_steps=null", "training.logging_strategy=epoch"])
+    assert "logging_steps" not in recipe.training.given()
+    assert build_recipe(content, ["training.eval_strategy=epoch", "training.eval_steps=null"])
+    assert build_recipe(content, ["training=null"]).training == build_recipe(content | {"training": {}}).training
+    with pytest.raises(RecipeError, match="no such key"):
+        build_recipe(content, ["training.loging_steps=null"])
+
+
 def test_the_home_folder_in_every_path(content, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     paths = ["model.path", "task.data", "parallel.data", "probe.data", "training.chat_template_path"]

@@ -252,3 +252,12 @@ def test_only_what_the_recipe_gives_is_kept_in_its_own_words(content):
     assert recipe.as_dict()["training"] == {"max_length": None, "save_steps": 11.0, "bf16": True}
     assert recipe.training.given() == {"max_length": None, "save_steps": 11.0, "bf16": True}
     assert recipe.training.learning_rate is None
+
+
+@pytest.mark.parametrize(("overrides", "longest"), [([], 4096), (["training.max_length=64"], 64)])
+def test_rows_are_not_padded_to_more_than_the_longest(content, overrides, longest):
+    build_recipe(content, [*overrides, f"training.pad_to_multiple_of={longest}"])
+    with pytest.raises(
+        RecipeError, match=f"pad_to_multiple_of = {longest + 1} would pad every row to more than {longest}"
+    ):
+        build_recipe(content, [*overrides, f"training.pad_to_multiple_of={longest + 1}"])
