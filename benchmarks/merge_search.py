@@ -61,6 +61,7 @@ def measure(items: int, new_tokens: int, side: int) -> dict[str, object]:
     from midalign.answers.format import AnswerFormat
     from midalign.data.prompt_tokens import training_rows
     from midalign.evaluation.score import score
+    from midalign.generation.answer_loss import answer_losses
     from midalign.generation.generate import generate
     from midalign.merging import tune
     from midalign.merging.export import merge_adapters
@@ -112,7 +113,7 @@ def measure(items: int, new_tokens: int, side: int) -> dict[str, object]:
             for name in sorted(models, reverse=bool(done % 2)):
                 plain[name].append(plain_evaluation(models[name]))
             start = time.perf_counter()
-            tune.answer_losses(models["merged"], rows)
+            answer_losses(models["merged"], rows)
             losses.append(time.perf_counter() - start)
             resumed = time.perf_counter()
 

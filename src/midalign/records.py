@@ -111,6 +111,15 @@ class TaskExample:
 class Prediction:
     """One line of ``predictions.jsonl``: what a system wrote for the item with the same ``id``.
 
+    Attributes:
+        id: Id of the item.
+        language: Canonical code of its language.
+        prompt: The whole prompt.
+        prediction: The answer.
+        gold_loss: Cross-entropy of the gold answer after the same prompt, summed over its tokens, in nats; None where
+            it was not computed.
+        gold_tokens: Number of tokens of the gold answer, end token included; None likewise.
+
     Examples:
         >>> midalign.Prediction("en.test:0", "eng_Latn", prompt="wake me at nine", prediction="time: nine").prediction
         'time: nine'
@@ -120,6 +129,8 @@ class Prediction:
     language: str
     prompt: str
     prediction: str
+    gold_loss: float | None = None
+    gold_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -38,8 +39,8 @@ def read_predictions(path: str | Path) -> list[Prediction]:
     Examples:
         >>> line = '{"id": "en.test:0", "language": "eng_Latn", "prediction": "time: nine"}'
         >>> _ = Path("predictions.jsonl").write_text(line)
-        >>> midalign.read_predictions("predictions.jsonl")
-        [Prediction(id='en.test:0', language='eng_Latn', prompt='', prediction='time: nine')]
+        >>> [(found.id, found.prediction) for found in midalign.read_predictions("predictions.jsonl")]
+        [('en.test:0', 'time: nine')]
     """
     path = Path(path)
     if not path.is_file():
@@ -51,7 +52,8 @@ def read_predictions(path: str | Path) -> list[Prediction]:
 
 
 def _line(prediction: Prediction) -> str:
-    return json.dumps(asdict(prediction), ensure_ascii=False) + "\n"
+    given = {name: value for name, value in asdict(prediction).items() if value is not None}
+    return json.dumps(given, ensure_ascii=False) + "\n"
 
 
 def append_predictions(partial: Path, predictions: Sequence[Prediction]) -> None:
@@ -101,4 +103,19 @@ def _prediction(record: dict[str, Any], place: str) -> Prediction:
             raise DataError(f"{place}: not a prediction: {name!r} is of the type {kind}, not a string. Write {_FORM}.")
     if lacking := {"id", "prediction"} - set(given):
         raise DataError(f"{place}: not a prediction: there is no {' and no '.join(sorted(lacking))}. Write {_FORM}.")
-    return Prediction(**{"language": "", "prompt": ""} | given)
+    return Prediction(**{"language": "", "prompt": ""} | given | _gold(record, place))
+
+
+def _gold(record: dict[str, Any], place: str) -> dict[str, Any]:
+    """The loss of the gold answer and its number of tokens: both or none."""
+    found = {name: record[name] for name in ("gold_loss", "gold_tokens") if record.get(name) is not None}
+    if not found:
+        return {}
+    loss, tokens = found.get("gold_loss"), found.get("gold_tokens")
+    is_loss = isinstance(loss, int | float) and not isinstance(loss, bool) and 0 <= loss < math.inf
+    if not is_loss or type(tokens) is not int or tokens < 1:
+        raise DataError(
+            f"{place}: 'gold_loss' is {loss!r} and 'gold_tokens' {tokens!r}: a loss is a number from 0 on, and "
+            "there is at least one token; leave both out where they are not known"
+        )
+    return found

@@ -84,22 +84,28 @@ def training_rows(
     for example in examples:
         question = prompt_ids(render(example, tokenizer, answer_format), tokenizer)
         answer = completion(example, answer_format.style)
-        reply = answer_ids(answer, tokenizer)
+        row = answered_row(question, answer, tokenizer)
         if marked(answer, tokenizer) != answer:
             odd.append(example.id)
-        if max_length is not None and len(question) + len(reply) > max_length:
+        if max_length is not None and len(row["input_ids"]) > max_length:
             raise DataError(
-                f"item {example.id}: prompt and answer are {len(question) + len(reply)} tokens, more than "
+                f"item {example.id}: prompt and answer are {len(row['input_ids'])} tokens, more than "
                 f"training.max_length or the model's window allows ({max_length}). Raise it, or leave the item out: "
                 "cut off, it would teach the model to stop half-way."
             )
-        rows.append({"input_ids": question + reply, "labels": [IGNORED] * len(question) + reply})
+        rows.append(row)
     if odd:
         logger.warning(
             "%d of %d answers have the name of a control token in them, such as that of item %s; it is taught as text",
             len(odd), len(rows), odd[0],
         )  # fmt: skip
     return rows
+
+
+def answered_row(question: list[int], answer: str, tokenizer: Any) -> dict[str, list[int]]:
+    """``input_ids`` and ``labels`` of a prompt's ids and an answer; the prompt is masked."""
+    reply = answer_ids(answer, tokenizer)
+    return {"input_ids": question + reply, "labels": [IGNORED] * len(question) + reply}
 
 
 class InTaskPrompt:

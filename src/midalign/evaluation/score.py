@@ -2,12 +2,13 @@
 
 1. `score` gives every metric of one run's predictions, `score_over_seeds` of several runs that differ in their seed;
 2. `compare_runs` tests two runs on the same items;
-3. segment scores of COMET, if there are any, are treated like the task's own metrics.
+3. the loss of the gold answers is one more metric, where the predictions hold it (`midalign.metrics.loss`);
+4. segment scores of COMET, if there are any, are treated like the task's own metrics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from midalign.answers.format import AnswerFormat
@@ -16,6 +17,7 @@ from midalign.files import write_json
 from midalign.metrics.chat import chat_strata, check_metric
 from midalign.metrics.comparison import PairedScore, compare_strata
 from midalign.metrics.extraction import extraction_strata
+from midalign.metrics.loss import has_loss, with_loss
 from midalign.metrics.scoring import Groups, Predictions, Stratum, score_strata
 from midalign.metrics.seeds import SeedScore, score_seeds
 from midalign.metrics.slots import slot_strata
@@ -48,6 +50,8 @@ def strata_of(
     examples: Sequence[TaskExample],
     predictions: Predictions,
     answer_format: AnswerFormat = AnswerFormat(),
+    *,
+    loss: bool = True,
 ) -> list[Stratum]:
     """Statistics of every item by language, for all metrics of the examples' task.
 
@@ -55,10 +59,24 @@ def strata_of(
         examples: Gold, all of one task.
         predictions: One per example, matched by id: records, or texts by id.
         answer_format: What was asked for.
+        loss: Add the loss of the gold answers, if all predictions hold it.
 
     Raises:
         DataError: If there are no examples, predictions are missing, or have no example.
     """
+    kept = _kept(predictions)
+    strata = _strata_of_task(examples, kept, answer_format)
+    return with_loss(strata, examples, kept) if loss and has_loss(kept) else strata
+
+
+def _kept(predictions: Predictions) -> Predictions:
+    """Predictions that can be read more than once."""
+    return predictions if isinstance(predictions, Mapping) else list(predictions)
+
+
+def _strata_of_task(
+    examples: Sequence[TaskExample], predictions: Predictions, answer_format: AnswerFormat
+) -> list[Stratum]:
     if examples and examples[0].task == "translation":
         return translation_strata(examples, predictions)
     if examples and examples[0].task == "extraction":
@@ -101,7 +119,7 @@ def score(
     """
     return [
         found
-        for strata in _all_strata(examples, predictions, answer_format, segments)
+        for strata in _all_strata(examples, predictions, answer_format, segments, True)
         for found in score_strata(strata, groups, resamples, seed)
     ]
 
@@ -131,9 +149,11 @@ def score_over_seeds(
         DataError: As `score`; fewer than two runs.
     """
     beside: list[SegmentScores | None] = [*segments] or [None] * len(runs)
+    kept = [_kept(predictions) for predictions in runs]
+    loss = all(map(has_loss, kept))
     by_seed = [
-        _all_strata(examples, predictions, answer_format, scores)
-        for predictions, scores in zip(runs, beside, strict=True)
+        _all_strata(examples, predictions, answer_format, scores, loss)
+        for predictions, scores in zip(kept, beside, strict=True)
     ]
     return [found for strata in zip(*by_seed, strict=True) for found in score_seeds(strata, groups, resamples, seed)]
 
@@ -179,8 +199,10 @@ def compare_runs(
             f"segment scores of {segments[0].signature!r} and {segments[1].signature!r} cannot be compared; score both "
             "with one model"
         )
-    first = _all_strata(examples, baseline, answer_format, segments[0] if segments else None)
-    second = _all_strata(examples, predictions, answer_format, segments[1] if segments else None)
+    before, after = _kept(baseline), _kept(predictions)
+    loss = has_loss(before) and has_loss(after)
+    first = _all_strata(examples, before, answer_format, segments[0] if segments else None, loss)
+    second = _all_strata(examples, after, answer_format, segments[1] if segments else None, loss)
     return [
         found
         for one, other in zip(first, second, strict=True)
@@ -193,9 +215,10 @@ def _all_strata(
     predictions: Predictions,
     answer_format: AnswerFormat,
     segments: SegmentScores | None,
+    loss: bool,
 ) -> list[list[Stratum]]:
     """The strata of the task's metrics and, where there are segment scores, those of theirs."""
-    found = [strata_of(examples, predictions, answer_format)]
+    found = [strata_of(examples, predictions, answer_format, loss=loss)]
     if segments is not None:
         if examples[0].task != "translation":
             raise DataError(f"segment scores are of translations, and the task is {examples[0].task!r}; leave them out")

@@ -13,17 +13,20 @@ The other engine is `midalign.generation.vllm.VllmEngine`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from midalign.data.prompt_tokens import shared_beginning
+from midalign.generation.answer_loss import answer_losses
 from midalign.generation.constraint import ConstrainedRows, Constraint
 from midalign.models.hidden import unwrap
 from midalign.models.inference import with_adapter
@@ -60,6 +63,10 @@ class Engine(ABC):
             MissingExtraError: If there are grammars, and llguidance is not installed.
             ModelError: If this engine or the tokenizer does not support them.
         """
+
+    @abstractmethod
+    def losses(self, rows: Sequence[Mapping[str, list[int]]], batch_tokens: int) -> NDArray[np.float64] | None:
+        """Losses of given answers, as of `midalign.generation.answer_loss.answer_losses`; None without logits."""
 
 
 class _Batch:
@@ -149,6 +156,10 @@ class TransformersEngine(Engine):
             if left:
                 batch.keep(unfinished, output)
         return batch.answers
+
+    def losses(self, rows: Sequence[Mapping[str, list[int]]], batch_tokens: int) -> NDArray[np.float64]:
+        """The loss of each answer, by one forward pass over prompts and answers."""
+        return answer_losses(self.model, rows, batch_tokens)
 
     def _begin(self, rows: Sequence[list[int]], grammars: Sequence[str] | None) -> _Batch:
         """A batch whose shared beginning is computed, where the model allows that."""

@@ -3,22 +3,27 @@
 1. prompts are sorted by length and put into batches of at most `batch_tokens` padded tokens; batches depend on the data
    only;
 2. each batch is answered by an engine (`midalign.generation.engine`), every row until its own end-of-sequence token;
-3. finished batches are appended to a partial file, so that an interrupted run can resume;
-4. at the end ``predictions.jsonl`` is written whole, in the order of the data.
+3. if asked for, one forward pass gives the loss of each gold answer;
+4. finished batches are appended to a partial file, so that an interrupted run can resume;
+5. at the end ``predictions.jsonl`` is written whole, in the order of the data.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from midalign.answers.format import AnswerFormat
+from midalign.answers.format import AnswerFormat, Style
 from midalign.answers.predictions import append_predictions, read_partial
+from midalign.answers.write import completion
+from midalign.data.prompt_tokens import answered_row
 from midalign.generation.engine import Engine, TransformersEngine
 from midalign.generation.questions import Question, batches_by_length, check_limits, questions
+from midalign.models.limits import context_window
 from midalign.progress import Progress
 from midalign.records import Prediction, TaskExample
 
@@ -32,6 +37,7 @@ def generate(
     adapter: Path | None = None,
     max_new_tokens: int = 128,
     batch_tokens: int = 8192,
+    losses: bool = False,
     partial: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Prediction]:
@@ -45,6 +51,8 @@ def generate(
         adapter: PEFT folder to answer with; it is merged into the weights of `model` if that gives the same logits.
         max_new_tokens: Largest number of tokens of an answer; longer answers are cut off.
         batch_tokens: Prompt and answer tokens of a batch, padding included.
+        losses: Also compute the loss of each gold answer (`Prediction.gold_loss`), by one more forward pass. An engine
+            that has no logits (vLLM), and a gold answer that does not fit into the model's window, have none.
         partial: File of finished batches, to resume from; None keeps nothing.
         progress: Called with a description, the number of answered examples and the total.
 
@@ -76,6 +84,8 @@ def generate(
     for batch in batches:
         if any(question.example.id not in done for question in batch):  # else answered before an interruption
             fresh = _answer(engine, tokenizer, batch, max_new_tokens)
+            if losses:
+                fresh = _with_losses(fresh, engine, tokenizer, batch, answer_format.style, batch_tokens)
             done |= {prediction.id: prediction for prediction in fresh}
             if partial is not None:
                 append_predictions(partial, fresh)
@@ -96,3 +106,22 @@ def _answer(
         Prediction(question.example.id, question.example.language, question.prompt, text.strip())
         for question, text in zip(batch, texts, strict=True)
     ]
+
+
+def _with_losses(
+    predictions: Sequence[Prediction],
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerBase,
+    batch: Sequence[Question],
+    style: Style,
+    batch_tokens: int,
+) -> list[Prediction]:
+    """The predictions of a batch with the losses of its gold answers, after the prompts that the model was given."""
+    window = context_window(engine.config, tokenizer)
+    rows = [answered_row(question.ids, completion(question.example, style), tokenizer) for question in batch]
+    fitting = [place for place, row in enumerate(rows) if window is None or len(row["input_ids"]) <= window]
+    found = engine.losses([rows[place] for place in fitting], batch_tokens) if fitting else None
+    with_losses = list(predictions)
+    for place, (loss, tokens) in zip(fitting, found if found is not None else (), strict=found is not None):
+        with_losses[place] = replace(predictions[place], gold_loss=float(loss), gold_tokens=int(tokens))
+    return with_losses

@@ -127,6 +127,7 @@ class GenerateJob(Job[list[Prediction]]):
                 adapter=Path(self.adapter) if self.adapter is not None else None,
                 max_new_tokens=self.max_new_tokens,
                 batch_tokens=self.batch_tokens,
+                losses=True,
                 partial=partial,
                 progress=progress,
             )

@@ -7,7 +7,7 @@ merged.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,9 @@ class VllmEngine(Engine):
         from vllm.lora.request import LoRARequest
 
         self._request = LoRARequest(f"adapter-{self._adapters[path]}", self._adapters[path], str(path))
+
+    def losses(self, _rows: Sequence[Mapping[str, list[int]]], _batch_tokens: int) -> None:
+        """None: vLLM is here for answers only."""
 
     def answer(
         self, rows: Sequence[list[int]], max_new_tokens: int, grammars: Sequence[str] | None = None

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from midalign.records import RESAMPLES, SEED, Prediction, Score, TaskExample
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Predictions = Mapping[str, str] | Iterable[Prediction]
 Groups = Mapping[str, Collection[str]]
 ALL = "all"
@@ -123,9 +125,9 @@ def natural_key(item_id: str) -> tuple[str, int, str]:
     return (match[1], int(match[2]), "") if match else (item_id, -1, "")
 
 
-def by_language(examples: Sequence[TaskExample], outputs: Sequence[str]) -> dict[str, list[tuple[TaskExample, str]]]:
-    """Examples with their outputs per language, languages and items in a fixed order."""
-    found: dict[str, list[tuple[TaskExample, str]]] = {}
+def by_language(examples: Sequence[TaskExample], outputs: Sequence[T]) -> dict[str, list[tuple[TaskExample, T]]]:
+    """Examples with a value each (their outputs) per language, languages and items in a fixed order."""
+    found: dict[str, list[tuple[TaskExample, T]]] = {}
     for example, output in sorted(zip(examples, outputs, strict=True), key=lambda pair: natural_key(pair[0].id)):
         found.setdefault(example.language, []).append((example, output))
     return dict(sorted(found.items()))

@@ -67,7 +67,7 @@ def translation_strata(examples: Sequence[TaskExample], predictions: Predictions
                 rows[0][0].target_language,
             ),
         )
-        for language, direction, rows in _by_direction(examples, outputs)
+        for language, direction, rows in by_direction(examples, outputs)
     ]
 
 
@@ -91,11 +91,11 @@ def segment_strata(examples: Sequence[TaskExample], segments: SegmentScores) -> 
     measure = Measure(segments.name, slice(0, 2), share, segments.signature)
     return [
         Stratum(language, direction, np.array([[score, 1.0] for _, score in rows]), (measure,))
-        for language, direction, rows in _by_direction(examples, [segments.scores[e.id] for e in examples])
+        for language, direction, rows in by_direction(examples, [segments.scores[e.id] for e in examples])
     ]
 
 
-def _by_direction(
+def by_direction(
     examples: Sequence[TaskExample], values: Sequence[T]
 ) -> Iterator[tuple[str, str | None, list[tuple[TaskExample, T]]]]:
     """Language a direction is filed under, its name where that has two, its examples with a value each, in order."""

@@ -60,6 +60,7 @@ _METRIC_NAMES = {
     "chrf": "chrF",
     "ter": "TER",
     "comet": "COMET",
+    "loss": "loss of the gold answers",
 }
 _OUT_OF_100 = ("bleu", "chrf", "ter", "loss")  # sacreBLEU's own scale, and nats; every other score is a fraction
 _LOWER_IS_BETTER = (
@@ -104,14 +105,18 @@ def lower_is_better(metric: str) -> bool:
 
 
 def points(metric: str, value: float) -> str:
-    """A score in points out of 100, one decimal."""
-    return f"{value * scale(metric):.1f}".replace("-", MINUS)
+    """A score in points out of 100, one decimal; a loss in nats, three."""
+    return f"{value * scale(metric):.{_decimals(metric)}f}".replace("-", MINUS)
 
 
 def signed(metric: str, value: float) -> str:
     """A difference in points, with its sign."""
-    text = f"{value * scale(metric):+.1f}".replace("-", MINUS)
-    return "0.0" if text in ("+0.0", f"{MINUS}0.0") else text
+    text = f"{value * scale(metric):+.{_decimals(metric)}f}".replace("-", MINUS)
+    return text if float(text.replace(MINUS, "-")) else text[1:]
+
+
+def _decimals(metric: str) -> int:
+    return 3 if metric.lower().startswith("loss") else 1
 
 
 def percent(value: float) -> str:
@@ -202,7 +207,8 @@ def verdict(found: Difference, before: float | None, after: float | None) -> str
     if found.outcome == "unclear":
         change = signed(found.metric, found.difference)
         return f"{name} makes no clear difference in {metric}{pair} ({change}; {low} to {high} covers 0)."
-    size = f"{abs(found.difference) * scale(found.metric):.1f} points"
+    unit = "nats" if _decimals(found.metric) > 1 else "points"
+    size = f"{abs(found.difference) * scale(found.metric):.{_decimals(found.metric)}f} {unit}"
     sentence = f"{name} is {found.outcome} by {size} of {metric}{pair} ({low} to {high})"
     if not found.survives:
         sentence += f", but not once all comparisons are counted (Holm p = {found.p_holm:.2g})"

@@ -13,6 +13,28 @@ def test_predictions_are_read_back_as_they_were_written(tmp_path):
     assert read_predictions(tmp_path / "p.jsonl") == predictions
 
 
+def test_the_loss_of_the_gold_answer_is_read_back_and_left_out_where_there_is_none(tmp_path):
+    predictions = [Prediction("a:0", "x", "p", "q", 0.1 + 0.2, 7), Prediction("a:1", "x", "p", "q")]
+    write_predictions(predictions, tmp_path / "p.jsonl")
+    assert read_predictions(tmp_path / "p.jsonl") == predictions
+    assert [line.count("gold_") for line in (tmp_path / "p.jsonl").read_text().splitlines()] == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("loss", "tokens"),
+    [
+        ("1.5", None), (None, "3"), ("-1", "3"), ("NaN", "3"), ("true", "3"), ('"1"', "3"), ("1e999", "3"), ("[]", "3"),
+        ("1", "0"), ("1", "2.5"), ("1", "true"), ("1", '"3"'),
+    ],
+)  # fmt: skip
+def test_a_loss_that_is_none_is_named(tmp_path, loss, tokens):
+    gold = {"gold_loss": loss, "gold_tokens": tokens}
+    fields = "".join(f', "{name}": {value}' for name, value in gold.items() if value is not None)
+    (tmp_path / "p.jsonl").write_text(f'{{"id": "a", "prediction": "b"{fields}}}\n')
+    with pytest.raises(DataError, match=r"p\.jsonl:1: 'gold_loss' is .*leave both out"):
+        read_predictions(tmp_path / "p.jsonl")
+
+
 def test_anybodys_predictions_need_only_id_and_prediction(tmp_path):
     (tmp_path / "p.jsonl").write_text(
         '{"id": "a:0", "prediction": "None", "model": "gpt"}\n\n{"id": "1", "prediction": ""}'

@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -176,3 +177,46 @@ def test_segment_scores_of_different_models_or_other_tasks_are_refused():
         compare_runs(TRANSLATION, predict(TRANSLATION), predict(TRANSLATION), segments=pair, resamples=100)
     with pytest.raises(DataError, match="the task is 'slots'"):
         score(SLOTS, predict(SLOTS), segments=pair[0], resamples=100)
+
+
+def with_losses(examples, seed=0):
+    drawn = np.random.default_rng(seed)
+    return [
+        replace(prediction, gold_loss=float(drawn.random() * 5), gold_tokens=int(drawn.integers(1, 9)))
+        for prediction in predict(examples)
+    ]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_loss_is_the_mean_over_tokens_and_changes_no_other_score(task):
+    examples, predictions = DATA[task], with_losses(DATA[task])
+    scores = score(examples, iter(predictions[::-1]), resamples=100)
+    by_id = {prediction.id: prediction for prediction in predictions}
+    for language in {found.language for found in scores if found.metric == "loss" and found.language}:
+        of_it = [by_id[e.id] for e in examples if language in (e.language, e.target_language)]
+        wanted = sum(p.gold_loss for p in of_it) / sum(p.gold_tokens for p in of_it)
+        assert find_score(scores, "loss", language=language).value == pytest.approx(wanted)
+    others = [found for found in scores if found.metric != "loss"]
+    assert others == score(examples, predict(examples), resamples=100)
+    assert len(scores) > len(others)
+
+
+def test_a_loss_that_not_every_prediction_has_is_left_out():
+    some = [*with_losses(SLOTS)[:-1], predict(SLOTS)[-1]]
+    assert score(SLOTS, some, resamples=10) == score(SLOTS, predict(SLOTS), resamples=10)
+    for before, after in ((some, with_losses(SLOTS)), (with_losses(SLOTS), some)):
+        found = compare_runs(SLOTS, before, after, resamples=10, trials=10)
+        assert found == compare_runs(SLOTS, predict(SLOTS), predict(SLOTS), resamples=10, trials=10)
+    seeds = score_over_seeds(SLOTS, [some, with_losses(SLOTS)], resamples=10)
+    assert "loss" not in {one.metric for one in seeds}
+
+
+def test_losses_of_two_runs_and_of_several_seeds_are_compared_item_by_item():
+    one, other = with_losses(SLOTS), with_losses(SLOTS)
+    other = [replace(p, gold_loss=p.gold_loss + 0.5 * p.gold_tokens) for p in other]
+    (found,) = [
+        f for f in compare_runs(SLOTS, one, other, resamples=50, trials=50) if (f.metric, f.group) == ("loss", "all")
+    ]
+    assert (found.difference, found.low, found.high) == (pytest.approx(0.5), pytest.approx(0.5), pytest.approx(0.5))
+    seeds = find_score(score_over_seeds(SLOTS, [one, other], resamples=50), "loss", group="all")
+    assert seeds.values[1] - seeds.values[0] == pytest.approx(0.5)

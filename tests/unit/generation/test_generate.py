@@ -1,17 +1,20 @@
 """Generation: batches equal one by one, interrupted runs go on, every row stops at its own end."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import GenerationConfig
 
-from midalign.data.prompt_tokens import prompt_ids
+from midalign.answers.format import AnswerFormat
+from midalign.data.prompt_tokens import prompt_ids, training_rows
 from midalign.data.prompts import render
 from midalign.errors import RunError
 from midalign.generation.engine import TransformersEngine
 from midalign.generation.generate import generate
+from midalign.metrics.loss import has_loss
 from tests.conftest import build_model, build_tokenizer
 from tests.greedy import EXAMPLES, NO_SYSTEM, OPTIONS, answers, often_ending, plain_loop
 
@@ -127,6 +130,39 @@ def test_finished_batches_are_not_generated_again(tmp_path, monkeypatch):
     run_until(tmp_path / "partial", 1000)
     monkeypatch.setattr(TransformersEngine, "answer", lambda *_: pytest.fail("generated again"))
     run_until(tmp_path / "partial", 1000)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
+@pytest.mark.parametrize("chat", [False, True])
+def test_the_loss_of_the_gold_answer_is_that_of_transformers(family, chat):
+    """On the row that would be trained on: the same prompt, the answer and the end token."""
+    model, tokenizer = build_model(family), build_tokenizer(chat=chat)
+    found = generate(model, tokenizer, EXAMPLES, losses=True, batch_tokens=150, **OPTIONS)
+    assert answers(found) == answers(generate(model, tokenizer, EXAMPLES, **OPTIONS))
+    for prediction, row in zip(found, training_rows(EXAMPLES, tokenizer, NO_SYSTEM), strict=True):
+        with torch.no_grad():
+            loss = model(input_ids=torch.tensor([row["input_ids"]]), labels=torch.tensor([row["labels"]])).loss
+        assert prediction.gold_tokens == sum(label != -100 for label in row["labels"])
+        assert prediction.gold_loss == pytest.approx(float(loss) * prediction.gold_tokens, rel=1e-4)
+
+
+def test_a_gold_answer_beyond_the_window_has_no_loss():
+    tokenizer = build_tokenizer()
+    short = [replace(example, task="chat", reference="ja") for example in EXAMPLES[:1]]
+    long = [replace(short[0], id="long", reference="licht " * 200)]
+    chat = AnswerFormat(system="", metrics=("exact_match",))
+    model = build_model("llama", max_position_embeddings=256)
+    found = generate(model, tokenizer, [*long, *short], chat, max_new_tokens=4, losses=True)
+    assert [prediction.gold_tokens is None for prediction in found] == [True, False]
+    assert not has_loss(found)
+
+
+def test_an_interrupted_run_keeps_the_losses(tmp_path):
+    expected = run_until(tmp_path / "whole", 1000, losses=True)
+    with pytest.raises(KilledError):
+        run_until(tmp_path / "partial", 2, losses=True)
+    assert run_until(tmp_path / "partial", 1000, losses=True) == expected
+    assert has_loss(expected)
 
 
 def test_a_full_disk_while_appending_is_a_clear_error():

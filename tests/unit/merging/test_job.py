@@ -18,6 +18,7 @@ from midalign.cli.main import main
 from midalign.data.prompt_tokens import training_rows
 from midalign.errors import DataError, RecipeError, RunError
 from midalign.evaluation.score import score
+from midalign.generation.answer_loss import answer_losses
 from midalign.generation.generate import generate
 from midalign.merging import tune
 from midalign.merging.export import merge_adapters
@@ -243,7 +244,7 @@ def test_the_loss_is_that_of_transformers_row_by_row(recipe):
     rows += [{"input_ids": [1, 7, 9], "labels": [1, 7, 9]}]  # no prompt: the first token has nothing before it
     for family in ("llama", "gpt2", "gemma3"):
         model = build_model(family, max_position_embeddings=256, **({"n_positions": 256} if family == "gpt2" else {}))
-        found = tune.answer_losses(model, rows, batch_tokens=200)
+        found = answer_losses(model, rows, batch_tokens=200)
         for row, (total, count) in zip(rows, found, strict=True):
             with torch.no_grad():
                 loss = model(input_ids=torch.tensor([row["input_ids"]]), labels=torch.tensor([row["labels"]])).loss

@@ -47,8 +47,19 @@ def test_bleu_stays_on_its_own_scale_and_fractions_become_points():
     assert signed("slot_f1", -0.0001) == "0.0"
 
 
-def test_lower_is_better_for_error_rates_only():
-    assert [m for m in ("slot_f1", "ter", "unparsed", "bleu", "comet") if lower_is_better(m)] == ["ter", "unparsed"]
+def test_a_loss_is_in_nats_and_better_where_it_falls():
+    assert points("loss", 0.5316) == "0.532"
+    assert signed("loss", -0.0213) == "−0.021"
+    assert signed("loss", -0.0001) == "0.000"
+    found = verdict(comparison("loss", -0.03, -0.01, -0.02), 0.5, 0.48)
+    assert (
+        found == "Joint training is better by 0.020 nats of loss of the gold answers, 0.500 → 0.480 (−0.030 to −0.010)."
+    )
+
+
+def test_lower_is_better_for_error_rates_and_losses_only():
+    metrics = ("slot_f1", "ter", "unparsed", "bleu", "comet", "loss")
+    assert [m for m in metrics if lower_is_better(m)] == ["ter", "unparsed", "loss"]
 
 
 def test_fewer_failures_of_extraction_are_better():

@@ -1,0 +1,52 @@
+"""Loss of the gold answers as a metric of every task, where the predictions hold it.
+
+It is what training minimises: cross-entropy in nats, over all tokens of the gold answers, end tokens included. It
+changes with every example, also where greedy answers stay the same, so it shows smaller effects than other metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from midalign.metrics.scoring import Measure, Predictions, Stratum, by_language, share
+from midalign.metrics.translation import by_direction
+from midalign.records import TaskExample
+
+LOSS = "loss"
+
+
+def has_loss(predictions: Predictions) -> bool:
+    """Whether the loss of the gold answer is there for every prediction."""
+    if isinstance(predictions, Mapping):
+        return False
+    return all(prediction.gold_loss is not None for prediction in predictions)
+
+
+def with_loss(strata: Sequence[Stratum], examples: Sequence[TaskExample], predictions: Predictions) -> list[Stratum]:
+    """Strata of a task with the loss of the gold answers as a further measure.
+
+    Args:
+        strata: The statistics of `predictions`, by any task.
+        examples: Gold.
+        predictions: Records with their losses (`has_loss`).
+    """
+    assert not isinstance(predictions, Mapping)
+    losses = {prediction.id: (prediction.gold_loss, prediction.gold_tokens) for prediction in predictions}
+    found = [losses[example.id] for example in examples]
+    if examples[0].task == "translation":
+        rows = [values for _, _, values in by_direction(examples, found)]
+    else:
+        rows = list(by_language(examples, found).values())
+    return [_widened(stratum, [loss for _, loss in values]) for stratum, values in zip(strata, rows, strict=True)]
+
+
+def _widened(stratum: Stratum, losses: Sequence[tuple[float | None, int | None]]) -> Stratum:
+    width = stratum.stats.shape[1]
+    measure = Measure(
+        LOSS, slice(width, width + 2), share, "loss|cross-entropy of the gold answers|nats|mean over tokens"
+    )
+    stats = np.hstack([stratum.stats, np.array(losses, dtype=np.float64)])
+    return replace(stratum, stats=stats, measures=(*stratum.measures, measure))
