@@ -129,6 +129,7 @@ def answer(
         adapter=folder / ADAPTER,
         max_new_tokens=recipe.generation.max_new_tokens,
         batch_tokens=recipe.generation.batch_tokens,
+        losses=True,
         partial=partial,
     )
     write_predictions(predictions, out / PREDICTIONS)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.real.claims import CLAIMS, NAMES, gain_of, shown, tasks
+from experiments.real.claims import CLAIMS, NAMES, gain_of, main_metric, shown, tasks
 from experiments.real.figures import draw
 from experiments.real.measured import METRICS, Runs, measure, measure_probe
 from experiments.real.run import RECIPES
@@ -57,7 +57,7 @@ def arms_table(task: dict[str, Any], metric: str) -> list[str]:
         "|---" * (2 + 3 * len(groups)) + "|",
     ]
     for name, arm in task["arms"].items():
-        if not arm["levels"][metric]:
+        if not arm["levels"].get(metric):
             continue
         cells = [f"`{name}`", str(len(arm["seeds"]))]
         for group in groups:
@@ -70,20 +70,22 @@ def arms_table(task: dict[str, Any], metric: str) -> list[str]:
 def parts_table(task: dict[str, Any]) -> list[str]:
     """What joint training gains on aligned languages, by metric."""
     lines = ["| aligned languages | SFT | joint minus SFT | joint minus shuffled |", "|---|---|---|---|"]
+    levels = task["arms"]["sft"]["levels"]
     for metric, name in METRICS.items():
+        if not levels.get(metric):
+            continue
         gains = [shown(gain_of(task, "joint", "aligned", other, metric)) for other in ("sft", "shuffled")]
-        level = task["arms"]["sft"]["levels"][metric]["aligned"]
-        lines.append(f"| {name} | {level:.1f} | {gains[0]} | {gains[1]} |")
+        lines.append(f"| {name} | {levels[metric]['aligned']:.1f} | {gains[0]} | {gains[1]} |")
     return lines
 
 
 def languages_table(task: dict[str, Any]) -> list[str]:
-    """Slot F1 of every language: SFT, joint, the gain."""
+    """The main metric of every language: SFT, joint, the gain."""
     lines = ["| language | role | SFT | joint minus SFT | joint minus shuffled |", "|---|---|---|---|---|"]
     for group in GROUPS:
         for code in task["languages"][group]:
             gains = [shown(gain_of(task, "joint", code, other)) for other in ("sft", "shuffled")]
-            level = task["arms"]["sft"]["levels"]["slot_f1"][code]
+            level = task["arms"]["sft"]["levels"][main_metric(task)][code]
             lines.append(f"| {code} | {group} | {level:.1f} | {gains[0]} | {gains[1]} |")
     return lines
 
@@ -92,8 +94,11 @@ def tables(results: dict[str, Any]) -> list[str]:
     """The tables of all tasks."""
     lines: list[str] = []
     for name, task in tasks(results).items():
-        lines += [f"## {name}", "", f"{task['items']} test items. Slot F1 in points:", ""]
-        lines += [*arms_table(task, "slot_f1"), ""]
+        score = METRICS[main_metric(task)]
+        lines += [f"## {name}", "", f"{task['items']} test items. The score is {score}, in points.", ""]
+        lines += [*arms_table(task, main_metric(task)), ""]
+        if task["arms"]["sft"]["levels"].get("loss"):
+            lines += [f"The {METRICS['loss']}:", "", *arms_table(task, "loss"), ""]
         if "joint" in task["arms"]:
             lines += ["What moves:", "", *parts_table(task), "", "By language:", "", *languages_table(task), ""]
     return lines
@@ -136,7 +141,7 @@ def readme_table(results: dict[str, Any]) -> list[str]:
         for group in GROUPS:
             if task["languages"][group] and "joint" in task["arms"]:
                 gains = [shown(gain_of(task, "joint", group, other)) for other in ("sft", "shuffled")]
-                level = task["arms"]["sft"]["levels"]["slot_f1"][group]
+                level = task["arms"]["sft"]["levels"][main_metric(task)][group]
                 lines.append(f"| {name} | {group} | {level:.1f} | {gains[0]} | {gains[1]} |")
     return lines
 

@@ -12,7 +12,8 @@ import numpy as np
 matplotlib.use("svg")
 from matplotlib import pyplot as plt
 
-from experiments.real.claims import tasks
+from experiments.real.claims import main_metric, tasks
+from experiments.real.measured import METRICS
 
 # The same file whenever the figures are the same: no date, no random names.
 plt.rcParams |= {"svg.hashsalt": "midalign", "figure.figsize": (7, 3.2), "axes.spines.top": False,
@@ -31,7 +32,8 @@ def draw(results: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
             file = f"evidence_{name.lower()}"
             text = f"{name}: retrieval between English and aligned languages by layer, after training"
             found.append(_save(_layers(task), folder, f"{file}_layers.svg", text))
-            text = f"{name}: slot F1 that joint training gains over SFT and over shuffled pairs, by language"
+            score = METRICS[main_metric(task)]
+            text = f"{name}: {score} that joint training gains over SFT and over shuffled pairs, by language"
             found.append(_save(_gains(task), folder, f"{file}_gains.svg", text))
     return found
 
@@ -71,10 +73,10 @@ def _layers(task: Mapping[str, Any]) -> Any:
 def _gains(task: Mapping[str, Any]) -> Any:
     """A point with its 95 % interval for every language, in the order of their scores after SFT."""
     figure, axes = plt.subplots()
-    level = task["arms"]["sft"]["levels"]["slot_f1"]
+    level = task["arms"]["sft"]["levels"][main_metric(task)]
     codes = sorted((c for group in task["languages"].values() for c in group), key=lambda code: -level[code])
     for shift, other in ((-0.12, "sft"), (0.12, "shuffled")):
-        gains = task["arms"]["joint"]["gains"][other].get("slot_f1", {})
+        gains = task["arms"]["joint"]["gains"][other].get(main_metric(task), {})
         there = [(place, gains[code]) for place, code in enumerate(codes) if code in gains]
         values = [gain["value"] for _, gain in there]
         ends = [[g["value"] - g["low"] for _, g in there], [g["high"] - g["value"] for _, g in there]]
@@ -84,6 +86,6 @@ def _gains(task: Mapping[str, Any]) -> Any:
     axes.axhline(0, color="grey", linewidth=0.8)
     roles = {code: group for group, members in task["languages"].items() for code in members}
     axes.set_xticks(range(len(codes)), [f"{c.split('_')[0]}\n{roles[c][:5]}" for c in codes], fontsize=7)
-    axes.set(ylabel="slot F1 (points)")
+    axes.set(ylabel=f"{METRICS[main_metric(task)]} (points)")
     axes.legend(frameon=False)
     return figure

@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments.real.run import ARMS, recipe_of
 from midalign.answers.predictions import PREDICTIONS, read_predictions
-from midalign.evaluation.score import strata_of
+from midalign.evaluation.score import main_metric, strata_of
 from midalign.files import read_json
 from midalign.functional.statistics import mean_interval
 from midalign.merging.job import MERGE_FILE
@@ -27,7 +27,14 @@ from midalign.recipe.data import read_task_data
 from midalign.records import RESAMPLES, SEED, TaskExample
 from midalign.training.train import TRAINING_FILE
 
-METRICS = {"slot_f1": "slot F1", "label_f1": "label F1", "value_f1": "value F1", "intent_accuracy": "intent accuracy"}
+METRICS = {
+    "slot_f1": "slot F1",
+    "label_f1": "label F1",
+    "value_f1": "value F1",
+    "intent_accuracy": "intent accuracy",
+    "entity_f1": "entity F1",
+    "loss": "loss of the gold answers, in hundredths of a nat a token (better when lower)",
+}
 ENGLISH = "eng_Latn"
 
 
@@ -85,10 +92,15 @@ class Runs:
         there = {item.language for item in self.items()}
         return [code for code in recipe_of(self.name, 0, "sft").languages.groups().get(group, ()) if code in there]
 
+    def has(self, metric: str, *arms: str) -> bool:
+        """Whether the answers of these arms, of every seed, have a metric; older ones have no loss."""
+        strata = [s for arm in arms for seed in self.seeds(arm) for s in self.strata(seed, arm).values()]
+        return all(metric in [measure.name for measure in stratum.measures] for stratum in strata)
+
     def gain(self, arm: str, baseline: str, languages: Sequence[str], metric: str) -> Gain | None:
         """What an arm has more than another in a group; None where there is nothing to compare."""
         seeds = self.seeds(arm, baseline)
-        if not seeds or not languages:
+        if not seeds or not languages or not self.has(metric, arm, baseline):
             return None
         point = np.zeros(len(seeds))
         draws = np.zeros((RESAMPLES, len(seeds)))
@@ -109,7 +121,7 @@ class Runs:
     def level(self, arm: str, languages: Sequence[str], metric: str) -> float | None:
         """The mean over seeds and languages, in points."""
         seeds = self.seeds(arm)
-        if not seeds or not languages:
+        if not seeds or not languages or not self.has(metric, arm):
             return None
         return float(np.mean([100 * self.strata(s, arm)[code].value(metric) for s in seeds for code in languages]))
 
@@ -132,6 +144,7 @@ def measure(runs: Runs, layer: int) -> dict[str, Any]:
     recipe = recipe_of(runs.name, 0, "sft", *runs.more)
     arms = {arm: _arm(runs, arm, layer) for arm in ARMS if runs.seeds(arm) or runs.retrieval(arm)}
     return {
+        "metric": main_metric(recipe.task.name),
         "items": len(runs.items()),
         "languages": {name: runs.languages(name) for name in ("supervised", "aligned", "unseen")},
         "low_resource": list(recipe.languages.low_resource),

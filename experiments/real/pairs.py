@@ -2,9 +2,10 @@
 
     python -m experiments.real.pairs --model MODEL --data DATA --out PAIRS
 
-For each task, PAIRS gets the folders ``commands_<task>``, ``tatoeba_<task>`` and ``both_<task>``, with files such as
-``pairs.en-da.en`` and ``pairs.en-da.da``. Commands are those of the items that are trained and tuned on, without their
-labels; a recipe leaves out the pairs that share a text with a dev or test item.
+For each task, PAIRS gets the folder ``tatoeba_<task>`` and, where its items are translations of each other,
+``commands_<task>`` and ``both_<task>``, with files such as ``pairs.en-da.en`` and ``pairs.en-da.da``. Commands are
+those of the items that are trained and tuned on, without their labels; a recipe leaves out the pairs that share a text
+with a dev or test item.
 """
 
 from __future__ import annotations
@@ -18,12 +19,17 @@ from midalign.data.parallel.corpus import read_parallel
 from midalign.languages import Language
 from midalign.models.loading import load_tokenizer
 
-LONGEST = {"xsid": 24, "mtop": 100}  # tokens; a Thai or Hindi command takes five times those of an English one
+LONGEST = {
+    "xsid": 24,
+    "mtop": 100,
+    "uner": 32,
+}  # tokens; a Thai or Hindi command takes five times those of an English one
 ALIGNED = {
     "xsid": ("dan", "nld", "tur", "ind"),
     "mtop": ("spa", "fra", "hin", "tha"),
+    "uner": ("dan", "por", "swe"),
 }
-SPLIT = {"xsid": "dev", "mtop": "train"}
+SPLIT = {"xsid": "dev", "mtop": "train"}  # of the tasks whose items are translations of each other
 Pairs = dict[str, list[tuple[str, str]]]
 
 
@@ -74,9 +80,12 @@ def main() -> None:
         return len(tokenizer(text)["input_ids"])
 
     for task, codes in ALIGNED.items():
-        inside, outside = commands(task, given.data), tatoeba(given.data, codes)
-        write(given.out / f"commands_{task}", inside, LONGEST[task], tokens)
+        outside = tatoeba(given.data, codes)
         write(given.out / f"tatoeba_{task}", outside, LONGEST[task], tokens)
+        if task not in SPLIT:
+            continue
+        inside = commands(task, given.data)
+        write(given.out / f"commands_{task}", inside, LONGEST[task], tokens)
         write(given.out / f"both_{task}", {code: inside[code] + outside[code] for code in codes}, LONGEST[task], tokens)
 
 
