@@ -60,7 +60,7 @@ _METRIC_NAMES = {
     "chrf": "chrF",
     "ter": "TER",
     "comet": "COMET",
-    "loss": "loss of the gold answers",
+    "loss": "loss of the gold answers (nats)",
 }
 _OUT_OF_100 = ("bleu", "chrf", "ter", "loss")  # sacreBLEU's own scale, and nats; every other score is a fraction
 _LOWER_IS_BETTER = (
@@ -207,8 +207,7 @@ def verdict(found: Difference, before: float | None, after: float | None) -> str
     if found.outcome == "unclear":
         change = signed(found.metric, found.difference)
         return f"{name} makes no clear difference in {metric}{pair} ({change}; {low} to {high} covers 0)."
-    unit = "nats" if _decimals(found.metric) > 1 else "points"
-    size = f"{abs(found.difference) * scale(found.metric):.{_decimals(found.metric)}f} {unit}"
+    size = points(found.metric, abs(found.difference)) + ("" if found.metric == "loss" else " points")
     sentence = f"{name} is {found.outcome} by {size} of {metric}{pair} ({low} to {high})"
     if not found.survives:
         sentence += f", but not once all comparisons are counted (Holm p = {found.p_holm:.2g})"
