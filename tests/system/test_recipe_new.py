@@ -91,6 +91,6 @@ def test_a_new_recipe_is_valid_and_runs_to_its_report(installed, world):
     assert {language["role"] for language in summary["languages"]} == {"supervised", "aligned", "unseen"}
     assert summary["training"]["sft"]["updates"] == 20, "5 epochs of 16 items, 4 a batch"
     scores = json.loads((world / "out" / "evaluation" / "joint" / "scores.json").read_text())["scores"]
-    assert {score["metric"] for score in scores} == {"accuracy", "mine:first_letter"}
+    assert {score["metric"] for score in scores} == {"accuracy", "mine:first_letter", "loss"}
     page = (world / "out" / "report.html").read_text(encoding="utf-8")
     assert "accuracy" in page

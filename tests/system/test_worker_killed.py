@@ -17,7 +17,7 @@ TWO_PROCESSES = """
 import faulthandler, os, signal, sys, time
 from pathlib import Path
 import midalign.experiment.experiment
-from midalign.cli import main
+from midalign.cli.main import main
 
 def start(out, port):
     children = []

@@ -13,7 +13,8 @@ from midalign.errors import RunError
 
 def model(
     name: Annotated[
-        str, typer.Argument(help="smollm2 (SmolLM2-135M-Instruct, 269 MB, Apache-2.0), or any folder or hub name.")
+        str,
+        typer.Argument(help="smollm2 (SmolLM2-135M-Instruct, 269 MB, Apache-2.0), testbed, or any folder or hub name."),
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder for the model; for smollm2 by default midalign's cache folder.")
@@ -32,6 +33,7 @@ def model(
     trust_remote_code: Annotated[bool, typer.Option(help="Let code from the model's repository run here.")] = False,
 ) -> None:
     """Write a plain folder of a model: safetensors and tokenizer, of the small real model or of any other."""
+    from midalign.experiment.named import model_folder
     from midalign.files import check_target, whole
     from midalign.models.plain import write_plain
     from midalign.models.smollm2 import NAME, build_smollm2, cached_smollm2
@@ -55,6 +57,8 @@ def model(
     if not Run(out, "model", inputs).was_done:
         with whole(check_target(out)) as folder:
             folder.mkdir()
-            write_plain(name, folder, gguf_file=gguf_file, dtype=dtype, trust_remote_code=trust_remote_code)
+            write_plain(
+                model_folder(name), folder, gguf_file=gguf_file, dtype=dtype, trust_remote_code=trust_remote_code
+            )
             Run(folder, "model", inputs).finish()
     say_where(out)
