@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from midalign.data.prompt_tokens import IGNORED
+from midalign.generation.shared_prompt import shared_prompt
 from midalign.models.hidden import unwrap
 
 
@@ -21,36 +22,45 @@ def answer_losses(model: Any, rows: Sequence[Mapping[str, list[int]]], batch_tok
         model: A causal language model, plain or with adapters.
         rows: ``input_ids`` and ``labels``, as `midalign.data.prompt_tokens.training_rows` gives them; a token whose
             label is ignored counts nothing.
-        batch_tokens: Padded tokens of a batch. Rows are padded on the right, and the padding is masked.
+        batch_tokens: Padded tokens of a batch. Rows are padded on the right, and the padding is masked. The tokens that
+            all rows of a batch begin with are computed once.
     """
     inner = unwrap(model)
-    device = next(model.parameters()).device
-    keeps = "logits_to_keep" in inspect.signature(inner.forward).parameters
     found = np.zeros((len(rows), 2))
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index]["input_ids"]))  # little padding
     while order:
-        width = len(rows[order[0]]["input_ids"])
-        size = max(1, batch_tokens // width)
+        size = max(1, batch_tokens // len(rows[order[0]]["input_ids"]))
         batch, order = order[:size], order[size:]
-        ids = torch.zeros(len(batch), width, dtype=torch.long)
-        mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
-        for number, index in enumerate(batch):
-            length = len(rows[index]["input_ids"])
-            ids[number, :length] = torch.tensor(rows[index]["input_ids"])
-            labels[number, :length] = torch.tensor(rows[index]["labels"])
-            mask[number, :length] = 1
-        labels[:, 0] = IGNORED  # nothing comes before the first token
-        first = int((labels != IGNORED).any(0).nonzero().min())
-        # The prompts, longest by far, need no logits: a row of them is as wide as the vocabulary.
-        options = {"logits_to_keep": width - first + 1} if keeps else {}
-        with torch.inference_mode():
-            logits = inner(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False, **options).logits
-            losses = torch.nn.functional.cross_entropy(
-                logits[:, -(width - first + 1) : -1].float().transpose(1, 2),
-                labels[:, first:].to(device),
-                ignore_index=IGNORED,
-                reduction="none",
-            )
-        found[batch, 0] = losses.double().sum(1).cpu().numpy()
-        found[batch, 1] = (labels != IGNORED).sum(1).numpy()
+        found[batch] = _losses_of_batch(inner, [rows[index] for index in batch])
     return found
+
+
+@torch.inference_mode()
+def _losses_of_batch(model: Any, rows: Sequence[Mapping[str, list[int]]]) -> NDArray[np.float64]:
+    width = max(len(row["input_ids"]) for row in rows)
+    ids, labels = torch.zeros(len(rows), width, dtype=torch.long), torch.full((len(rows), width), IGNORED)
+    mask = torch.zeros_like(ids)
+    for number, row in enumerate(rows):
+        length = len(row["input_ids"])
+        ids[number, :length] = torch.tensor(row["input_ids"])
+        labels[number, :length] = torch.tensor(row["labels"])
+        mask[number, :length] = 1
+    labels[:, 0] = IGNORED  # nothing comes before the first token
+    first = int((labels != IGNORED).any(0).nonzero().min())
+    device = next(model.parameters()).device
+    options: dict[str, Any] = {"use_cache": False}
+    shared = 0
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        # The prompts, longest by far, need no logits: a row of them is as wide as the vocabulary.
+        options["logits_to_keep"] = width - first + 1
+        cache, shared = shared_prompt(model, model.config, [row["input_ids"] for row in rows], most=first - 1)
+        if shared:
+            options |= {"past_key_values": cache, "use_cache": True}
+    logits = model(input_ids=ids[:, shared:].to(device), attention_mask=mask.to(device), **options).logits
+    losses = torch.nn.functional.cross_entropy(
+        logits[:, -(width - first + 1) : -1].float().transpose(1, 2),
+        labels[:, first:].to(device),
+        ignore_index=IGNORED,
+        reduction="none",
+    )
+    return np.stack([losses.double().sum(1).cpu().numpy(), (labels != IGNORED).sum(1).numpy()], axis=1)

@@ -25,9 +25,9 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from midalign.data.prompt_tokens import shared_beginning
 from midalign.generation.answer_loss import answer_losses
 from midalign.generation.constraint import ConstrainedRows, Constraint
+from midalign.generation.shared_prompt import shared_prompt
 from midalign.models.hidden import unwrap
 from midalign.models.inference import with_adapter
 
@@ -163,19 +163,14 @@ class TransformersEngine(Engine):
 
     def _begin(self, rows: Sequence[list[int]], grammars: Sequence[str] | None) -> _Batch:
         """A batch whose shared beginning is computed, where the model allows that."""
-        cache = DynamicCache(config=self.config.get_text_config(decoder=True))
-        kinds = {type(layer) for layer in cache.layers}
-        # A sliding window would count the padding between the shared beginning and the rest.
-        shared = _computed_once(rows) if kinds <= {DynamicLayer} else 0
+        cache, shared = shared_prompt(self.model, self.config, rows, most=min(map(len, rows)) - 1)
         ids, mask = self._padded(rows, shared)
-        if shared:
-            self.model(input_ids=ids[:1, :shared], past_key_values=cache, use_cache=True, logits_to_keep=1)
-            cache.batch_repeat_interleave(len(rows))
         constrained = None
         if grammars is not None:
             self._constraint = self._constraint or Constraint(self._tokenizer, self.stops)
             constrained = self._constraint.rows(grammars)
-        return _Batch(ids, mask, cache if kinds <= {DynamicLayer, DynamicSlidingWindowLayer} else None, constrained)
+        leaves_rows_out = {type(layer) for layer in cache.layers} <= {DynamicLayer, DynamicSlidingWindowLayer}
+        return _Batch(ids, mask, cache if leaves_rows_out else None, constrained)
 
     def _padded(self, rows: Sequence[list[int]], shared: int = 0) -> tuple[Tensor, Tensor]:
         """Ids and attention mask ``(rows, longest)``; the padding stands between the shared beginning and the rest."""
@@ -214,11 +209,6 @@ def end_tokens(own: int | list[int] | None, tokenizer: PreTrainedTokenizerBase) 
     if tokenizer.eos_token_id not in stops:
         stops.append(tokenizer.eos_token_id)
     return stops
-
-
-def _computed_once(rows: Sequence[list[int]]) -> int:
-    """Number of tokens that all rows begin with, so that each row keeps at least one of its own; 0 for a single row."""
-    return min(shared_beginning(rows), min(len(row) for row in rows) - 1) if len(rows) > 1 else 0
 
 
 @contextmanager
