@@ -59,7 +59,7 @@ def test_a_task_of_messages_runs_from_validate_to_the_report(world):
     summary = json.loads((world / "out" / "summary.json").read_text())
     assert (summary["task"], summary["main_metric"]) == ("chat", "accuracy")
     scores = json.loads((world / "out" / "evaluation" / "joint" / "scores.json").read_text())["scores"]
-    assert {s["metric"] for s in scores} == {"accuracy", "macro_f1", "mine:first_letter"}
+    assert {s["metric"] for s in scores} == {"accuracy", "macro_f1", "mine:first_letter", "loss"}
     assert {s["language"] for s in scores if "language" in s} == {"eng_Latn", "deu_Latn", "rus_Cyrl"}
     assert "accuracy" in (world / "out" / "report.html").read_text()
     answers = [json.loads(line) for line in (world / "out/evaluation/sft/predictions.jsonl").read_text().splitlines()]
@@ -72,7 +72,7 @@ def test_each_verb_takes_the_task(world):
     scored = [*asked, "--limit", "3", "--predictions", "a/predictions.jsonl"]
     assert invoke("evaluate", *scored, "--metric", "exact_match", "--metric", "chrf", "--out", "s")[0] == 0
     scores = json.loads((world / "s" / "scores.json").read_text())["scores"]
-    assert {s["metric"] for s in scores} == {"exact_match", "chrf"}
+    assert {s["metric"] for s in scores} == {"exact_match", "chrf", "loss"}
     code, output = invoke("evaluate", *scored, "--metric", "exactmatch", "--out", "t")
     assert code == 2
     assert "Did you mean 'exact_match'" in " ".join(output.split())

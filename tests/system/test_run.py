@@ -98,7 +98,9 @@ def test_predictions_and_scores_keep_to_the_contract(world):
     for system in SYSTEMS:
         folder = world / "out" / "evaluation" / system
         rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
-        assert [set(row) for row in rows] == [{"id", "language", "prompt", "prediction"}] * 12
+        assert [set(row) for row in rows] == [
+            {"id", "language", "prompt", "prediction", "gold_loss", "gold_tokens"}
+        ] * 12
         assert [row["id"] for row in rows] == [f"{c}.test:{i}" for c in ("de", "en", "ru") for i in range(4)]
         scores = read(folder / "scores.json")["scores"]
         assert {s["language"] for s in scores if "language" in s} == {"eng_Latn", "deu_Latn", "rus_Cyrl"}

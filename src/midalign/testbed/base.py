@@ -207,7 +207,7 @@ def build_base(
         ``out``.
 
     Raises:
-        RunError: The checkpoint belongs to another seed or profile.
+        RunError: The checkpoint belongs to another seed or profile, or PyTorch is too old.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -257,6 +257,10 @@ class _Training:
     model: LlamaForCausalLM
 
     def __post_init__(self) -> None:
+        if not hasattr(torch.optim, "Muon"):
+            raise RunError(
+                f"a base is built with PyTorch 2.9 or newer, which has the optimizer Muon; this is {torch.__version__}"
+            )
         # Muon with its update scaled to AdamW's (Liu et al. 2025), so that both take the same learning rate.
         named = list(self.model.named_parameters())
         hidden = [p for name, p in named if p.ndim == 2 and "embed" not in name]
