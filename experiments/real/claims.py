@@ -77,7 +77,7 @@ def retrieval_rises(results: Results) -> Row:
 
 def middle_layers(results: Results) -> Row:
     """Claim 1, on the base model."""
-    probe = results.get("probe")
+    probe = results.get("probes", {}).get("base")
     if not probe:
         return Row(1, "middle layers retrieve best", "middle of the depth peaks", NOT_RUN, NOT_RUN)
     curve, depth = probe["accuracy"], len(probe["accuracy"]) - 1
@@ -95,7 +95,7 @@ def middle_layers(results: Results) -> Row:
 
 def retrieval_predicts_transfer(results: Results) -> Row:
     """Claim 2: over languages without task data, retrieval of the base against the score of SFT."""
-    retrieval = results.get("probe", {}).get("by_language", {})
+    retrieval = results.get("probes", {}).get("base", {}).get("by_language", {})
     said, words = [], []
     for name, task in tasks(results).items():
         levels = task["arms"]["sft"]["levels"][main_metric(task)]
@@ -106,6 +106,22 @@ def retrieval_predicts_transfer(results: Results) -> Row:
             words.append("holds" if p < 0.05 and rho > 0 else "not shown")
     claim = "retrieval of the base correlates with transfer"
     return Row(2, claim, "significant correlation", "; ".join(said) or NOT_RUN, _all_hold(words))
+
+
+def _many(results: Results, arm: str, over: str, layers: Mapping[str, int]) -> str:
+    """What an arm changes between English and many languages, at each of some layers, with its interval over languages.
+
+    A few words to be put before what the tasks say; empty where one of the two was not probed in many languages.
+    """
+    probes = results.get("probes", {})
+    if arm not in probes or over not in probes:
+        return ""
+    after, before = probes[arm]["with_english"], probes[over]["with_english"]
+    said = []
+    for words, layer in layers.items():
+        found = mean_interval([after[code][layer] - before[code][layer] for code in before])
+        said.append(f"{words}{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]")
+    return f"{len(before)} languages with English: {', '.join(said)}; "
 
 
 def sft_does_not_align(results: Results) -> Row:
@@ -124,8 +140,9 @@ def sft_does_not_align(results: Results) -> Row:
 
     changes = [change(task) for task in tasks(results).values()]
     words = ["holds" if c and c["high"] < 5 else NOT_RUN if c is None else "not shown" for c in changes]
-    return Row(3, "SFT alone does not raise alignment", "no rise", _each(results, lambda t: shown(change(t))),
-               _all_hold(words))  # fmt: skip
+    many = _many(results, "sft", "base", {"": next(iter(tasks(results).values()))["layer"]}) if tasks(results) else ""
+    ours = many + _each(results, lambda task: shown(change(task)))
+    return Row(3, "SFT alone does not raise alignment", "no rise", ours, _all_hold(words))
 
 
 def aligned_gain(results: Results) -> Row:
@@ -242,6 +259,8 @@ def layers_below(results: Results) -> Row:
         rises = [joint[s][task["layer"] - 1] > sft[s][task["layer"] - 1] for s in joint if s in sft]
         words.append("holds in every seed" if all(rises) else "not shown")
     ours = "; ".join(f"{name}: {say(task)}" for name, task in probed.items()) or NOT_RUN
+    for task in list(probed.values())[:1]:
+        ours = _many(results, "joint", "sft", {f"{b} below ": task["layer"] - b for b in (1, 3, 5)}) + ours
     return Row(13, "aligning layer k raises the layers below it", "rises below k too", ours, _all_hold(words))
 
 

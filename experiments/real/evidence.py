@@ -1,7 +1,8 @@
 """Writes docs/evidence.md: every claim of the paper on a real pretrained model, from the runs of run.py.
 
-    midalign probe --model MODEL --data FLORES --languages ... --pooling mean_no_first --out PROBE
-    python -m experiments.real.evidence --measure --probe PROBE --model MODEL --pairs PAIRS --out RUNS [--set ...]
+    midalign probe --model MODEL [--adapter ADAPTER] --data FLORES --languages ... --limit 200 \\
+                   --pooling mean_no_first --out PROBES/<base, sft or joint>
+    python -m experiments.real.evidence --measure --probes PROBES --model MODEL --pairs PAIRS --out RUNS [--set ...]
     python -m experiments.real.evidence --write docs/evidence.md --readme README.md
 
 The first reads the runs and writes ``results/<task>.json``; the second needs these files only. ``measured`` reads runs,
@@ -23,7 +24,7 @@ from experiments.real.measured import METRICS, Runs, measure, measure_probe
 from experiments.real.run import RECIPES
 from midalign.answers.predictions import PREDICTIONS
 from midalign.files import read_json, write_atomically, write_json
-from midalign.probing.result import ProbeResult
+from midalign.probing.result import PROBE_FILE, ProbeResult
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -31,9 +32,9 @@ GROUPS = ("supervised", "aligned", "unseen")
 
 
 def read_results() -> dict[str, Any]:
-    """What was measured, by task, the probe of the base as ``probe`` and the poolings as ``poolings``."""
+    """What was measured, by task, the probes in many languages as ``probes`` and the poolings as ``poolings``."""
     found = {}
-    for name in (*NAMES, "probe", "poolings"):
+    for name in (*NAMES, "probes", "poolings"):
         file = RESULTS / f"{name}.json"
         if file.exists():
             found[name] = read_json(file)
@@ -163,7 +164,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--pairs", type=Path)
     parser.add_argument("--out", type=Path, help="where run.py wrote the runs")
-    parser.add_argument("--probe", type=Path, help="a probe of the base model in many languages")
+    parser.add_argument("--probes", type=Path, help="folder with probes in many languages: base, sft, joint")
     parser.add_argument("--layer", type=int, default=15, help="the aligned layer")
     parser.add_argument("--set", nargs="*", default=[], help="the overrides that the runs were given")
     parser.add_argument("--write", type=Path, help="the page to write")
@@ -176,8 +177,11 @@ def main() -> None:
             if list(given.out.glob(f"{name}/seed*/*/{PREDICTIONS}")):
                 runs = Runs(given.out, name, tuple(given.set))
                 write_json(RESULTS / f"{name}.json", measure(runs, given.layer))
-    if given.probe:
-        write_json(RESULTS / "probe.json", measure_probe(ProbeResult.from_file(given.probe)))
+    if given.probes:
+        files = sorted(given.probes.glob(f"*/{PROBE_FILE}"))
+        write_json(
+            RESULTS / "probes.json", {file.parent.name: measure_probe(ProbeResult.from_file(file)) for file in files}
+        )
     results = read_results()
     if given.write:
         write_atomically(given.write, page(results, given.write.parent / "images"))

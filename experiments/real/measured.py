@@ -130,12 +130,8 @@ class Runs:
         found = {}
         for file in sorted(self.out.glob(f"{self.name}/seed*/{arm}/probe/{PROBE_FILE}")):
             probe = ProbeResult.from_file(file)
-            english = probe.languages.index(ENGLISH)
-            codes = [probe.languages.index(c) for c in self.languages("aligned") if c in probe.languages]
-            found[int(file.parts[-4].removeprefix("seed"))] = [
-                float(np.mean([100 * (m[english, c] + m[c, english]) / 2 for c in codes]))
-                for m in map(probe.matrix, probe.layers)
-            ]
+            curves = with_english(probe, [code for code in self.languages("aligned") if code in probe.languages])
+            found[int(file.parts[-4].removeprefix("seed"))] = np.mean(curves, axis=0).tolist()
         return found
 
 
@@ -155,8 +151,9 @@ def measure(runs: Runs, layer: int) -> dict[str, Any]:
 
 
 def measure_probe(result: ProbeResult) -> dict[str, Any]:
-    """A probe of the base model in many languages: retrieval by layer in per cent, and by language at the middle."""
+    """A probe in many languages, in per cent: retrieval by layer, also with English, and by language at the middle."""
     middle = result.layers[-1] // 2
+    others = [code for code in result.languages if code != ENGLISH]
     return {
         "languages": len(result.languages),
         "directions": len(result.languages) * (len(result.languages) - 1),
@@ -165,7 +162,19 @@ def measure_probe(result: ProbeResult) -> dict[str, Any]:
         "accuracy": [round(100 * value, 2) for value in result.accuracy.tolist()],
         "intervals": [[round(100 * (end or 0), 2) for end in entry["interval"]] for entry in result.content["layers"]],
         "by_language": {code: round(100 * value, 2) for code, value in result.by_language(middle).items()},
+        "with_english": {
+            code: [round(value, 2) for value in curve]
+            for code, curve in zip(others, with_english(result, others), strict=True)
+        },
     }
+
+
+def with_english(result: ProbeResult, codes: Sequence[str]) -> list[list[float]]:
+    """Retrieval between English and each language, the mean of both directions, in per cent by layer."""
+    english = result.languages.index(ENGLISH)
+    matrices = [result.matrix(layer) for layer in result.layers]
+    places = [result.languages.index(code) for code in codes]
+    return [[100 * float(m[english, at] + m[at, english]) / 2 for m in matrices] for at in places]
 
 
 def _arm(runs: Runs, arm: str, layer: int) -> dict[str, Any]:

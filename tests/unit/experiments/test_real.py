@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from experiments.real import evidence
-from experiments.real.claims import middle_layers, verdict
+from experiments.real.claims import middle_layers, sft_does_not_align, verdict
 from experiments.real.measured import Runs, measure, measure_probe
 from midalign.answers.predictions import PREDICTIONS, write_predictions
 from midalign.files import write_json
@@ -80,9 +80,17 @@ def test_a_claim_holds_where_the_interval_lies_on_its_side():
 def test_a_middle_layer_is_best_where_its_interval_lies_above_those_of_both_ends():
     found = measure_probe(ProbeResult(probe(0.5)))
     assert (found["languages"], found["directions"], found["accuracy"]) == (3, 6, [10, 50, 50])
-    assert middle_layers({"probe": found}).verdict == "not shown", "the last layer is as good"
+    assert middle_layers({"probes": {"base": found}}).verdict == "not shown", "the last layer is as good"
     found["accuracy"][2], found["intervals"][2] = 20.0, [19.0, 21.0]
-    assert middle_layers({"probe": found}).verdict == "holds"
+    assert middle_layers({"probes": {"base": found}}).verdict == "holds"
+
+
+def test_probes_in_many_languages_are_compared_language_by_language(runs):
+    task = measure(runs, layer=2)
+    probes = {arm: measure_probe(ProbeResult(probe(value))) for arm, value in (("base", 0.5), ("sft", 0.4))}
+    row = sft_does_not_align({"xsid": task, "probes": probes})
+    assert row.ours.startswith("2 languages with English: -10.0 [-10.0, -10.0]; xSID: ")
+    assert not sft_does_not_align({"xsid": task, "probes": {"base": probes["base"]}}).ours.startswith("2 languages")
 
 
 def test_the_page_is_made_of_the_measured_results_alone(runs, tmp_path, monkeypatch):
