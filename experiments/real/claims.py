@@ -146,19 +146,26 @@ def sft_does_not_align(results: Results) -> Row:
 
 
 def aligned_gain(results: Results) -> Row:
-    """Claim 4: aligned languages gain, low-resource ones more than high-resource ones."""
+    """Claim 4: aligned languages gain, low-resource ones more than high-resource ones; by score and by loss."""
 
     def say(task: Task) -> str:
         low, high = (gain_of(task, "joint", f"aligned, {level}") for level in ("low", "high"))
-        return (
+        said = (
             f"{shown(gain_of(task, 'joint', 'aligned'))}, over shuffled pairs "
             f"{shown(gain_of(task, 'joint', 'aligned', 'shuffled'))}; low {shown(low)}, high {shown(high)}"
         )
+        losses = [gain_of(task, "joint", "aligned", other, "loss") for other in ("sft", "shuffled")]
+        if not all(losses):
+            return said
+        return f"{said}; loss (0.01 nats) {shown(losses[0])}, over shuffled pairs {shown(losses[1])}"
 
-    words = []
-    for task in tasks(results).values():
+    def judge(task: Task) -> str:
         both = [verdict(gain_of(task, "joint", "aligned", other)) for other in ("sft", "shuffled")]
-        words.append("holds" if both == ["holds", "holds"] else f"over SFT {both[0]}, over shuffled {both[1]}")
+        by_score = "holds" if both == ["holds", "holds"] else f"over SFT {both[0]}, over shuffled {both[1]}"
+        loss = verdict(gain_of(task, "joint", "aligned", "shuffled", "loss"), -1)
+        return by_score if loss in (NOT_RUN, "holds") else f"by score: {by_score}; by loss over shuffled: {loss}"
+
+    words = [judge(task) for task in tasks(results).values()]
     return Row(4, "aligned languages gain most, low-resource ones more", "+3.8 low, +0.7 high", _each(results, say),
                _all_hold(words))  # fmt: skip
 
