@@ -1,7 +1,8 @@
 """Loss of the gold answers as a metric of every task, where the predictions hold it.
 
 It is what training minimises: cross-entropy in nats, over all tokens of the gold answers, end tokens included. It
-changes with every example, also where greedy answers stay the same, so it shows smaller effects than other metrics.
+changes with every example, also where greedy answers stay the same. It counts how sure a model is as well: one that is
+trained for many passes may answer better at a higher loss.
 """
 
 from __future__ import annotations
