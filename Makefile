@@ -17,7 +17,7 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 demo: $(BIN)/.installed  ## all steps with the demo's small model and data; ends in a table and report.html
 	$(BIN)/midalign demo --out $(OUT)
 
-demo-real: $(BIN)/.installed  ## the same on a real pretrained model (SmolLM2-135M), in half an hour
+demo-real: $(BIN)/.installed  ## the same on a real pretrained model (SmolLM2-135M), in twenty minutes
 	$(BIN)/midalign demo --real --out $(OUT)-real
 
 test: $(BIN)/.installed  ## the fast suite, offline
