@@ -21,7 +21,7 @@ def demo(
     seeds: Annotated[int, typer.Option(min=1, help="Number of training seeds.")] = 1,
     real: Annotated[
         bool,
-        typer.Option("--real", help="Use a real pretrained model, SmolLM2-135M: twenty minutes, one download of 93 MB."),
+        typer.Option("--real", help="Use a real pretrained model, SmolLM2-135M: twenty minutes, a download of 93 MB."),
     ] = False,
 ) -> None:
     """Run all steps with the small model and data that come with midalign; no download, no GPU."""
