@@ -108,18 +108,19 @@ def retrieval_predicts_transfer(results: Results) -> Row:
     return Row(2, claim, "significant correlation", "; ".join(said) or NOT_RUN, _all_hold(words))
 
 
-def _many(results: Results, arm: str, over: str, layers: Mapping[str, int]) -> str:
-    """What an arm changes between English and many languages, at each of some layers, with its interval over languages.
+def _many(results: Results, arm: str, over: str, below: Mapping[int, str]) -> str:
+    """What an arm changes between English and many languages, so many layers below the aligned one, each with its name.
 
-    A few words to be put before what the tasks say; empty where one of the two was not probed in many languages.
+    With intervals over languages, to be put before what the tasks say; empty where one of the two was not probed so.
     """
     probes = results.get("probes", {})
-    if arm not in probes or over not in probes:
+    if arm not in probes or over not in probes or not tasks(results):
         return ""
+    aligned = next(iter(tasks(results).values()))["layer"]
     after, before = probes[arm]["with_english"], probes[over]["with_english"]
     said = []
-    for words, layer in layers.items():
-        found = mean_interval([after[code][layer] - before[code][layer] for code in before])
+    for down, words in below.items():
+        found = mean_interval([after[code][aligned - down] - before[code][aligned - down] for code in before])
         said.append(f"{words}{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]")
     return f"{len(before)} languages with English: {', '.join(said)}; "
 
@@ -140,8 +141,7 @@ def sft_does_not_align(results: Results) -> Row:
 
     changes = [change(task) for task in tasks(results).values()]
     words = ["holds" if c and c["high"] < 5 else NOT_RUN if c is None else "not shown" for c in changes]
-    many = _many(results, "sft", "base", {"": next(iter(tasks(results).values()))["layer"]}) if tasks(results) else ""
-    ours = many + _each(results, lambda task: shown(change(task)))
+    ours = _many(results, "sft", "base", {0: ""}) + _each(results, lambda task: shown(change(task)))
     return Row(3, "SFT alone does not raise alignment", "no rise", ours, _all_hold(words))
 
 
@@ -264,8 +264,7 @@ def layers_below(results: Results) -> Row:
         rises = [joint[s][task["layer"] - 1] > sft[s][task["layer"] - 1] for s in joint if s in sft]
         words.append("holds in every seed" if all(rises) else "not shown")
     ours = "; ".join(f"{name}: {say(task)}" for name, task in probed.items()) or NOT_RUN
-    for task in list(probed.values())[:1]:
-        ours = _many(results, "joint", "sft", {f"{b} below ": task["layer"] - b for b in (1, 3, 5)}) + ours
+    ours = _many(results, "joint", "sft", {1: "1 below ", 3: "3 below ", 5: "5 below "}) + ours
     return Row(13, "aligning layer k raises the layers below it", "rises below k too", ours, _all_hold(words))
 
 

@@ -27,8 +27,8 @@ def shared_prompt(model: Any, config: Any, rows: Sequence[list[int]], most: int)
     cache = DynamicCache(config=config.get_text_config(decoder=True))
     plain = {type(layer) for layer in cache.layers} <= {DynamicLayer}
     shared = min(shared_beginning(rows), most) if plain and len(rows) > 1 else 0
-    if shared > 0:
+    if shared:
         ids = torch.tensor([rows[0][:shared]], device=next(model.parameters()).device)
         model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache.batch_repeat_interleave(len(rows))
-    return cache, max(shared, 0)
+    return cache, shared

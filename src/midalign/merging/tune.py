@@ -28,6 +28,7 @@ from midalign.merging.search import (
     golden_evaluations,
     grid,
 )
+from midalign.metrics.loss import LOSS
 from midalign.metrics.scoring import mean_over
 from midalign.models.hidden import unwrap
 from midalign.models.limits import context_window
@@ -36,8 +37,6 @@ from midalign.recipe.sections import MergeSection, Recipe
 from midalign.records import TaskExample
 
 logger = logging.getLogger(__name__)
-
-LOSS = "loss"
 
 
 def tune_weights(
