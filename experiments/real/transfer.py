@@ -1,0 +1,191 @@
+"""Why a task follows alignment or does not: how the answers are wrong, and what states within the prompt carry over.
+
+    python -m experiments.real.transfer --recipe xsid --model MODEL --data DATA --pairs PAIRS --out RUNS --write JSON
+
+Answers: what became of every gold slot, by arm and group of languages. States: within the prompt of the task, at some
+layers, a linear classifier is trained on English training items and tried on other languages: the intent from the last
+state of the prompt, from which the answer is written, and the label of a slot from the mean state of its words. Beside
+them retrieval by the mean state of the sentence. Where a classifier trained on English does as well in another
+language, the states carry the task over, whatever the answers say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from experiments.real.measured import ENGLISH, Runs
+from experiments.real.run import recipe_of
+from midalign.answers.matching import match_items, word_offsets
+from midalign.answers.parse import parse_slots
+from midalign.answers.predictions import PREDICTIONS, read_predictions
+from midalign.data.prompt_tokens import prompt_ids
+from midalign.data.prompts import render
+from midalign.files import write_json
+from midalign.functional.retrieval import accuracy_matrix
+from midalign.models.adapters import attach_adapter
+from midalign.models.source import ModelSource
+from midalign.recipe.data import read_task_data
+from midalign.records import Span, TaskExample
+from midalign.training.train import ADAPTER
+
+LAYERS = (5, 10, 15, 20, 25, 29)
+FATES = ("right", "right words, other label", "right label, other words", "both wrong", "left out")
+
+
+def fate(span: Span, answered: Sequence[Span]) -> str:
+    """What became of a gold slot: the best of the answered slots that share a word with it."""
+    fates = ["left out"]
+    for other in answered:
+        if other.end <= span.start or other.start >= span.end:
+            continue
+        words, label = (other.start, other.end) == (span.start, span.end), other.label == span.label
+        fates.append(FATES[(0 if label else 1) if words else (2 if label else 3)])
+    return min(fates, key=FATES.index)
+
+
+def fates(runs: Runs, arm: str, languages: Sequence[str]) -> dict[str, float]:
+    """Shares of gold slots by what became of them, and of answered slots whose value is not in the sentence, in %."""
+    gold = {item.id: item for item in runs.items() if item.language in languages}
+    labels = {span.label for item in gold.values() for span in item.spans}
+    found: Counter[str] = Counter()
+    answered = outside = 0
+    for seed in runs.seeds(arm):
+        for prediction in read_predictions(runs.out / runs.name / f"seed{seed}" / arm / PREDICTIONS):
+            if prediction.id not in gold:
+                continue
+            item = gold[prediction.id]
+            items = parse_slots(prediction.prediction, item.words, labels=labels, style="intent_slots").items
+            spans = match_items(item.words, items)
+            answered += len(spans)
+            outside += spans.count(None)
+            found.update(fate(span, [s for s in spans if s]) for span in item.spans)
+    shares = {name: 100 * found[name] / found.total() for name in FATES}
+    return {**shares, "values not in the sentence": 100 * outside / max(answered, 1)}
+
+
+class States:
+    """States of a model within the prompt of the task, at some layers."""
+
+    def __init__(self, recipe: Any, adapter: Path | None) -> None:
+        source = ModelSource.of(recipe.model)
+        self.tokenizer = source.tokenizer()
+        model = source.load()
+        self.model = (attach_adapter(model, adapter) if adapter else model).eval()
+        self.format = recipe.answer_format
+
+    @torch.inference_mode()
+    def of(self, item: TaskExample) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        """The last state, the mean state of the sentence, and that of every gold slot: each ``(layers, hidden)``."""
+        prompt = render(item, self.tokenizer, self.format)
+        encoded = self.tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True)
+        assert encoded["input_ids"] == prompt_ids(prompt, self.tokenizer), item.id
+        start = prompt.text.rindex(item.text)
+        offsets = word_offsets(item.text, item.words)
+        states = self.model(torch.tensor([encoded["input_ids"]]), output_hidden_states=True, use_cache=False)
+        layers = torch.stack([states.hidden_states[k][0] for k in LAYERS]).float()
+
+        def mean(first: int, last: int) -> torch.Tensor:
+            inside = [i for i, (a, b) in enumerate(encoded["offset_mapping"]) if a < start + last and b > start + first]
+            return layers[:, inside].mean(1)
+
+        spans = [mean(offsets[s.start][0], offsets[s.end - 1][1]) for s in item.spans] if offsets else []
+        return layers[:, -1], mean(0, len(item.text)), spans
+
+
+def carried(states: States, train: Sequence[TaskExample], test: Sequence[TaskExample]) -> dict[str, Any]:
+    """By layer and language: accuracy of intent and slot label by a classifier trained on English, and retrieval, in %.
+
+    Retrieval is of English with the language, the mean of both directions.
+    """
+    read = [(item, states.of(item)) for item in (*train, *test)]
+    trained, tested = read[: len(train)], read[len(train) :]
+    languages = sorted({item.language for item in test})
+    found: dict[str, Any] = {name: {code: [] for code in languages} for name in ("intent", "label", "retrieval")}
+
+    def labelled(rows: Any, layer: int) -> tuple[list[Any], list[str]]:
+        pairs = [(v[layer], s.label) for item, (_, _, spans) in rows for v, s in zip(spans, item.spans, strict=False)]
+        return [v.numpy() for v, _ in pairs], [label for _, label in pairs]
+
+    for layer in range(len(LAYERS)):
+        intents = _classifier([last[layer].numpy() for _, (last, _, _) in trained], [item.intent for item, _ in trained])
+        labels = _classifier(*labelled(trained, layer))
+        for code in languages:
+            rows = [row for row in tested if row[0].language == code]
+            last = [vectors[0][layer].numpy() for _, vectors in rows]
+            found["intent"][code].append(round(100 * intents.score(last, [item.intent for item, _ in rows]), 1))
+            found["label"][code].append(round(100 * labels.score(*labelled(rows, layer)), 1))
+            if code == ENGLISH:
+                continue
+            sides = {
+                side: {item.id.rpartition(":")[2]: vectors[1][layer] for item, vectors in tested if item.language == side}
+                for side in (ENGLISH, code)
+            }
+            both = sorted(set.intersection(*map(set, sides.values())))
+            vectors = {side: torch.stack([by_number[n] for n in both]) for side, by_number in sides.items()}
+            found["retrieval"][code].append(round(100 * float(np.nanmean(accuracy_matrix(vectors).numpy())), 1))
+    return found
+
+
+def _classifier(vectors: Sequence[Any], labels: Sequence[str]) -> Any:
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300)).fit(vectors, labels)
+
+
+def measure_transfer(runs: Runs, arms: Sequence[str], states: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
+    """Both tables, as plain data."""
+    groups = {group: runs.languages(group) for group in ("supervised", "aligned", "unseen")}
+    groups |= {code: [code] for code in groups["aligned"]}
+    found: dict[str, Any] = {"slots": {}, "states": {}, "layers": list(LAYERS)}
+    for arm in arms:
+        found["slots"][arm] = {
+            group: {fate: round(share, 1) for fate, share in fates(runs, arm, codes).items()}
+            for group, codes in groups.items()
+            if codes
+        }
+    for arm in states:
+        for seed in seeds:
+            recipe = recipe_of(runs.name, seed, "sft", *runs.more)
+            adapter = runs.out / runs.name / f"seed{seed}" / arm / ADAPTER
+            if arm == "base" and seed != seeds[0] or arm != "base" and not adapter.exists():
+                continue
+            train = [item for item in read_task_data(recipe).train if item.language == ENGLISH]
+            test = [item for item in runs.items() if item.language in (ENGLISH, *groups["aligned"])]
+            read = carried(States(recipe, None if arm == "base" else adapter), train, test)
+            found["states"].setdefault(arm, {})[str(seed)] = read
+            print(arm, seed, read, flush=True)
+    return found
+
+
+def main() -> None:
+    """Reads the arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", choices=("xsid", "mtop"), required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--pairs", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="where run.py wrote the runs")
+    parser.add_argument("--arms", nargs="+", default=["sft", "joint", "shuffled"])
+    parser.add_argument("--states", nargs="*", default=["base", "sft", "joint", "shuffled"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--set", nargs="*", default=[], help="the overrides that the runs were given")
+    parser.add_argument("--write", type=Path, required=True)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    places = {"REAL_MODEL": given.model, "REAL_DATA": given.data, "REAL_PAIRS": given.pairs}
+    os.environ |= {name: str(path.resolve()) for name, path in places.items()}
+    runs = Runs(given.out, given.recipe, tuple(given.set))
+    write_json(given.write, measure_transfer(runs, given.arms, given.states, given.seeds))
+
+
+if __name__ == "__main__":
+    main()
