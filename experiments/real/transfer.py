@@ -74,6 +74,9 @@ def fates(runs: Runs, arm: str, languages: Sequence[str]) -> dict[str, float]:
     return {**shares, "values not in the sentence": 100 * outside / max(answered, 1)}
 
 
+Rows = Sequence[tuple[TaskExample, tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]]]
+
+
 class States:
     """States of a model within the prompt of the task, at some layers."""
 
@@ -108,33 +111,42 @@ def carried(states: States, train: Sequence[TaskExample], test: Sequence[TaskExa
 
     Retrieval is of English with the language, the mean of both directions.
     """
-    read = [(item, states.of(item)) for item in (*train, *test)]
-    trained, tested = read[: len(train)], read[len(train) :]
-    languages = sorted({item.language for item in test})
-    found: dict[str, Any] = {name: {code: [] for code in languages} for name in ("intent", "label", "retrieval")}
-
-    def labelled(rows: Any, layer: int) -> tuple[list[Any], list[str]]:
-        pairs = [(v[layer], s.label) for item, (_, _, spans) in rows for v, s in zip(spans, item.spans, strict=False)]
-        return [v.numpy() for v, _ in pairs], [label for _, label in pairs]
-
+    trained, tested = ([(item, states.of(item)) for item in items] for items in (train, test))
+    by_language = {
+        code: [row for row in tested if row[0].language == code] for code in sorted({e.language for e in test})
+    }
+    found: dict[str, Any] = {name: {code: [] for code in by_language} for name in ("intent", "label", "retrieval")}
     for layer in range(len(LAYERS)):
-        intents = _classifier([last[layer].numpy() for _, (last, _, _) in trained], [item.intent for item, _ in trained])
-        labels = _classifier(*labelled(trained, layer))
-        for code in languages:
-            rows = [row for row in tested if row[0].language == code]
-            last = [vectors[0][layer].numpy() for _, vectors in rows]
-            found["intent"][code].append(round(100 * intents.score(last, [item.intent for item, _ in rows]), 1))
-            found["label"][code].append(round(100 * labels.score(*labelled(rows, layer)), 1))
-            if code == ENGLISH:
-                continue
-            sides = {
-                side: {item.id.rpartition(":")[2]: vectors[1][layer] for item, vectors in tested if item.language == side}
-                for side in (ENGLISH, code)
-            }
-            both = sorted(set.intersection(*map(set, sides.values())))
-            vectors = {side: torch.stack([by_number[n] for n in both]) for side, by_number in sides.items()}
-            found["retrieval"][code].append(round(100 * float(np.nanmean(accuracy_matrix(vectors).numpy())), 1))
+        intent, label = (_classifier(*labelled(trained, layer)) for labelled in (_intents, _labels))
+        for code, rows in by_language.items():
+            found["intent"][code].append(_percent(intent.score(*_intents(rows, layer))))
+            found["label"][code].append(_percent(label.score(*_labels(rows, layer))))
+            if code != ENGLISH:
+                found["retrieval"][code].append(_percent(_retrieval(by_language[ENGLISH], rows, layer)))
     return found
+
+
+def _intents(rows: Rows, layer: int) -> tuple[list[Any], list[str]]:
+    """The last state of every prompt, and its intent."""
+    return [last[layer].numpy() for _, (last, _, _) in rows], [item.intent for item, _ in rows]
+
+
+def _labels(rows: Rows, layer: int) -> tuple[list[Any], list[str]]:
+    """The mean state of every gold slot, and its label; items whose words do not spell their text have none."""
+    pairs = [pair for item, (_, _, spans) in rows for pair in zip(spans, item.spans, strict=False)]
+    return [vectors[layer].numpy() for vectors, _ in pairs], [span.label for _, span in pairs]
+
+
+def _retrieval(english: Rows, others: Rows, layer: int) -> float:
+    """Retrieval by the mean state of the sentence, over the sentences that both languages have."""
+    sides = [{item.id.rpartition(":")[2]: mean[layer] for item, (_, mean, _) in rows} for rows in (english, others)]
+    both = sorted(sides[0].keys() & sides[1].keys())
+    matrix = accuracy_matrix({str(k): torch.stack([side[n] for n in both]) for k, side in enumerate(sides)})
+    return float(np.nanmean(matrix.numpy()))
+
+
+def _percent(share: float) -> float:
+    return round(100 * share, 1)
 
 
 def _classifier(vectors: Sequence[Any], labels: Sequence[str]) -> Any:
@@ -156,7 +168,7 @@ def measure_transfer(runs: Runs, arms: Sequence[str], states: Sequence[str], see
         for seed in seeds:
             recipe = recipe_of(runs.name, seed, "sft", *runs.more)
             adapter = runs.out / runs.name / f"seed{seed}" / arm / ADAPTER
-            if arm == "base" and seed != seeds[0] or arm != "base" and not adapter.exists():
+            if seed != seeds[0] if arm == "base" else not adapter.exists():
                 continue
             train = [item for item in read_task_data(recipe).train if item.language == ENGLISH]
             test = [item for item in runs.items() if item.language in (ENGLISH, *groups["aligned"])]
