@@ -7,6 +7,7 @@ trained for many passes may answer better at a higher loss.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -16,14 +17,25 @@ from midalign.metrics.scoring import Measure, Predictions, Stratum, by_language,
 from midalign.metrics.translation import by_direction
 from midalign.records import TaskExample
 
+logger = logging.getLogger(__name__)
+
 LOSS = "loss"
 
 
 def has_loss(predictions: Predictions) -> bool:
-    """Whether the loss of the gold answer is there for every prediction."""
+    """Whether the loss of the gold answer is there for every prediction; warns where only some have it."""
     if isinstance(predictions, Mapping):
         return False
-    return all(prediction.gold_loss is not None for prediction in predictions)
+    without = [prediction.id for prediction in predictions if prediction.gold_loss is None]
+    if 0 < len(without) < len(predictions):
+        logger.warning(
+            "%d of %d predictions have no gold_loss (%s is the first), so the metric loss is left out; answer them "
+            "again with `midalign generate` for it",
+            len(without),
+            len(predictions),
+            without[0],
+        )
+    return not without
 
 
 def with_loss(strata: Sequence[Stratum], examples: Sequence[TaskExample], predictions: Predictions) -> list[Stratum]:
