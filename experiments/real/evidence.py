@@ -29,12 +29,13 @@ from midalign.probing.result import PROBE_FILE, ProbeResult
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 GROUPS = ("supervised", "aligned", "unseen")
+STATES = {"intent": "intent", "label": "slot label", "retrieval": "retrieval"}
 
 
 def read_results() -> dict[str, Any]:
-    """What was measured, by task, the probes in many languages as ``probes`` and the poolings as ``poolings``."""
+    """What was measured, by task; also ``transfer_<task>``, and ``probes`` in many languages and ``poolings``."""
     found = {}
-    for name in (*NAMES, "probes", "poolings"):
+    for name in (*NAMES, *(f"transfer_{task}" for task in NAMES), "probes", "poolings"):
         file = RESULTS / f"{name}.json"
         if file.exists():
             found[name] = read_json(file)
@@ -91,9 +92,43 @@ def languages_table(task: dict[str, Any]) -> list[str]:
     return lines
 
 
+def fates_table(transfer: dict[str, Any]) -> list[str]:
+    """What became of the gold slots of aligned languages, by arm."""
+    names = list(next(iter(transfer["slots"].values()))["aligned"])
+    lines = [f"| gold slots of aligned languages, % | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    for arm, groups in transfer["slots"].items():
+        lines.append(f"| `{arm}` | " + " | ".join(f"{groups['aligned'][name]:.1f}" for name in names) + " |")
+    return lines
+
+
+def states_table(transfer: dict[str, Any], aligned: Sequence[str]) -> list[str]:
+    """What states within the prompt carry over from English: means over languages and seeds, by arm and layer."""
+    layers = transfer["layers"]
+    head = ["within the prompt, %", "language", *(f"{name}, layer {k}" for name in STATES.values() for k in layers)]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for arm, seeds in transfer["states"].items():
+        for name, codes in (("English", ["eng_Latn"]), ("aligned", aligned)):
+            cells = [f"`{arm}`", name]
+            for kind in STATES:
+                curves = [found[kind][code] for found in seeds.values() for code in codes if found[kind][code]]
+                means = [sum(values) / len(values) for values in zip(*curves, strict=True)]
+                cells += [f"{mean:.0f}" for mean in means] or [""] * len(layers)
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def transfer_section(transfer: dict[str, Any] | None, task: dict[str, Any]) -> list[str]:
+    """How answers are wrong, and what states carry over, where `transfer.py` measured it."""
+    if not transfer:
+        return []
+    states = ["", *states_table(transfer, task["languages"]["aligned"])] if transfer["states"] else []
+    return ["What becomes of slots, and what states carry over:", "", *fates_table(transfer), *states, ""]
+
+
 def tables(results: dict[str, Any]) -> list[str]:
     """The tables of all tasks."""
     lines: list[str] = []
+    keys = {shown: key for key, shown in NAMES.items()}
     for name, task in tasks(results).items():
         score = METRICS[main_metric(task)]
         lines += [f"## {name}", "", f"{task['items']} test items. The score is {score}, in points.", ""]
@@ -102,6 +137,7 @@ def tables(results: dict[str, Any]) -> list[str]:
             lines += [f"The {METRICS['loss']}:", "", *arms_table(task, "loss"), ""]
         if "joint" in task["arms"]:
             lines += ["What moves:", "", *parts_table(task), "", "By language:", "", *languages_table(task), ""]
+        lines += transfer_section(results.get(f"transfer_{keys[name]}"), task)
     return lines
 
 

@@ -1,6 +1,6 @@
 """Why a task follows alignment or does not: how the answers are wrong, and what states within the prompt carry over.
 
-    python -m experiments.real.transfer --recipe xsid --model MODEL --data DATA --pairs PAIRS --out RUNS --write JSON
+    python -m experiments.real.transfer --recipe xsid --model MODEL --data DATA --pairs PAIRS --out RUNS --set ...
 
 Answers: what became of every gold slot, by arm and group of languages. States: within the prompt of the task, at some
 layers, a linear classifier is trained on English training items and tried on other languages: the intent from the last
@@ -25,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from experiments.real.measured import ENGLISH, Runs
-from experiments.real.run import recipe_of
+from experiments.real.run import HERE, recipe_of
 from midalign.answers.matching import match_items, word_offsets
 from midalign.answers.parse import parse_slots
 from midalign.answers.predictions import PREDICTIONS, read_predictions
@@ -39,7 +39,7 @@ from midalign.recipe.data import read_task_data
 from midalign.records import Span, TaskExample
 from midalign.training.train import ADAPTER
 
-LAYERS = (5, 10, 15, 20, 25, 29)
+LAYERS = (15, 20, 25, 29)
 FATES = ("right", "right words, other label", "right label, other words", "both wrong", "left out")
 
 
@@ -190,13 +190,15 @@ def main() -> None:
     parser.add_argument("--states", nargs="*", default=["base", "sft", "joint", "shuffled"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--set", nargs="*", default=[], help="the overrides that the runs were given")
-    parser.add_argument("--write", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
     places = {"REAL_MODEL": given.model, "REAL_DATA": given.data, "REAL_PAIRS": given.pairs}
     os.environ |= {name: str(path.resolve()) for name, path in places.items()}
     runs = Runs(given.out, given.recipe, tuple(given.set))
-    write_json(given.write, measure_transfer(runs, given.arms, given.states, given.seeds))
+    write_json(
+        HERE / "results" / f"transfer_{given.recipe}.json",
+        measure_transfer(runs, given.arms, given.states, given.seeds),
+    )
 
 
 if __name__ == "__main__":

@@ -26,13 +26,14 @@ def has_loss(predictions: Predictions) -> bool:
     """Whether the loss of the gold answer is there for every prediction; warns where only some have it."""
     if isinstance(predictions, Mapping):
         return False
-    without = [prediction.id for prediction in predictions if prediction.gold_loss is None]
-    if 0 < len(without) < len(predictions):
+    losses = [(prediction.id, prediction.gold_loss) for prediction in predictions]
+    without = [id for id, loss in losses if loss is None]
+    if 0 < len(without) < len(losses):
         logger.warning(
             "%d of %d predictions have no gold_loss (%s is the first), so the metric loss is left out; answer them "
             "again with `midalign generate` for it",
             len(without),
-            len(predictions),
+            len(losses),
             without[0],
         )
     return not without

@@ -95,6 +95,13 @@ def test_probes_in_many_languages_are_compared_language_by_language(runs):
 
 def test_the_page_is_made_of_the_measured_results_alone(runs, tmp_path, monkeypatch):
     write_json(tmp_path / "results" / "xsid.json", measure(runs, layer=2))
+    states = {"1": {kind: {code: [50.0] for code in CODES} for kind in ("intent", "label", "retrieval")}}
+    states["1"]["intent"] |= {"dan_Latn": [20.0], "nld_Latn": [40.0]}
+    states["1"]["retrieval"]["eng_Latn"] = []
+    slots = {"joint": {"aligned": {"right": 30.0, "left out": 70.0}}}
+    write_json(
+        tmp_path / "results" / "transfer_xsid.json", {"slots": slots, "states": {"joint": states}, "layers": [15]}
+    )
     monkeypatch.setattr(evidence, "RESULTS", tmp_path / "results")
     page, readme = tmp_path / "docs" / "evidence.md", tmp_path / "README.md"
     readme.write_text("before\n<!-- evidence -->\nold\n<!-- end -->\nafter\n")
@@ -107,7 +114,13 @@ def test_the_page_is_made_of_the_measured_results_alone(runs, tmp_path, monkeypa
         "| `sft`",
         "| `joint`",
         "| `shuffled`",
+        "| `joint`",
+        "| `joint`",
+        "| `joint`",
     ]
+    assert "| `joint` | 30.0 | 70.0 |" in text
+    assert "| `joint` | English | 50 | 50 |  |" in text
+    assert "| `joint` | aligned | 30 | 50 | 50 |" in text
     assert len(list((page.parent / "images").glob("*.svg"))) == text.count("![") == 2
     assert "| xSID | aligned | 66.7 | +" in readme.read_text()
     assert "old" not in readme.read_text()
