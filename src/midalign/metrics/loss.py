@@ -27,7 +27,7 @@ def has_loss(predictions: Predictions) -> bool:
     if isinstance(predictions, Mapping):
         return False
     losses = [(prediction.id, prediction.gold_loss) for prediction in predictions]
-    without = [id for id, loss in losses if loss is None]
+    without = [name for name, loss in losses if loss is None]
     if 0 < len(without) < len(losses):
         logger.warning(
             "%d of %d predictions have no gold_loss (%s is the first), so the metric loss is left out; answer them "
