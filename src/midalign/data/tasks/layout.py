@@ -76,8 +76,8 @@ def detect_format(path: Path) -> TaskFormat:
         return "bio"
     there = shown(file.name for file in files) or _folders_in(path) or "an empty folder"
     raise DataError(
-        f"{path}: cannot tell the format of the task data ({there}); give it by name: {', '.join(FORMATS[1:])}. Rows of "
-        "messages, or of prompt and completion, are the task 'chat'"
+        f"{path}: cannot tell the format of the task data ({there}); give it by name: {', '.join(FORMATS[1:])}. "
+        "Rows of messages, or of prompt and completion, are the task 'chat'"
     )
 
 

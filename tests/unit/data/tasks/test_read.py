@@ -332,7 +332,7 @@ def test_a_missing_path_an_empty_folder_and_an_empty_file_are_errors(tmp_path: P
     with pytest.raises(MissingFileError, match="none does not exist"):
         read_task(tmp_path / "none")
     with pytest.raises(
-        DataError, match=r"cannot tell the format.*an empty folder.*prompt and completion, are the task 'chat'"
+        DataError, match=r"cannot tell the format.*an empty folder.*are the task 'chat'"
     ):
         read_task(tmp_path)
     (tmp_path / "de.test.conll").write_text("\n\n")
