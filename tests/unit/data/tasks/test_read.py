@@ -331,9 +331,7 @@ def test_a_wrong_request_is_refused_with_a_hint(
 def test_a_missing_path_an_empty_folder_and_an_empty_file_are_errors(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match="none does not exist"):
         read_task(tmp_path / "none")
-    with pytest.raises(
-        DataError, match=r"cannot tell the format.*an empty folder.*are the task 'chat'"
-    ):
+    with pytest.raises(DataError, match=r"cannot tell the format.*an empty folder.*are the task 'chat'"):
         read_task(tmp_path)
     (tmp_path / "de.test.conll").write_text("\n\n")
     with pytest.raises(DataError, match="no items in split 'test'"):
