@@ -10,6 +10,8 @@ from typing import Literal, get_args
 
 TaskName = Literal["slots", "translation", "extraction", "chat"]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
+Translated = Literal["from_english", "into_english", "both"]
+"""The directions of a translation task."""
 Backend = Literal["transformers", "vllm"]
 """The library that generates answers."""
 BACKENDS: tuple[Backend, ...] = get_args(Backend)

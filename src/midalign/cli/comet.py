@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from midalign.cli.console import console, do, say_scores, say_where
-from midalign.cli.options import Columns, Format, Languages, Out, Resamples, Seed, Split, codes, columns_of
+from midalign.cli.options import (
+    Columns,
+    Directions,
+    Format,
+    Languages,
+    Out,
+    Resamples,
+    Seed,
+    Split,
+    codes,
+    columns_of,
+    directions_of,
+)
 from midalign.records import RESAMPLES, SEED
 
 app = typer.Typer(no_args_is_help=True, help="Scores by COMET, which needs an environment of its own.")
@@ -41,6 +53,7 @@ def score(
     format: Format = "auto",  # noqa: A002
     split: Split = "test",
     columns: Columns = None,
+    directions: Directions = "from_english",
     resamples: Resamples = RESAMPLES,
     seed: Seed = SEED,
 ) -> None:
@@ -56,6 +69,7 @@ def score(
         languages=codes(languages),
         split=split,
         columns=columns_of(columns),
+        directions=directions_of(directions),
         resamples=resamples,
         seed=seed,
     )

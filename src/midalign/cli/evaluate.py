@@ -12,6 +12,7 @@ from midalign.cli.console import console, do, say_comparisons, say_scores, say_w
 from midalign.cli.options import (
     Columns,
     CompletionStyle,
+    Directions,
     Format,
     Labels,
     Languages,
@@ -25,6 +26,7 @@ from midalign.cli.options import (
     choice,
     codes,
     columns_of,
+    directions_of,
     labels_of,
 )
 from midalign.records import RESAMPLES, SEED
@@ -46,6 +48,7 @@ def evaluate(
     split: Split = "test",
     columns: Columns = None,
     labels: Labels = None,
+    directions: Directions = "from_english",
     limit: Limit = None,
     baseline: Annotated[
         Path | None,
@@ -77,6 +80,7 @@ def evaluate(
         split=split,
         columns=columns_of(columns),
         labels=labels_of(labels),
+        directions=directions_of(directions),
         limit=limit,
         answer_format=AnswerFormat(
             choice("completion-style", completion_style, STYLES), metrics=tuple(metric or ("exact_match",))

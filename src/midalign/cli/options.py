@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -14,7 +14,7 @@ from midalign.answers.format import METRIC_HELP, STYLE_HELP
 from midalign.errors import RunError, did_you_mean, listed
 from midalign.files import local_path
 from midalign.languages import canonical
-from midalign.records import DTYPES
+from midalign.records import DTYPES, Translated
 
 if TYPE_CHECKING:
     from midalign.models.source import ModelSource
@@ -40,6 +40,9 @@ Columns = Annotated[
     typer.Option(help="What each column holds, if the data do not say, counted from 0: eng=0,deu=1, or word=1,tag=2."),
 ]
 Labels = Annotated[str | None, typer.Option(help="Comma-separated labels of spans to keep, such as PER,ORG,LOC.")]
+Directions = Annotated[
+    str, typer.Option(help="Of a translation task: from_english into each language, into_english, or both.")
+]
 Split = Annotated[str, typer.Option(help="train, dev or test.")]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Only the first N items of each language, as task.limit_test does.")
@@ -102,6 +105,16 @@ def columns_of(text: str | None) -> dict[str, str | int] | None:
         name: int(column) if column.isascii() and column.isdecimal() else column
         for name, column in named("columns", text.split(","), "eng=0,deu=1").items()
     }
+
+
+def directions_of(text: str) -> Translated:
+    """The directions of a translation task.
+
+    Raises:
+        RunError: If there are no such directions.
+    """
+    found: Translated = choice("directions", text, get_args(Translated))
+    return found
 
 
 def labels_of(text: str | None) -> tuple[str, ...] | None:

@@ -1,4 +1,8 @@
-"""Examples of a task: one split of task data, or of a parallel corpus for translation."""
+"""Examples of a task: one split of task data, or of a parallel corpus for translation.
+
+The ids of translations from English are those of the pairs, or ``<target language>:<number>`` where one English
+sentence has several targets. Those of translations into English have ``-eng_Latn`` before the number.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,9 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 from midalign.data.parallel.corpus import read_parallel
 from midalign.data.parallel.layout import ParallelFormat, offers_splits
@@ -17,7 +22,7 @@ from midalign.data.tasks.layout import TaskFormat
 from midalign.data.tasks.read import read_task, translation_examples
 from midalign.errors import DataError
 from midalign.languages import ENGLISH, canonical
-from midalign.records import TaskExample, TaskName
+from midalign.records import ParallelPair, TaskExample, TaskName, Translated
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +43,12 @@ def read_examples(
     split: str = "test",
     columns: Mapping[str, str | int] | None = None,
     labels: Sequence[str] | None = None,
+    directions: Translated = "from_english",
 ) -> list[TaskExample]:
-    """Examples of one split of a task; for translation a parallel corpus, English into each other language.
+    """Examples of one split of a task; for translation a parallel corpus, English with each other language.
 
     A parallel corpus without splits is read whole, for any split. A test set by name (``sacrebleu:wmt23/de-en``) is
-    translated in its own direction. The ids of translations are ``<target language>:<index>`` where one English
-    sentence has several targets.
+    translated in its own direction.
 
     Args:
         task: The task.
@@ -53,10 +58,15 @@ def read_examples(
         split: ``train``, ``dev``, ``test``, or the name of a test set, which is then read in place of the data.
         columns: Which column is what, where the data do not tell: see the two readers.
         labels: Labels of spans to keep, for slots and extraction; None for all.
+        directions: What is translated: ``from_english``, ``into_english`` or ``both``.
 
     Raises:
         UserError: From the reader.
     """
+    if directions not in get_args(Translated):
+        raise DataError(f"directions is {directions!r}; it is one of {', '.join(get_args(Translated))}")
+    if directions != "from_english" and task != "translation":
+        raise DataError(f"directions is {directions!r}, but the task {task!r} translates nothing; leave it out")
     if labels is not None and task not in ("slots", "extraction"):
         raise DataError(f"labels is {list(labels)}, but the task {task!r} has no labelled spans; leave it out")
     if columns is not None and task == "chat":
@@ -69,7 +79,7 @@ def read_examples(
             data, task=task, format=cast("TaskFormat", format), languages=chosen, split=split, columns=columns,
             labels=labels,
         )  # fmt: skip
-    return _translations(data, cast("ParallelFormat", format), languages, split, columns)
+    return _translations(data, cast("ParallelFormat", format), languages, split, columns, directions)
 
 
 def _translations(
@@ -78,6 +88,7 @@ def _translations(
     languages: Sequence[str] | None,
     split: str,
     columns: Mapping[str, str | int] | None,
+    directions: Translated,
 ) -> list[TaskExample]:
     if split.startswith(SACREBLEU):
         data, kind = split, "auto"
@@ -90,7 +101,24 @@ def _translations(
     pairs = corpus.pairs(wanted, pivot=ends[0])
     if len({pair.id for pair in pairs}) < len(pairs):
         pairs = [replace(pair, id=f"{pair.target_language}:{pair.id.rpartition(':')[2]}") for pair in pairs]
-    return translation_examples(pairs)
+    if str(data).startswith(SACREBLEU) or directions == "from_english":
+        return translation_examples(pairs)
+    turned = [_turned(pair) for pair in pairs]
+    if directions == "into_english":
+        return translation_examples(turned)
+    return translation_examples(chain.from_iterable(zip(pairs, turned, strict=True)))
+
+
+def _turned(pair: ParallelPair) -> ParallelPair:
+    """The pair in the other direction, with an id of its own."""
+    origin, _, number = pair.id.rpartition(":")
+    return ParallelPair(
+        pair.target,
+        pair.source,
+        pair.target_language,
+        pair.source_language,
+        id=f"{origin}-{pair.source_language}:{number}",
+    )
 
 
 def limited(examples: Iterable[TaskExample], limit: int | None) -> list[TaskExample]:

@@ -25,7 +25,7 @@ from midalign.files import write_json
 from midalign.languages import canonical
 from midalign.metrics.comparison import PairedScore
 from midalign.progress import Progress
-from midalign.records import RESAMPLES, SEED, Score, TaskName
+from midalign.records import RESAMPLES, SEED, Score, TaskName, Translated
 from midalign.runs import Job, Run
 
 
@@ -47,7 +47,7 @@ class EvaluateJob(Job[Evaluation]):
         format: Format of the data.
         languages: Canonical codes; None for all.
         split: ``train``, ``dev`` or ``test``.
-        columns: Which column is what, as of `midalign.data.examples.read_examples`; likewise `labels`.
+        columns: Which column is what, as of `midalign.data.examples.read_examples`; likewise `labels`, `directions`.
         limit: Number of items of each language, from the first; None for all.
         answer_format: Style of the answers that was asked for.
         groups: Languages of each group to report.
@@ -72,6 +72,7 @@ class EvaluateJob(Job[Evaluation]):
     split: str = "test"
     columns: Mapping[str, str | int] | None = None
     labels: tuple[str, ...] | None = None
+    directions: Translated = "from_english"
     limit: int | None = None
     answer_format: AnswerFormat = AnswerFormat()
     groups: Mapping[str, tuple[str, ...]] | None = None
@@ -122,7 +123,7 @@ class EvaluateJob(Job[Evaluation]):
         examples = limited(
             read_examples(
                 self.task, self.data, format=self.format, languages=self.languages, split=self.split,
-                columns=self.columns, labels=self.labels,
+                columns=self.columns, labels=self.labels, directions=self.directions,
             ),
             self.limit,
         )  # fmt: skip
@@ -173,6 +174,7 @@ class CometJob(Job[Sequence[Score]]):
         languages: Canonical codes; None for all.
         split: ``train``, ``dev`` or ``test``.
         columns: Which column is which language.
+        directions: As of `midalign.data.examples.read_examples`.
         resamples: Bootstrap resamples behind every interval.
         seed: Seed of the bootstrap.
     """
@@ -188,6 +190,7 @@ class CometJob(Job[Sequence[Score]]):
     languages: tuple[str, ...] | None = None
     split: str = "test"
     columns: Mapping[str, str | int] | None = None
+    directions: Translated = "from_english"
     resamples: int = RESAMPLES
     seed: int = SEED
 
@@ -204,7 +207,7 @@ class CometJob(Job[Sequence[Score]]):
         found = read_predictions(self.predictions)
         examples = read_examples(
             "translation", self.data, format=self.format, languages=self.languages, split=self.split,
-            columns=self.columns,
+            columns=self.columns, directions=self.directions,
         )  # fmt: skip
         env = None if self.env is None else Path(self.env)
         with run.timed("comet"):

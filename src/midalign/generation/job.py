@@ -15,7 +15,7 @@ from midalign.generation.generate import generate
 from midalign.generation.questions import check_questions
 from midalign.models.source import ModelSource
 from midalign.progress import Progress
-from midalign.records import BACKENDS, Prediction, TaskExample, TaskName
+from midalign.records import BACKENDS, Prediction, TaskExample, TaskName, Translated
 from midalign.runs import Job, Run
 
 
@@ -31,7 +31,7 @@ class GenerateJob(Job[list[Prediction]]):
         format: Format of the data.
         languages: Canonical codes; None for all.
         split: ``train``, ``dev`` or ``test``.
-        columns: Which column is what, as of `midalign.data.examples.read_examples`; likewise `labels`.
+        columns: Which column is what, as of `midalign.data.examples.read_examples`; likewise `labels`, `directions`.
         limit: Number of items of each language, from the first; None for all.
         answer_format: Style of the answers, and the constraint on them.
         max_new_tokens: Largest number of tokens of an answer.
@@ -55,6 +55,7 @@ class GenerateJob(Job[list[Prediction]]):
     split: str = "test"
     columns: Mapping[str, str | int] | None = None
     labels: tuple[str, ...] | None = None
+    directions: Translated = "from_english"
     limit: int | None = None
     answer_format: AnswerFormat = AnswerFormat()
     max_new_tokens: int = 128
@@ -80,7 +81,7 @@ class GenerateJob(Job[list[Prediction]]):
         """The items to answer."""
         found = read_examples(
             self.task, self.data, format=self.format, languages=self.languages, split=self.split,
-            columns=self.columns, labels=self.labels,
+            columns=self.columns, labels=self.labels, directions=self.directions,
         )  # fmt: skip
         return limited(found, self.limit)
 

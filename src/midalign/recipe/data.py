@@ -171,7 +171,7 @@ def _read_split(recipe: Recipe, split: str, languages: Sequence[str]) -> list[Ta
     task = recipe.task
     return read_examples(
         task.name, task.data, format=task.format, languages=languages, split=split, columns=task.columns,
-        labels=task.labels,
+        labels=task.labels, directions=task.directions,
     )  # fmt: skip
 
 

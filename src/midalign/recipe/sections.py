@@ -46,7 +46,7 @@ from midalign.recipe.fields import (
 from midalign.recipe.lora import LoraSection
 from midalign.recipe.schedule import Schedule
 from midalign.recipe.training import TrainingSection
-from midalign.records import MOST_RESAMPLES, RESAMPLES, Backend, Dtype, TaskName
+from midalign.records import MOST_RESAMPLES, RESAMPLES, Backend, Dtype, TaskName, Translated
 
 Metrics = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
 """Names of metrics; one alone may be written without a list."""
@@ -186,6 +186,11 @@ class TaskSection(Section):
     labels: tuple[str, ...] | None = Field(
         default=None, description="Labels of spans to keep, for slots and extraction; all by default."
     )
+    directions: Translated = Field(
+        default="from_english",
+        description="What a translation task translates: 'from_english' into each language, 'into_english', or 'both'; "
+        "a test set by name has its own direction.",
+    )
     metric: Metrics = Field(
         default=("exact_match",),
         description=f"{METRIC_HELP} Several as a list: merge weights are chosen by the first.",
@@ -215,6 +220,9 @@ class TaskSection(Section):
     def _settings_are_for_the_task(self) -> TaskSection:
         if self.name != "extraction" and self.types != ENTITY_TYPES:
             conflict = f"types are for name: extraction; {self.name} has none. Leave them out"
+            return refuse_conflicts(self, [conflict])
+        if self.name != "translation" and self.directions != "from_english":
+            conflict = f"directions = {self.directions!r} is for name: translation, not {self.name}. Leave it out"
             return refuse_conflicts(self, [conflict])
         if self.name != "chat" and self.metric != AnswerFormat().metrics:
             conflict = (

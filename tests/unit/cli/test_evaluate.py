@@ -126,6 +126,23 @@ def test_a_limit_scores_the_first_items_of_each_language_as_a_limited_run_genera
     assert evaluate(*command, "--limit", "0") == 2
 
 
+def test_both_directions_of_a_translation_are_scored_apart(evaluate, translation, tmp_path, capsys):
+    both = read_examples("translation", tmp_path / "corpus", directions="both")
+    write(tmp_path / "both.jsonl", both, wrong=range(0, 20, 4))  # the five into German
+    command = ["--task", "translation", "--data", "corpus", "--predictions", "both.jsonl"]
+    assert evaluate(*command, "--directions", "both", "--out", "out") == 0
+    rows = json.loads((tmp_path / "out" / "scores.json").read_text())["scores"]
+    found = {row["group"]: row["value"] for row in rows if row["metric"] == "chrf" and row.get("language")}
+    assert {direction: round(value) for direction, value in found.items()} == {
+        "eng_Latn-deu_Latn": 0,
+        "deu_Latn-eng_Latn": 100,
+        "eng_Latn-fra_Latn": 100,
+        "fra_Latn-eng_Latn": 100,
+    }
+    assert evaluate(*command, "--directions", "all", "--out", "o2") == 2
+    assert "--directions 'all' is not one of from_english, into_english, both" in capsys.readouterr().err
+
+
 def test_segment_scores_of_comet_stand_beside_bleu(evaluate, translation, tmp_path, capsys):
     before, after = write(tmp_path / "a.jsonl", translation, wrong=[1]), write(tmp_path / "b.jsonl", translation)
     for name, predictions in {"a": before, "b": after}.items():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from midalign.data.examples import limited, read_examples
+from midalign.data.examples import limited, read_examples, role_language
 from midalign.errors import DataError
 from tests.unit.data.parallel.corpora import DE, EN, TR, flores, plain, tatoeba, write
 
@@ -42,6 +42,32 @@ def test_ids_say_the_target_where_one_english_sentence_has_several(tmp_path):
     assert [row[0] for row in found[:3]] == [f"{DE}:0", f"{TR}:0", f"{DE}:1"]
     pairs = translations(tatoeba(tmp_path / "m"))
     assert [row[0] for row in pairs[:1]] == ["tatoeba.deu-eng:0"]
+
+
+def test_a_corpus_is_translated_from_english_into_it_or_both_with_ids_of_their_own(tmp_path):
+    plain(tmp_path / "d")
+    forth, back, both = (
+        read_examples("translation", tmp_path / "d", directions=directions)
+        for directions in ("from_english", "into_english", "both")
+    )
+    assert [(e.id, e.text, e.language, e.reference, e.target_language) for e in back] == [
+        (e.id.replace(":", f"-{EN}:"), e.reference, e.target_language, e.text, e.language) for e in forth
+    ]
+    assert both == [example for pair in zip(forth, back, strict=True) for example in pair]
+    assert {role_language(e) for e in back} == {DE, TR}
+    assert [(e.language, e.target_language) for e in limited(both, 2)] == [(EN, DE), (DE, EN), (EN, TR), (TR, EN)]
+
+
+@pytest.mark.parametrize(
+    ("task", "directions", "message"),
+    [
+        ("translation", "english", "directions is 'english'; it is one of from_english, into_english, both"),
+        ("slots", "both", "directions is 'both', but the task 'slots' translates nothing; leave it out"),
+    ],
+)
+def test_directions_that_are_none_are_refused(tmp_path, task, directions, message):
+    with pytest.raises(DataError, match=message):
+        read_examples(task, plain(tmp_path / "d"), directions=directions)
 
 
 def test_languages_may_be_named_with_or_without_english(tmp_path):

@@ -5,8 +5,8 @@ import logging
 import pytest
 
 from midalign.data.examples import read_examples
-from midalign.errors import DataError
-from midalign.recipe.data import data_paths, read_pair_data, read_probe_corpus, read_task_data
+from midalign.errors import DataError, RecipeError
+from midalign.recipe.data import _held_out, data_paths, read_pair_data, read_probe_corpus, read_task_data
 from midalign.recipe.file import build_recipe
 from tests.tiny_world import LANGUAGES, SPLIT_SIZES, recipe_content, write_lines, write_slots
 
@@ -38,6 +38,23 @@ def test_each_split_holds_the_languages_that_it_is_for(recipe):
     assert (len(data.train), len(data.dev), len(data.test)) == (12, 8, 12)
     only = read_task_data(recipe("task.dev_languages=supervised"))
     assert {e.language for e in only.dev} == {"eng_Latn"}
+
+
+def test_both_directions_of_a_translation_stay_on_the_same_side_of_train_and_dev(recipe, tmp_path):
+    made = recipe(
+        "task.name=translation", f"task.data={tmp_path / 'lines'}", "task.format=auto", "task.dev_split=train",
+        "task.dev_share=0.4", "task.test_split=train", "task.directions=both", "languages.supervised=[de]",
+        "languages.aligned=[ru]", "languages.unseen=[]",
+    )  # fmt: skip
+    assert made.task.directions == "both"
+    with pytest.raises(DataError, match=r"every item of task\.dev_split is in task\.test_split"):
+        read_task_data(made)  # the corpus has no splits
+    examples = read_examples("translation", tmp_path / "lines", languages=["de"], directions="both")
+    forth, back = ([e for e in examples if e.language == code] for code in ("eng_Latn", "deu_Latn"))
+    assert [e.text for e in back] == [e.reference for e in forth]
+    assert [_held_out(e.id, 0.4) for e in back] == [_held_out(e.id, 0.4) for e in forth]
+    with pytest.raises(RecipeError, match="directions = 'both' is for name: translation, not slots"):
+        recipe("task.directions=both")
 
 
 @pytest.mark.parametrize("split", ["train", "dev"])
