@@ -33,8 +33,11 @@ METRICS = {
     "value_f1": "value F1",
     "intent_accuracy": "intent accuracy",
     "entity_f1": "entity F1",
+    "chrf": "chrF",
+    "bleu": "BLEU",
     "loss": "loss of the gold answers, in hundredths of a nat a token (better when lower)",
 }
+IN_POINTS = ("chrf", "bleu")  # sacreBLEU's own scale; the others are shares, or nats
 ENGLISH = "eng_Latn"
 
 
@@ -111,8 +114,8 @@ class Runs:
                 for sign, which in ((1, arm), (-1, baseline)):
                     stratum = self.strata(seed, which)[language]
                     measure = stratum.measure(metric)
-                    point[place] += sign * 100 * stratum.value(metric) / len(languages)
-                    draws[:, place] += sign * 100 * measure.of_sums(times @ stratum.stats) / len(languages)
+                    point[place] += sign * _scale(metric) * stratum.value(metric) / len(languages)
+                    draws[:, place] += sign * _scale(metric) * measure.of_sums(times @ stratum.stats) / len(languages)
         chosen = np.random.default_rng(SEED).integers(len(seeds), size=draws.shape)
         means = np.take_along_axis(draws, chosen, axis=1).mean(axis=1)
         low, high = np.quantile(means, (0.025, 0.975))
@@ -123,7 +126,8 @@ class Runs:
         seeds = self.seeds(arm)
         if not seeds or not languages or not self.has(metric, arm):
             return None
-        return float(np.mean([100 * self.strata(s, arm)[code].value(metric) for s in seeds for code in languages]))
+        values = [self.strata(seed, arm)[code].value(metric) for seed in seeds for code in languages]
+        return _scale(metric) * float(np.mean(values))
 
     def retrieval(self, arm: str) -> dict[int, list[float]]:
         """Retrieval at each layer between English and the aligned languages, in per cent, by seed; also of the base."""
@@ -133,6 +137,10 @@ class Runs:
             curves = with_english(probe, [code for code in self.languages("aligned") if code in probe.languages])
             found[int(file.parts[-4].removeprefix("seed"))] = np.mean(curves, axis=0).tolist()
         return found
+
+
+def _scale(metric: str) -> int:
+    return 1 if metric in IN_POINTS else 100
 
 
 def measure(runs: Runs, layer: int) -> dict[str, Any]:
