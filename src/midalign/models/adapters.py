@@ -9,14 +9,15 @@ import logging
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -101,6 +102,31 @@ def merge_into_base(model: PreTrainedModel, path: str | Path) -> Callable[[], No
 
     exchange()
     return exchange
+
+
+@contextmanager
+def without_adapters(model: nn.Module) -> Iterator[None]:
+    """Switch the adapters and dropout off within this context; which weights are trained stays unchanged.
+
+    Raises:
+        ModelError: If there is no adapter that could be switched off.
+    """
+    adapted = next((module for module in model.modules() if isinstance(module, PeftModel)), None)
+    if adapted is None:
+        raise ModelError(
+            "alignment.frozen_source aligns with the vectors of the model without its adapter, but this model has "
+            "none; train with LoRA, or leave it out"
+        )
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]  # PEFT forgets it on the way
+    training = model.training
+    model.eval()
+    try:
+        with adapted.disable_adapter():
+            yield
+    finally:
+        model.train(training)
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
 
 
 def attach_adapters(model: PreTrainedModel, adapters: Mapping[str, Adapter]) -> PeftModel:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -47,6 +47,9 @@ def _checked_layer(layer: Layer) -> Layer:
     return layer
 
 
+_GONE = {"centered": False, "modules": None, "preserve": 0.0, "preserve_rows": 8}  # and the values that were off
+
+
 class AlignmentConfig(Section):
     """The alignment objective and when it is trained.
 
@@ -55,8 +58,7 @@ class AlignmentConfig(Section):
     - When alignment is trained: ``schedule``, ``warmup``, ``max_updates``, ``patience``.
     - Batches and memory: ``batch_size``, ``mini_batch_size``, ``gather_negatives``, ``batches``,
       ``language_exponent``.
-    - Experimental, not in the paper: ``centered``, ``subspace``, ``frozen_source``, ``modules``, ``preserve``,
-      ``preserve_rows``.
+    - Experimental, not in the paper: ``subspace``, ``frozen_source``.
 
     Examples:
         >>> alignment = midalign.AlignmentConfig(layer="middle", temperature=0.5)
@@ -143,11 +145,6 @@ class AlignmentConfig(Section):
     )
 
     # Experimental
-    centered: bool = Field(
-        default=False,
-        description="Subtract the mean vector of each side of a batch first, so that the loss ignores the average "
-        "difference between the two languages; needs batches: language.",
-    )
     subspace: int | None = Field(
         default=None,
         gt=1,
@@ -158,18 +155,14 @@ class AlignmentConfig(Section):
         description="Align the target side of a pair with the vectors that the base model gives its source (English), "
         "rather than with those of the model in training. English vectors stay the same and need no backward pass.",
     )
-    modules: tuple[str, ...] | None = Field(
-        default=None,
-        description="Alignment updates change only the adapters of modules whose name contains one of these words, "
-        "such as [mlp]; all adapters where it is not given.",
-    )
-    preserve: float = Field(
-        default=0.0,
-        ge=0,
-        description="Weight of a second loss in alignment updates, KL self-distillation: the model repeats the "
-        "non-English sentences as the base model would, so that copied values keep their language. 0 is off.",
-    )
-    preserve_rows: BatchSize = Field(default=8, description="Sentences of a batch that 'preserve' uses.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_is_gone(cls, given: Any) -> Any:
+        """Older recipes and manifests may still name options that were removed, where they had no effect."""
+        if not isinstance(given, Mapping):
+            return given
+        return {name: value for name, value in given.items() if name not in _GONE or _GONE[name] != value}
 
     @model_validator(mode="after")
     def _values_fit_together(self) -> AlignmentConfig:
@@ -183,11 +176,6 @@ class AlignmentConfig(Section):
                     f"learn_temperature = [{low}, {high}] with temperature = {self.temperature}: the temperature "
                     "must be between the bounds, 0 < low < temperature < high; widen the bounds or change temperature"
                 )
-        if self.centered and self.batches != "language":
-            yield (
-                f"centered = true with batches = {self.batches!r}: the mean of a side would be a mean over several "
-                "languages, which is not the mean of any of them; write batches: language"
-            )
         if self.patience is not None and "task" not in Schedule.parse(self.schedule).pattern:
             yield (
                 f"patience = {self.patience} trains only the task once retrieval no longer improves, but schedule "
@@ -197,11 +185,6 @@ class AlignmentConfig(Section):
     def _conflicts_with_the_prompt(self) -> Iterator[str]:
         if self.prompt == "none":
             return
-        if self.preserve:
-            yield (
-                f"preserve = {self.preserve} with prompt: task: the model would repeat the whole prompt rather than "
-                "the sentence; leave preserve out, or write prompt: none"
-            )
         if self.layer == "auto":
             yield (
                 "layer: auto with prompt: task: the layer would be chosen on sentences without the prompt, but they "

@@ -9,25 +9,20 @@ Relative paths are relative to the working folder, as in a shell.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from midalign.answers.format import (
     CONSTRAINED_HELP,
-    ENTITY_TYPES,
-    METRIC_HELP,
     STYLE_HELP,
-    TYPES_HELP,
     AnswerFormat,
     Constrained,
-    EntityTypes,
     Style,
 )
 from midalign.data.parallel.corpus import Directions, OnEmpty
 from midalign.data.parallel.layout import ParallelFormat
-from midalign.data.tasks.layout import TaskFormat
 from midalign.functional.names import Candidates, Margin, MergeMethod, Pooling
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.recipe.fields import (
@@ -45,21 +40,9 @@ from midalign.recipe.fields import (
 )
 from midalign.recipe.lora import LoraSection
 from midalign.recipe.schedule import Schedule
+from midalign.recipe.task import TaskSection
 from midalign.recipe.training import TrainingSection
-from midalign.records import MOST_RESAMPLES, RESAMPLES, Backend, Dtype, TaskName, Translated
-
-Metrics = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
-"""Names of metrics; one alone may be written without a list."""
-
-
-def _types(given: object) -> object:
-    """Entity types as pairs, from a list of names or from names with meanings."""
-    if isinstance(given, Mapping):
-        return tuple(given.items())
-    return tuple((name, "") if isinstance(name, str) else name for name in given) if isinstance(given, list) else given
-
-
-Types = Annotated[EntityTypes, BeforeValidator(_types), Field(min_length=1)]
+from midalign.records import MOST_RESAMPLES, RESAMPLES, Backend, Dtype
 
 
 def _template_arguments(given: dict[str, bool | int | float | str]) -> dict[str, bool | int | float | str]:
@@ -167,69 +150,6 @@ class LanguagesSection(Section):
                 f"low_resource names {', '.join(strange)}, which is neither supervised nor aligned nor unseen, so it "
                 "would have no effect; give it a role too, or take it out"
             )
-
-
-class TaskSection(Section):
-    """The downstream task."""
-
-    name: TaskName = Field(default="slots", description="Name of the task; docs/evaluation.md explains each.")
-    data: PathText = Field(description="Folder or file with the task data.")
-    format: Literal[TaskFormat, ParallelFormat] = Field(
-        default="auto", description="Format of the data; see docs/data.md."
-    )
-    types: Types = Field(default=ENTITY_TYPES, description=f"{TYPES_HELP} A list of names, or names with meanings.")
-    columns: dict[str, str | int] | None = Field(
-        default=None,
-        description="What each column holds, if the data do not say, counted from 0: {word: 1, tag: 2}; for "
-        "translation {eng: 0, deu: 1}, or names of columns.",
-    )
-    labels: tuple[str, ...] | None = Field(
-        default=None, description="Labels of spans to keep, for slots and extraction; all by default."
-    )
-    directions: Translated = Field(
-        default="from_english",
-        description="What a translation task translates: 'from_english' into each language, 'into_english', or 'both'; "
-        "a test set by name has its own direction.",
-    )
-    metric: Metrics = Field(
-        default=("exact_match",),
-        description=f"{METRIC_HELP} Several as a list: merge weights are chosen by the first.",
-    )
-    train_split: str = Field(default="train", description="Split to train on, in the supervised languages.")
-    dev_split: str = Field(default="dev", description="Split to choose settings on (early stopping, merge weights).")
-    test_split: str = Field(
-        default="test",
-        description="Split to report scores on; for translation also a test set by name, such as "
-        "sacrebleu:wmt23/en-de.",
-    )
-    dev_share: float = Field(
-        default=0.1, gt=0, lt=1, description="Share of train_split held out as dev where dev_split is the same split."
-    )
-    dev_languages: Literal["supervised", "supervised_and_aligned"] = Field(
-        default="supervised_and_aligned",
-        description="Languages whose dev items decide early stopping and merge weights.",
-    )
-    system: str | None = Field(
-        default=None, description="System text of the prompt; midalign's own by default, '' for none."
-    )
-    limit_train: Count | None = Field(default=None, description="Largest number of training items per language.")
-    limit_test: Count | None = Field(default=None, description="Largest number of test items per language.")
-    limit_dev: Count | None = Field(default=100, description="Largest number of dev items per language.")
-
-    @model_validator(mode="after")
-    def _settings_are_for_the_task(self) -> TaskSection:
-        if self.name != "extraction" and self.types != ENTITY_TYPES:
-            conflict = f"types are for name: extraction; {self.name} has none. Leave them out"
-            return refuse_conflicts(self, [conflict])
-        if self.name != "translation" and self.directions != "from_english":
-            conflict = f"directions = {self.directions!r} is for name: translation, not {self.name}. Leave it out"
-            return refuse_conflicts(self, [conflict])
-        if self.name != "chat" and self.metric != AnswerFormat().metrics:
-            conflict = (
-                f"metric = {list(self.metric)} is for name: chat; {self.name} has metrics of its own. Leave it out"
-            )
-            return refuse_conflicts(self, [conflict])
-        return self
 
 
 class ParallelSection(Section):

@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,7 +38,6 @@ from midalign.records import ParallelPair
 from midalign.training.objective import AlignmentObjective, held_out_metrics
 from midalign.training.pair_batches import PAIR_KEYS, CollateEither, PairCollator, PairDataset
 from midalign.training.pair_vectors import find_packing
-from midalign.training.preservation import doubled_sentences, preservation_loss
 from midalign.training.sampler import AlternatingBatchSampler, check_task_data
 from midalign.training.temperature import LearnedTemperature
 
@@ -68,8 +66,7 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         kwargs: The trainer's own keyword arguments.
 
     Raises:
-        ModelError: If the model has no such layer, subspace or modules, or its forward pass cannot be stopped after the
-            layer.
+        ModelError: If the model has no such layer or subspace, or its forward pass cannot be stopped after the layer.
         DataError: If the schedule needs pairs and there are none.
         RecipeError: If ``alignment.prompt`` and `tokenize_pair_side` contradict each other.
 
@@ -137,7 +134,6 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
             learned = self.temperature
         depth = find_decoder(self.model).depth
         self.alignment.check_model(depth, unwrap(self.model).config.get_text_config().hidden_size)
-        self._check_modules(self.model)
         top = max(self.alignment.resolve_layers(depth))
         verify_stopping(self.model, top)
         self.objective = AlignmentObjective.for_depth(self.alignment, depth, learned, find_packing(self.model, top))
@@ -269,9 +265,6 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
             assert self.objective is not None
             loss = self.objective.loss(model, inputs)
             self._remember("alignment_loss", loss, 1.0)
-            if self.alignment.preserve:
-                both: torch.Tensor = loss * self.alignment.weight + self._preservation(model, inputs)
-                return both * share
             return loss * share * self.alignment.weight
         result = super().compute_loss(
             model,
@@ -285,15 +278,6 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         self._remember("task_loss", loss, 1 / self.args.gradient_accumulation_steps if counted else 1.0)
         return (loss * share, result[1]) if return_outputs else loss * share
 
-    def _preservation(self, model: nn.Module, inputs: Batch) -> torch.Tensor:
-        """KL self-distillation, weighted: the second loss of an alignment update (`midalign.training.preservation`)."""
-        first = len(inputs["input_ids"]) // 2
-        chosen = slice(first, first + self.alignment.preserve_rows)
-        ids, mask, special = (inputs[n][chosen] for n in ("input_ids", "attention_mask", "special_tokens_mask"))
-        loss = preservation_loss(model, *doubled_sentences(ids, mask, special, self.collate_pairs.pad_token_id))
-        self._remember("preservation_loss", loss, 1.0)
-        return loss * self.alignment.preserve
-
     def training_step(
         self, model: nn.Module, inputs: Batch, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
@@ -303,14 +287,10 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
             ModelError: If the loss is not finite.
         """
         loss: torch.Tensor
-        if PAIR_KEYS not in inputs:
-            loss = super().training_step(model, inputs, num_items_in_batch)
+        if PAIR_KEYS in inputs and self.alignment.mini_batch_size is not None:
+            loss = self._cached_step(model, inputs)
         else:
-            with self._only_aligned_modules(model):
-                if self.alignment.mini_batch_size is not None:
-                    loss = self._cached_step(model, inputs)
-                else:
-                    loss = super().training_step(model, inputs, num_items_in_batch)
+            loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
             what = "alignment" if PAIR_KEYS in inputs else "task"
             raise ModelError(
@@ -319,29 +299,6 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
                 "than float16, and start again with another --out."
             )
         return loss
-
-    def _check_modules(self, model: nn.Module) -> None:
-        words = self.alignment.modules
-        names = [name for name, p in model.named_parameters() if p.requires_grad]
-        if words is not None and not any(word in name for name in names for word in words):
-            raise ModelError(
-                f"alignment.modules = {list(words)}: no trained weight has such a word in its name, so nothing "
-                f"would be aligned. One of the names is {names[0]!r}."
-            )
-
-    @contextmanager
-    def _only_aligned_modules(self, model: nn.Module) -> Iterator[None]:
-        """Freeze the weights that ``alignment.modules`` leaves out; the optimiser skips weights without gradient."""
-        words = self.alignment.modules
-        trained = [] if words is None else [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        others = [p for name, p in trained if not any(word in name for word in words or ())]
-        for parameter in others:
-            parameter.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for parameter in others:
-                parameter.requires_grad_(True)
 
     def _cached_step(self, model: nn.Module, inputs: Batch) -> torch.Tensor:
         assert self.objective is not None
@@ -357,13 +314,7 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
                 no_sync=lambda: self.accelerator.no_sync(model),
             )
         self._remember("alignment_loss", loss, 1.0)
-        total: torch.Tensor = loss * self.alignment.weight
-        if self.alignment.preserve:
-            with self.compute_loss_context_manager():
-                preserved = self._preservation(model, batch)
-            self.accelerator.backward(preserved / accumulation)
-            total = total + preserved.detach()
-        mean: torch.Tensor = total / accumulation
+        mean: torch.Tensor = loss * self.alignment.weight / accumulation
         return mean
 
     # ---- logging and evaluation

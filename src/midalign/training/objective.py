@@ -25,10 +25,10 @@ from torch import nn
 
 from midalign.functional.info_nce import info_nce
 from midalign.functional.margin import retrieval_accuracy
+from midalign.models.adapters import without_adapters
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.training.pair_batches import PAIR_KEYS, PairCollator, PairDataset, false_negatives
 from midalign.training.pair_vectors import Batch, Packing, Vectors, pair_vectors
-from midalign.training.preservation import without_adapters
 
 logger = logging.getLogger(__name__)
 
@@ -97,8 +97,6 @@ class AlignmentObjective:
         for layer, weight in self.layers.items():
             sides = vectors[layer].chunk(2)
             source, target = (torch.cat(_gathered(side)) for side in sides) if gather else sides
-            if self.config.centered:
-                source, target = source - source.mean(dim=0), target - target.mean(dim=0)
             loss = info_nce(
                 source,
                 target,

@@ -16,7 +16,8 @@ from midalign.functional.merge_methods import METHODS, OPTIONS, merge
 from midalign.merging.export import MERGE_FILE, export_merged_base, merge_adapters
 from midalign.merging.live_adapters import LiveAdapters
 from midalign.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE, read_adapter
-from midalign.models.adapters import attach_adapter, merge_into_base
+from midalign.models.adapters import attach_adapter, merge_into_base, without_adapters
+from tests.conftest import build_model
 
 IDS = torch.tensor([[1, 7, 30, 200, 5, 9], [1, 99, 3, 17, 250, 4]])
 LLAMA = ("q_proj", "v_proj", "up_proj")
@@ -386,3 +387,25 @@ def test_merging_into_the_base_refuses_tied_quantised_and_overflowing_weights_an
     layer.weight = torch.nn.Parameter(layer.weight.to(torch.uint8).reshape(-1, 1), requires_grad=False)
     with pytest.raises(ModelError, match=r"is quantised \(torch.uint8\)"):
         merge_into_base(quantised, save_adapter(tiny_model, tmp_path / "plain", 1, **PLAIN))
+
+
+def test_switching_adapters_off_leaves_dropout_and_what_is_trained_as_they_were():
+    torch.manual_seed(0)
+    config = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False, lora_dropout=0.5)
+    base = build_model("llama")
+    ids = torch.tensor([[1, 7, 8, 9]])
+    expected = base.eval()(ids).logits
+    model = get_peft_model(base, config).train()
+    frozen = next(p for n, p in model.named_parameters() if "lora" in n)
+    frozen.requires_grad_(False)
+    before = [p.requires_grad for p in model.parameters()]
+    with without_adapters(model):
+        assert not model.training
+        assert torch.equal(model(ids).logits, expected)
+    assert [p.requires_grad for p in model.parameters()] == before
+    assert model.training
+
+
+def test_a_model_without_adapter_has_none_to_switch_off():
+    with pytest.raises(ModelError, match="has none"), without_adapters(build_model("llama")):
+        pass

@@ -41,9 +41,11 @@ def test_patience_needs_task_updates_to_go_on_with():
         AlignmentConfig(schedule="align", patience=2)
 
 
-def test_what_is_said_twice_is_no_prompt():
-    with pytest.raises(ValidationError, match=r"preserve = 0.5 with prompt: task.*write prompt: none"):
-        AlignmentConfig(preserve=0.5, prompt="task")
+def test_options_that_are_gone_may_stand_in_older_recipes_where_they_were_off():
+    off = {"centered": False, "modules": None, "preserve": 0.0, "preserve_rows": 8}
+    assert AlignmentConfig.model_validate(off) == AlignmentConfig()
+    with pytest.raises(ValidationError, match="preserve"):
+        AlignmentConfig.model_validate({**off, "preserve": 1.0})
 
 
 def test_no_layer_is_chosen_and_no_first_word_lost_for_sentences_in_a_prompt():

@@ -107,22 +107,6 @@ def test_before_the_first_update_frozen_sources_are_anchored_ones(batch):
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
 
 
-def test_a_centred_loss_does_not_see_what_all_sentences_of_a_side_share(batch):
-    generator = torch.Generator().manual_seed(0)
-    source, target = (torch.randn(8, 16, generator=generator) for _ in range(2))
-    apart = torch.cat([source, target + 5 * torch.randn(1, 16, generator=generator)])
-    centred = objective(batches="language", centered=True)
-    together = centred.loss_of({2: torch.cat([source, target])}, batch["pair_keys"])
-    assert torch.allclose(centred.loss_of({2: apart}, batch["pair_keys"]), together, atol=1e-5)
-    plain = objective()
-    assert not torch.allclose(plain.loss_of({2: apart}, batch["pair_keys"]), together, atol=1e-2)
-
-
-def test_centring_needs_batches_of_one_language():
-    with pytest.raises(ValueError, match="batches: language"):
-        AlignmentConfig(centered=True)
-
-
 def test_only_the_tokens_that_are_pooled_make_the_vector(batch):
     model = lora_model(0.0).eval()
     late = batch["attention_mask"].clone()

@@ -96,39 +96,6 @@ def test_eight_updates_are_task_align_task_and_an_alignment_update_leaves_upper_
 
 
 @pytest.mark.parametrize("mini_batch_size", [None, 2])
-def test_alignment_updates_move_only_the_modules_named(tmp_path, mini_batch_size):
-    run = trainer(
-        tmp_path,
-        alignment={"modules": ["mlp"], "mini_batch_size": mini_batch_size, "schedule": "task:1,align:2"},
-        max_steps=2,
-    )
-    moved = []
-    step = run.training_step
-
-    def training_step(model, inputs, *args, **kwargs):
-        loss = step(model, inputs, *args, **kwargs)
-        with_gradient = {n for n, p in run.model.named_parameters() if p.grad is not None and p.grad.any()}
-        moved.append(("align" if PAIR_KEYS in inputs else "task", with_gradient))
-        return loss
-
-    run.training_step = training_step
-    before = {n: p.detach().clone() for n, p in run.model.named_parameters()}
-    run.train()
-    assert {kind for kind, _ in moved} == {"task", "align"}
-    for kind, names in moved:
-        assert any("mlp" in name for name in names)
-        assert any("self_attn" in name for name in names) == (kind == "task")
-    after = dict(run.model.named_parameters())
-    assert any(not torch.equal(before[n], after[n]) for n in before if "self_attn" in n and "lora" in n)
-    assert all(p.requires_grad == ("lora" in n) for n, p in after.items())
-
-
-def test_modules_that_no_weight_has_are_refused(tmp_path):
-    with pytest.raises(ModelError, match="no trained weight has such a word"):
-        trainer(tmp_path, alignment={"modules": ["mpl"]}).train()
-
-
-@pytest.mark.parametrize("mini_batch_size", [None, 2])
 def test_the_weight_scales_the_gradient_of_alignment_and_not_the_logged_loss(tmp_path, mini_batch_size):
     found = []
     for weight in (1.0, 0.25):
@@ -143,35 +110,6 @@ def test_the_weight_scales_the_gradient_of_alignment_and_not_the_logged_loss(tmp
     assert found[0][1]
     for whole, part in zip(found[0][1], found[1][1], strict=True):
         torch.testing.assert_close(part, whole / 4)
-
-
-@pytest.mark.parametrize("mini_batch_size", [None, 2])
-def test_preserving_adds_its_weighted_gradient_to_that_of_alignment(tmp_path, mini_batch_size):
-    options = {"schedule": "align", "mini_batch_size": mini_batch_size, "preserve_rows": 2}
-    gradients, logs = {}, {}
-    for weight in (0.0, 1.0, 3.0):
-        run = trainer(tmp_path, dropout=0.0, alignment={**options, "preserve": weight}, max_steps=2)
-        torch.manual_seed(0)
-        for name, parameter in run.model.named_parameters():
-            if "lora_B" in name:  # with B = 0 the adapted model is the base, and nothing is lost yet
-                torch.nn.init.normal_(parameter, std=0.1)
-        step, found = run.training_step, []
-
-        def training_step(*args, step=step, run=run, found=found, **kwargs):
-            loss = step(*args, **kwargs)
-            found.append({n: p.grad.clone() for n, p in run.model.named_parameters() if p.grad is not None})
-            return loss
-
-        run.training_step = training_step
-        run.train()
-        gradients[weight] = found[3]  # all four micro-batches of the first update
-        logs[weight] = run.state.log_history[0]
-    assert "preservation_loss" not in logs[0.0]
-    assert logs[1.0]["preservation_loss"] == pytest.approx(logs[3.0]["preservation_loss"], rel=1e-4)
-    assert any(".layers.3." in name for name in gradients[1.0])  # it runs through all blocks, alignment does not
-    for name, gradient in gradients[3.0].items():
-        plain = gradients[0.0].get(name, torch.zeros_like(gradient))
-        assert torch.allclose(gradient - plain, 3 * (gradients[1.0][name] - plain), atol=1e-5), name
 
 
 def test_the_loss_in_a_subspace_is_that_of_the_projected_vectors_and_leaves_the_rest_without_gradient(tmp_path):
