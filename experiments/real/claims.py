@@ -52,12 +52,15 @@ def tasks(results: Results) -> dict[str, Task]:
 
 
 def _each(results: Results, say: Callable[[Task], str]) -> str:
-    return "; ".join(f"{name}: {say(task)}" for name, task in tasks(results).items()) or NOT_RUN
+    """What each task says of a claim; those that did not run its arms say nothing."""
+    said = {name: say(task) for name, task in tasks(results).items()}
+    return "; ".join(f"{name}: {text}" for name, text in said.items() if not text.startswith(NOT_RUN)) or NOT_RUN
 
 
 def _all_hold(found: list[str]) -> str:
-    """One verdict of those of several tasks."""
-    return ", ".join(found if len(set(found)) > 1 else found[:1]) or NOT_RUN
+    """One verdict of those of several tasks, in their order; a task that did not run the arms has none."""
+    ran = [word for word in found if word != NOT_RUN]
+    return "; ".join(ran if len(set(ran)) > 1 else ran[:1]) or NOT_RUN
 
 
 def retrieval_rises(results: Results) -> Row:
@@ -111,7 +114,7 @@ def retrieval_predicts_transfer(results: Results) -> Row:
 def _many(results: Results, arm: str, over: str, below: Mapping[int, str]) -> str:
     """What an arm changes between English and many languages, so many layers below the aligned one, each with its name.
 
-    With intervals over languages, to be put before what the tasks say; empty where one of the two was not probed so.
+    With intervals over languages; empty where one of the two was not probed so.
     """
     probes = results.get("probes", {})
     if arm not in probes or over not in probes or not tasks(results):
@@ -122,7 +125,11 @@ def _many(results: Results, arm: str, over: str, below: Mapping[int, str]) -> st
     for down, words in below.items():
         found = mean_interval([after[code][aligned - down] - before[code][aligned - down] for code in before])
         said.append(f"{words}{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]")
-    return f"{len(before)} languages with English: {', '.join(said)}; "
+    return f"{len(before)} languages with English: {', '.join(said)}"
+
+
+def _together(*parts: str) -> str:
+    return "; ".join(part for part in parts if part and part != NOT_RUN) or NOT_RUN
 
 
 def sft_does_not_align(results: Results) -> Row:
@@ -141,7 +148,7 @@ def sft_does_not_align(results: Results) -> Row:
 
     changes = [change(task) for task in tasks(results).values()]
     words = ["holds" if c and c["high"] < 5 else NOT_RUN if c is None else "not shown" for c in changes]
-    ours = _many(results, "sft", "base", {0: ""}) + _each(results, lambda task: shown(change(task)))
+    ours = _together(_many(results, "sft", "base", {0: ""}), _each(results, lambda task: shown(change(task))))
     return Row(3, "SFT alone does not raise alignment", "no rise", ours, _all_hold(words))
 
 
@@ -263,8 +270,10 @@ def layers_below(results: Results) -> Row:
         joint, sft = task["arms"]["joint"]["retrieval"], task["arms"]["sft"]["retrieval"]
         rises = [joint[s][task["layer"] - 1] > sft[s][task["layer"] - 1] for s in joint if s in sft]
         words.append("holds in every seed" if all(rises) else "not shown")
-    ours = "; ".join(f"{name}: {say(task)}" for name, task in probed.items()) or NOT_RUN
-    ours = _many(results, "joint", "sft", {1: "1 below ", 3: "3 below ", 5: "5 below "}) + ours
+    ours = _together(
+        _many(results, "joint", "sft", {1: "1 below ", 3: "3 below ", 5: "5 below "}),
+        *(f"{name}: {say(task)}" for name, task in probed.items()),
+    )
     return Row(13, "aligning layer k raises the layers below it", "rises below k too", ours, _all_hold(words))
 
 

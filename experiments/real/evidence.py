@@ -157,13 +157,13 @@ def times(results: dict[str, Any]) -> str:
 
 def page(results: dict[str, Any], images: Path) -> str:
     """The page: ``evidence.md.in`` with tables in place of its marks."""
-    seeds = {str(len(task["arms"]["sft"]["seeds"])) for task in tasks(results).values()}
+    seeds = [f"{len(task['arms']['sft']['seeds'])} ({name})" for name, task in tasks(results).items()]
     updates = {str(task["updates"]) for task in tasks(results).values()}
     marks = {
         "updates": " or ".join(sorted(updates)),
         "claims": "\n".join(claims_table(results)),
         "tables": "\n".join(tables(results)),
-        "seeds": " and ".join(sorted(seeds)),
+        "seeds": ", ".join(seeds),
         "times": times(results),
         "figures": "\n\n".join(f"![{text}](images/{file})" for file, text in draw(results, images)),
     }

@@ -89,7 +89,7 @@ def test_probes_in_many_languages_are_compared_language_by_language(runs):
     task = measure(runs, layer=2)
     probes = {arm: measure_probe(ProbeResult(probe(value))) for arm, value in (("base", 0.5), ("sft", 0.4))}
     row = sft_does_not_align({"xsid": task, "probes": probes})
-    assert row.ours.startswith("2 languages with English: -10.0 [-10.0, -10.0]; xSID: ")
+    assert row.ours == "2 languages with English: -10.0 [-10.0, -10.0]"  # the base was not probed in the task's own
     assert not sft_does_not_align({"xsid": task, "probes": {"base": probes["base"]}}).ours.startswith("2 languages")
 
 
