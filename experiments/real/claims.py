@@ -17,7 +17,7 @@ from midalign.functional.statistics import mean_interval
 
 Task = Mapping[str, Any]
 Results = Mapping[str, Any]
-NAMES = {"xsid": "xSID", "mtop": "MTOP", "uner": "UNER", "translation": "translation"}
+NAMES = {"xsid": "xSID", "mtop": "MTOP", "uner": "UNER", "translation": "translation", "home": "smart home"}
 NOT_RUN = "not run"
 
 

@@ -36,7 +36,7 @@ from midalign.training.train import ADAPTER
 
 HERE = Path(__file__).parent
 ARMS = read_arms(HERE / "arms.yaml")
-RECIPES = ("xsid", "mtop", "uner", "translation")
+RECIPES = ("xsid", "mtop", "uner", "translation", "home")
 
 
 def recipe_of(name: str, seed: int, arm: str, *more: str) -> Recipe:
