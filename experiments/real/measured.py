@@ -18,6 +18,7 @@ import numpy as np
 from experiments.real.run import ARMS, recipe_of
 from midalign.answers.predictions import PREDICTIONS, read_predictions
 from midalign.evaluation.score import main_metric, strata_of
+from midalign.experiment.named import resolve_names
 from midalign.files import read_json
 from midalign.functional.statistics import mean_interval
 from midalign.merging.job import MERGE_FILE
@@ -68,7 +69,7 @@ class Runs:
     @cache  # noqa: B019 - one object a recipe
     def items(self) -> list[TaskExample]:
         """The test items."""
-        return read_task_data(recipe_of(self.name, 0, "sft", *self.more)).test
+        return read_task_data(resolve_names(recipe_of(self.name, 0, "sft", *self.more))).test
 
     def seeds(self, *arms: str) -> list[int]:
         """The seeds that all of these arms were run with."""

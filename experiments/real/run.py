@@ -29,6 +29,7 @@ from experiments.arms import (
     settings,
 )
 from midalign.evaluation.score import SCORES
+from midalign.experiment.named import resolve_names
 from midalign.recipe.data import read_probe_corpus, read_task_data
 from midalign.recipe.file import load_recipe
 from midalign.recipe.sections import Recipe
@@ -51,12 +52,12 @@ def run_arm(
 ) -> None:
     """Trains, answers, scores and probes one arm; what there is already is kept."""
     folder = out / name / f"seed{seed}" / arm
-    recipe = recipe_of(name, seed, arm, *more)
+    recipe = resolve_names(recipe_of(name, seed, arm, *more))
     same_settings(recipe, folder)
     if "on" in ARMS[arm]:
         below = folder.parent / ARMS[arm]["on"]
         model = add_to_the_model(recipe, below / ADAPTER, below / "model")
-        recipe = recipe_of(name, seed, arm, *more, f"model.path={model}")
+        recipe = resolve_names(recipe_of(name, seed, arm, *more, f"model.path={model}"))
     probed = dev or not probe or (folder / "probe" / "probe.json").exists()
     if probed and (folder / SCORES).exists():
         return
