@@ -31,6 +31,7 @@ from midalign.answers.parse import parse_slots
 from midalign.answers.predictions import PREDICTIONS, read_predictions
 from midalign.data.prompt_tokens import prompt_ids
 from midalign.data.prompts import render
+from midalign.experiment.named import resolve_names
 from midalign.files import write_json
 from midalign.functional.retrieval import accuracy_matrix
 from midalign.models.adapters import attach_adapter
@@ -40,6 +41,7 @@ from midalign.records import Span, TaskExample
 from midalign.training.train import ADAPTER
 
 LAYERS = (15, 20, 25, 29)
+TRANSLATED = ("xsid", "mtop")  # items of the same number are translations of each other
 FATES = ("right", "right words, other label", "right label, other words", "both wrong", "left out")
 
 
@@ -106,10 +108,13 @@ class States:
         return layers[:, -1], mean(0, len(item.text)), spans
 
 
-def carried(states: States, train: Sequence[TaskExample], test: Sequence[TaskExample]) -> dict[str, Any]:
+def carried(
+    states: States, train: Sequence[TaskExample], test: Sequence[TaskExample], *, translated: bool
+) -> dict[str, Any]:
     """By layer and language: accuracy of intent and slot label by a classifier trained on English, and retrieval, in %.
 
-    Retrieval is of English with the language, the mean of both directions.
+    Retrieval is of English with the language, the mean of both directions; only where items of the same number are
+    translations of each other.
     """
     trained, tested = ([(item, states.of(item)) for item in items] for items in (train, test))
     by_language = {
@@ -121,7 +126,7 @@ def carried(states: States, train: Sequence[TaskExample], test: Sequence[TaskExa
         for code, rows in by_language.items():
             found["intent"][code].append(_percent(intent.score(*_intents(rows, layer))))
             found["label"][code].append(_percent(label.score(*_labels(rows, layer))))
-            if code != ENGLISH:
+            if translated and code != ENGLISH:
                 found["retrieval"][code].append(_percent(_retrieval(by_language[ENGLISH], rows, layer)))
     return found
 
@@ -166,13 +171,14 @@ def measure_transfer(runs: Runs, arms: Sequence[str], states: Sequence[str], see
         }
     for arm in states:
         for seed in seeds:
-            recipe = recipe_of(runs.name, seed, "sft", *runs.more)
+            recipe = resolve_names(recipe_of(runs.name, seed, "sft", *runs.more))
             adapter = runs.out / runs.name / f"seed{seed}" / arm / ADAPTER
             if seed != seeds[0] if arm == "base" else not adapter.exists():
                 continue
             train = [item for item in read_task_data(recipe).train if item.language == ENGLISH]
             test = [item for item in runs.items() if item.language in (ENGLISH, *groups["aligned"])]
-            read = carried(States(recipe, None if arm == "base" else adapter), train, test)
+            states_of = States(recipe, None if arm == "base" else adapter)
+            read = carried(states_of, train, test, translated=runs.name in TRANSLATED)
             found["states"].setdefault(arm, {})[str(seed)] = read
             print(arm, seed, read, flush=True)
     return found
@@ -181,7 +187,7 @@ def measure_transfer(runs: Runs, arms: Sequence[str], states: Sequence[str], see
 def main() -> None:
     """Reads the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", choices=("xsid", "mtop"), required=True)
+    parser.add_argument("--recipe", choices=("xsid", "mtop", "home"), required=True)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--pairs", type=Path, required=True)
