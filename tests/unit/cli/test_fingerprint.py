@@ -59,7 +59,7 @@ CALLS = {
         {
             "model": "n", "data": "probe", "task": "extraction", "adapter": "a", "gguf_file": "g.gguf",
             "revision": "r", "languages": "eng", "format": "bio", "split": "dev", "limit": "3",
-            "columns": "word=1,tag=2", "labels": "PER",
+            "columns": "word=1,tag=2", "labels": "PER", "directions": "both",
             "max_new_tokens": "5", "batch_tokens": "9", "types": "DRUG=drugs",
             "system": "", "completion_style": "intent_slots",
             "constrained": "slots", "backend": "vllm", "dtype": "float32", "trust_remote_code": None,
@@ -70,7 +70,8 @@ CALLS = {
         SCORED,
         {
             "data": "probe", "predictions": "b.jsonl", "task": "extraction", "languages": "eng", "format": "bio",
-            "split": "dev", "limit": "3", "columns": "word=1,tag=2", "labels": "PER", "baseline": "b.jsonl",
+            "split": "dev", "limit": "3", "columns": "word=1,tag=2", "labels": "PER",
+            "directions": "both", "baseline": "b.jsonl",
             "comet": "c.jsonl", "baseline_comet": None,
             "completion_style": "intent_slots", "metric": "accuracy", "resamples": "100", "seed": "4",
         },
@@ -79,7 +80,7 @@ CALLS = {
         SCORED,
         {
             "data": "probe", "predictions": "b.jsonl", "model": "n", "env": "e", "languages": "eng", "format": "tsv",
-            "split": "dev", "columns": "eng=0,deu=1", "resamples": "100", "seed": "4",
+            "split": "dev", "columns": "eng=0,deu=1", "directions": "both", "resamples": "100", "seed": "4",
         },
     ),
     "validate": (["a.yaml"], {"recipe": "b.yaml", "overrides": "seed=7"}),
