@@ -41,6 +41,7 @@ from midalign.records import Score, TaskExample
 from midalign.training.train import ADAPTER, TRAINING_FILE, train
 
 SHOWN = ("slot_f1", "label_f1", "value_f1", "intent_accuracy", "entity_f1", "chrf")
+SETTINGS = "settings.json"
 _DECISIVE = ("alignment", "training", "lora", "task")
 
 
@@ -58,7 +59,7 @@ def settings(arms: Mapping[str, Mapping[str, Any]], arm: str) -> list[str]:
 
 def same_settings(recipe: Recipe, folder: Path) -> None:
     """Stops where a folder holds an arm that was run with other settings; what is done would be taken for this arm."""
-    file = folder / "settings.json"
+    file = folder / SETTINGS
     whole = recipe.as_dict()
     decisive = json.loads(json.dumps({name: whole[name] for name in _DECISIVE}))
     if file.exists() and json.loads(file.read_text()) != decisive:

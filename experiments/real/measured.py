@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.arms import SETTINGS
 from experiments.real.run import ARMS, recipe_of
 from midalign.answers.predictions import PREDICTIONS, read_predictions
 from midalign.evaluation.score import main_metric, strata_of
@@ -85,11 +86,15 @@ class Runs:
     @cache  # noqa: B019
     def strata(self, seed: int, arm: str) -> dict[str, Stratum]:
         """The statistics of every item, by language."""
-        file = self.out / self.name / f"seed{seed}" / arm / PREDICTIONS
+        file = self.folder(seed, arm) / PREDICTIONS
         wanted = {item.id for item in self.items()}  # an arm may have answered more items than are compared
         answers = [prediction for prediction in read_predictions(file) if prediction.id in wanted]
         found = strata_of(self.items(), answers, recipe_of(self.name, seed, arm, *self.more).answer_format)
         return {stratum.language: stratum for stratum in found}
+
+    def folder(self, seed: int, arm: str) -> Path:
+        """Where run.py wrote an arm."""
+        return self.out / self.name / f"seed{seed}" / arm
 
     def languages(self, group: str) -> list[str]:
         """The languages of a group that have test items."""
@@ -153,7 +158,7 @@ def measure(runs: Runs, layer: int) -> dict[str, Any]:
         "items": len(runs.items()),
         "languages": {name: runs.languages(name) for name in ("supervised", "aligned", "unseen")},
         "low_resource": list(recipe.languages.low_resource),
-        "updates": recipe.training.max_steps,
+        "updates": read_json(runs.folder(runs.seeds("sft")[0], "sft") / SETTINGS)["training"]["max_steps"],
         "layer": layer,
         "arms": arms,
     }
@@ -200,7 +205,7 @@ def _arm(runs: Runs, arm: str, layer: int) -> dict[str, Any]:
     if rise is not None:
         found["retrieval_gain"] = rise
     found["seconds"] = {seed: _seconds(runs, seed, arm) for seed in found["seeds"]}
-    merged = [runs.out / runs.name / f"seed{seed}" / arm / MERGE_FILE for seed in found["seeds"]]
+    merged = [runs.folder(seed, arm) / MERGE_FILE for seed in found["seeds"]]
     if merged and all(file.exists() for file in merged):
         found["weights"] = [read_json(file)["chosen"] for file in merged]
     return found
@@ -231,5 +236,5 @@ def _rounded(gain: Gain) -> dict[str, float]:
 
 def _seconds(runs: Runs, seed: int, arm: str) -> float | None:
     """Seconds that training took, where training.json says so."""
-    file = runs.out / runs.name / f"seed{seed}" / arm / TRAINING_FILE
+    file = runs.folder(seed, arm) / TRAINING_FILE
     return read_json(file).get("seconds") if file.exists() else None

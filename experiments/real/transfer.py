@@ -63,7 +63,7 @@ def fates(runs: Runs, arm: str, languages: Sequence[str]) -> dict[str, float]:
     found: Counter[str] = Counter()
     answered = outside = 0
     for seed in runs.seeds(arm):
-        for prediction in read_predictions(runs.out / runs.name / f"seed{seed}" / arm / PREDICTIONS):
+        for prediction in read_predictions(runs.folder(seed, arm) / PREDICTIONS):
             if prediction.id not in gold:
                 continue
             item = gold[prediction.id]
@@ -172,7 +172,7 @@ def measure_transfer(runs: Runs, arms: Sequence[str], states: Sequence[str], see
     for arm in states:
         for seed in seeds:
             recipe = resolve_names(recipe_of(runs.name, seed, "sft", *runs.more))
-            adapter = runs.out / runs.name / f"seed{seed}" / arm / ADAPTER
+            adapter = runs.folder(seed, arm) / ADAPTER
             if seed != seeds[0] if arm == "base" else not adapter.exists():
                 continue
             train = [item for item in read_task_data(recipe).train if item.language == ENGLISH]

@@ -49,6 +49,7 @@ def runs(tmp_path, monkeypatch):
             file.parent.mkdir(parents=True)
             write_predictions(answers, file)
             write_json(file.parent / "probe" / "probe.json", probe(0.6 if arm == "joint" else 0.2))
+            write_json(file.parent / "settings.json", {"training": {"max_steps": 70}})
     monkeypatch.setattr(Runs, "items", lambda _: items())
     return Runs(tmp_path, "xsid")
 
@@ -109,6 +110,7 @@ def test_the_page_is_made_of_the_measured_results_alone(runs, tmp_path, monkeypa
     evidence.main()
     text = page.read_text()
     assert "<!--" not in text
+    assert "with 70 task updates" in " ".join(text.split())
     assert "| 20.0 to 60.0 %: +40.0 [+40.0, +40.0] | **holds** |" in text.replace("xSID: ", "")
     assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| `")] == [
         "| `sft`",
