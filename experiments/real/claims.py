@@ -57,10 +57,16 @@ def _each(results: Results, say: Callable[[Task], str]) -> str:
     return "; ".join(f"{name}: {text}" for name, text in said.items() if not text.startswith(NOT_RUN)) or NOT_RUN
 
 
-def _all_hold(found: list[str]) -> str:
-    """One verdict of those of several tasks, in their order; a task that did not run the arms has none."""
-    ran = [word for word in found if word != NOT_RUN]
-    return "; ".join(ran if len(set(ran)) > 1 else ran[:1]) or NOT_RUN
+def _all_hold(found: Mapping[str, str]) -> str:
+    """One verdict where tasks agree, otherwise that of each; a task that did not run the arms has none."""
+    ran = {name: word for name, word in found.items() if word != NOT_RUN}
+    if len(set(ran.values())) <= 1:
+        return next(iter(ran.values()), NOT_RUN)
+    return "; ".join(f"{name}: {word}" for name, word in ran.items())
+
+
+def _judged(results: Results, judge: Callable[[Task], str]) -> str:
+    return _all_hold({name: judge(task) for name, task in tasks(results).items()})
 
 
 def retrieval_rises(results: Results) -> Row:
@@ -73,9 +79,9 @@ def retrieval_rises(results: Results) -> Row:
         levels = [np.mean([curve[layer] for curve in arms[a]["retrieval"].values()]) for a in ("sft", "joint")]
         return f"{levels[0]:.1f} to {levels[1]:.1f} %: {shown(arms['joint'].get('retrieval_gain'))}"
 
-    found = [verdict(task["arms"]["joint"].get("retrieval_gain")) for task in tasks(results).values()]
+    word = _judged(results, lambda task: verdict(task["arms"]["joint"].get("retrieval_gain")))
     claim = "alignment raises retrieval at its layer (aligned languages, with English)"
-    return Row(0, claim, "39.4 to 73.2 %: +33.8", _each(results, say), _all_hold(found))
+    return Row(0, claim, "39.4 to 73.2 %: +33.8", _each(results, say), word)
 
 
 def middle_layers(results: Results) -> Row:
@@ -99,14 +105,14 @@ def middle_layers(results: Results) -> Row:
 def retrieval_predicts_transfer(results: Results) -> Row:
     """Claim 2: over languages without task data, retrieval of the base against the score of SFT."""
     retrieval = results.get("probes", {}).get("base", {}).get("by_language", {})
-    said, words = [], []
+    said, words = [], {}
     for name, task in tasks(results).items():
         levels = task["arms"]["sft"]["levels"][main_metric(task)]
         codes = [c for group in ("aligned", "unseen") for c in task["languages"][group] if c in retrieval]
         if len(codes) >= 4:
             rho, p = stats.spearmanr([retrieval[c] for c in codes], [levels[c] for c in codes])
             said.append(f"{name}: Spearman {rho:.2f} (p = {p:.3f}) over {len(codes)} languages")
-            words.append("holds" if p < 0.05 and rho > 0 else "not shown")
+            words[name] = "holds" if p < 0.05 and rho > 0 else "not shown"
     claim = "retrieval of the base correlates with transfer"
     return Row(2, claim, "significant correlation", "; ".join(said) or NOT_RUN, _all_hold(words))
 
@@ -146,8 +152,8 @@ def sft_does_not_align(results: Results) -> Row:
         rise = mean_interval(after)
         return {"value": rise.mean, "low": rise.low, "high": rise.high}
 
-    changes = [change(task) for task in tasks(results).values()]
-    words = ["holds" if c and c["high"] < 5 else NOT_RUN if c is None else "not shown" for c in changes]
+    changes = {name: change(task) for name, task in tasks(results).items()}
+    words = {n: NOT_RUN if c is None else "holds" if c["high"] < 5 else "not shown" for n, c in changes.items()}
     ours = _together(_many(results, "sft", "base", {0: ""}), _each(results, lambda task: shown(change(task))))
     return Row(3, "SFT alone does not raise alignment", "no rise", ours, _all_hold(words))
 
@@ -170,16 +176,15 @@ def aligned_gain(results: Results) -> Row:
         both = [verdict(gain_of(task, "joint", "aligned", other)) for other in ("sft", "shuffled")]
         return "holds" if both == ["holds", "holds"] else f"over SFT {both[0]}, over shuffled {both[1]}"
 
-    words = [judge(task) for task in tasks(results).values()]
-    return Row(4, "aligned languages gain most, low-resource ones more", "+3.8 low, +0.7 high", _each(results, say),
-               _all_hold(words))  # fmt: skip
+    claim = "aligned languages gain most, low-resource ones more"
+    return Row(4, claim, "+3.8 low, +0.7 high", _each(results, say), _judged(results, judge))
 
 
 def supervised_do_not_lose(results: Results) -> Row:
     """Claim 5, with a margin of half a point."""
-    words = [verdict(gain_of(task, "joint", "supervised"), margin=-0.5) for task in tasks(results).values()]
+    word = _judged(results, lambda task: verdict(gain_of(task, "joint", "supervised"), margin=-0.5))
     ours = _each(results, lambda task: shown(gain_of(task, "joint", "supervised")))
-    return Row(5, "supervised languages do not lose (more than 0.5)", "+0.4", ours, _all_hold(words))
+    return Row(5, "supervised languages do not lose (more than 0.5)", "+0.4", ours, word)
 
 
 def unseen_gain(results: Results) -> Row:
@@ -189,7 +194,7 @@ def unseen_gain(results: Results) -> Row:
         name: (gain_of(t, "joint", "unseen"), gain_of(t, "joint", "unseen", "shuffled")) for name, t in there.items()
     }
     ours = "; ".join(f"{name}: {shown(a)}, over shuffled pairs {shown(b)}" for name, (a, b) in found.items())
-    words = [verdict(a) for a, _ in found.values()]
+    words = {name: verdict(a) for name, (a, _) in found.items()}
     return Row(6, "unseen languages gain a little", "+0.4", ours or NOT_RUN, _all_hold(words))
 
 
@@ -203,7 +208,7 @@ def _of_arms(
             return ", ".join(f"{name} {shown(gain_of(task, arm, 'aligned'))}" for arm, name in arms.items())
 
         ran = {name: task for name, task in tasks(results).items() if decisive in task["arms"]}
-        words = [verdict(gain_of(task, decisive, "aligned"), sign) for task in ran.values()]
+        words = {name: verdict(gain_of(task, decisive, "aligned"), sign) for name, task in ran.items()}
         ours = "; ".join(f"{name}: {say(task)}" for name, task in ran.items()) or NOT_RUN
         return Row(number, claim, paper, ours, _all_hold(words))
 
@@ -222,9 +227,9 @@ def merged(results: Results) -> Row:
                 parts.append(f"{name} {shown(gain)}{share}")
         return ", ".join(parts) or NOT_RUN
 
-    words = [verdict(gain_of(task, "merged", "aligned")) for task in tasks(results).values()]
+    word = _judged(results, lambda task: verdict(gain_of(task, "merged", "aligned")))
     claim = "separately trained and merged keeps the gain"
-    return Row(10, claim, "+1.1 of +1.5", _each(results, say), _all_hold(words))
+    return Row(10, claim, "+1.1 of +1.5", _each(results, say), word)
 
 
 def long_outputs(results: Results) -> Row:
@@ -265,11 +270,11 @@ def layers_below(results: Results) -> Row:
             rises.append(f"{below} below {np.mean(rise):+.1f} ({', '.join(f'{r:+.1f}' for r in rise)})")
         return "; ".join(rises)
 
-    words = []
-    for task in probed.values():
+    words = {}
+    for name, task in probed.items():
         joint, sft = task["arms"]["joint"]["retrieval"], task["arms"]["sft"]["retrieval"]
         rises = [joint[s][task["layer"] - 1] > sft[s][task["layer"] - 1] for s in joint if s in sft]
-        words.append("holds in every seed" if all(rises) else "not shown")
+        words[name] = "holds in every seed" if all(rises) else "not shown"
     ours = _together(
         _many(results, "joint", "sft", {1: "1 below ", 3: "3 below ", 5: "5 below "}),
         *(f"{name}: {say(task)}" for name, task in probed.items()),

@@ -210,7 +210,7 @@ def main() -> None:
         places = {"REAL_MODEL": given.model, "REAL_DATA": given.data, "REAL_PAIRS": given.pairs}
         os.environ |= {name: str(path.resolve()) for name, path in places.items()}
         for name in RECIPES:
-            if list(given.out.glob(f"{name}/seed*/*/{PREDICTIONS}")):
+            if list(given.out.glob(f"{name}/seed*/sft/{PREDICTIONS}")):
                 runs = Runs(given.out, name, tuple(given.set))
                 write_json(RESULTS / f"{name}.json", measure(runs, given.layer))
     if given.probes:

@@ -29,9 +29,10 @@ def draw(results: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
         found.append(_save(_poolings(results["poolings"]), folder, "evidence_poolings.svg", text))
     for name, task in tasks(results).items():
         if "joint" in task["arms"]:
-            file = f"evidence_{name.lower()}"
-            text = f"{name}: retrieval between English and aligned languages by layer, after training"
-            found.append(_save(_layers(task), folder, f"{file}_layers.svg", text))
+            file = f"evidence_{name.lower().replace(' ', '_')}"
+            if task["arms"]["joint"]["retrieval"]:
+                text = f"{name}: retrieval between English and aligned languages by layer, after training"
+                found.append(_save(_layers(task), folder, f"{file}_layers.svg", text))
             score = METRICS[main_metric(task)]
             text = f"{name}: {score} that joint training gains over SFT and over shuffled pairs, by language"
             found.append(_save(_gains(task), folder, f"{file}_gains.svg", text))
