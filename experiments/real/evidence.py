@@ -29,6 +29,12 @@ from midalign.probing.result import PROBE_FILE, ProbeResult
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 GROUPS = ("supervised", "aligned", "unseen")
+STATES_TEXT = (
+    "What states carry over from English, within the prompt of the task: a linear classifier is trained on English "
+    "items and tried on aligned languages. It reads the intent from the last state of the prompt, from which the answer "
+    "is written, and the label of a slot from the mean state of its words. Retrieval is by the mean state of the "
+    "sentence, with English."
+)
 STATES = {"intent": "intent", "label": "slot label", "retrieval": "retrieval"}
 
 
@@ -121,8 +127,8 @@ def transfer_section(transfer: dict[str, Any] | None, task: dict[str, Any]) -> l
     """How answers are wrong, and what states carry over, where `transfer.py` measured it."""
     if not transfer:
         return []
-    states = ["", *states_table(transfer, task["languages"]["aligned"])] if transfer["states"] else []
-    return ["What becomes of slots, and what states carry over:", "", *fates_table(transfer), *states, ""]
+    states = ["", STATES_TEXT, "", *states_table(transfer, task["languages"]["aligned"])] if transfer["states"] else []
+    return ["What becomes of the gold slots:", "", *fates_table(transfer), *states, ""]
 
 
 def tables(results: dict[str, Any]) -> list[str]:
