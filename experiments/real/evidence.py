@@ -30,10 +30,10 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 GROUPS = ("supervised", "aligned", "unseen")
 STATES_TEXT = (
-    "What states carry over from English, within the prompt of the task: a linear classifier is trained on English "
-    "items and tried on aligned languages. It reads the intent from the last state of the prompt, from which the answer "
-    "is written, and the label of a slot from the mean state of its words. Retrieval is by the mean state of the "
-    "sentence, with English."
+    "What states within the prompt of the task carry over from English: a linear classifier is trained on English "
+    "items and tried on aligned languages. It reads the intent from the last state of the prompt, from which the "
+    "answer is written, and the label of a slot from the mean state of its words. Retrieval is by the mean state of "
+    "the sentence, with English."
 )
 STATES = {"intent": "intent", "label": "slot label", "retrieval": "retrieval"}
 
