@@ -179,13 +179,14 @@ def page(results: dict[str, Any], images: Path) -> str:
 
 def readme_table(results: dict[str, Any]) -> list[str]:
     """The table of the README: what joint training gains, by task and group."""
-    lines = ["| task | languages | SFT | joint minus SFT | joint minus shuffled pairs |", "|---|---|---|---|---|"]
+    lines = ["| task | seeds | languages | SFT | joint minus SFT | joint minus shuffled pairs |", "|---" * 6 + "|"]
     for name, task in tasks(results).items():
+        seeds = len(task["arms"].get("joint", {}).get("seeds", ()))
         for group in GROUPS:
             if task["languages"][group] and "joint" in task["arms"]:
                 gains = [shown(gain_of(task, "joint", group, other)) for other in ("sft", "shuffled")]
                 level = task["arms"]["sft"]["levels"][main_metric(task)][group]
-                lines.append(f"| {name} | {group} | {level:.1f} | {gains[0]} | {gains[1]} |")
+                lines.append(f"| {name} | {seeds} | {group} | {level:.1f} | {gains[0]} | {gains[1]} |")
     return lines
 
 
