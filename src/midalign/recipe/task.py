@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -76,15 +76,12 @@ class TaskSection(Section):
 
     @model_validator(mode="after")
     def _settings_are_for_the_task(self) -> TaskSection:
+        return refuse_conflicts(self, list(self._conflicts()))
+
+    def _conflicts(self) -> Iterator[str]:
         if self.name != "extraction" and self.types != ENTITY_TYPES:
-            conflict = f"types are for name: extraction; {self.name} has none. Leave them out"
-            return refuse_conflicts(self, [conflict])
+            yield f"types are for name: extraction; {self.name} has none. Leave them out"
         if self.name != "translation" and self.directions != "from_english":
-            conflict = f"directions = {self.directions!r} is for name: translation, not {self.name}. Leave it out"
-            return refuse_conflicts(self, [conflict])
+            yield f"directions = {self.directions!r} is for name: translation, not {self.name}. Leave it out"
         if self.name != "chat" and self.metric != AnswerFormat().metrics:
-            conflict = (
-                f"metric = {list(self.metric)} is for name: chat; {self.name} has metrics of its own. Leave it out"
-            )
-            return refuse_conflicts(self, [conflict])
-        return self
+            yield f"metric = {list(self.metric)} is for name: chat; {self.name} has metrics of its own. Leave it out"
