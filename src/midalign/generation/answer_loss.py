@@ -57,10 +57,9 @@ def _losses_of_batch(model: Any, rows: Sequence[Mapping[str, list[int]]]) -> NDA
         if shared:
             options |= {"past_key_values": cache, "use_cache": True}
     logits = model(input_ids=ids[:, shared:].to(device), attention_mask=mask.to(device), **options).logits
-    losses = torch.nn.functional.cross_entropy(
-        logits[:, -(width - first + 1) : -1].float().transpose(1, 2),
-        labels[:, first:].to(device),
-        ignore_index=IGNORED,
-        reduction="none",
-    )
-    return np.stack([losses.double().sum(1).cpu().numpy(), (labels != IGNORED).sum(1).numpy()], axis=1)
+    kept = logits[:, -(width - first + 1) : -1]
+    losses = [  # a row at a time: in float32 all of them would need several times the memory of the logits
+        torch.nn.functional.cross_entropy(row.float(), gold, ignore_index=IGNORED, reduction="none").double().sum()
+        for row, gold in zip(kept, labels[:, first:].to(device), strict=True)
+    ]
+    return np.stack([torch.stack(losses).cpu().numpy(), (labels != IGNORED).sum(1).numpy()], axis=1)
