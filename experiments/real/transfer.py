@@ -56,13 +56,13 @@ def fate(span: Span, answered: Sequence[Span]) -> str:
     return min(fates, key=FATES.index)
 
 
-def fates(runs: Runs, arm: str, languages: Sequence[str]) -> dict[str, float]:
+def fates(runs: Runs, arm: str, seeds: Sequence[int], languages: Sequence[str]) -> dict[str, float]:
     """Shares of gold slots by what became of them, and of answered slots whose value is not in the sentence, in %."""
     gold = {item.id: item for item in runs.items() if item.language in languages}
     labels = {span.label for item in gold.values() for span in item.spans}
     found: Counter[str] = Counter()
     answered = outside = 0
-    for seed in runs.seeds(arm):
+    for seed in seeds:
         for prediction in read_predictions(runs.folder(seed, arm) / PREDICTIONS):
             if prediction.id not in gold:
                 continue
@@ -165,7 +165,7 @@ def measure_transfer(runs: Runs, arms: Sequence[str], states: Sequence[str], see
     found: dict[str, Any] = {"slots": {}, "states": {}, "layers": list(LAYERS)}
     for arm in arms:
         found["slots"][arm] = {
-            group: {fate: round(share, 1) for fate, share in fates(runs, arm, codes).items()}
+            group: {fate: round(share, 1) for fate, share in fates(runs, arm, runs.seeds(*arms), codes).items()}
             for group, codes in groups.items()
             if codes
         }
