@@ -26,7 +26,6 @@ from tests.conftest import CORPUS, build_model, build_tokenizer
 OPTIONS = {
     "checkpointing": "gradient checkpointing",
     "gather": "negatives of both processes",
-    "temperature": "a learned temperature, which is saved too (ddp)",
     "cached": "cached gradients, two pairs at a time",
     "asked": "sentences in the task's prompt, against frozen vectors of the sources",
 }
@@ -56,11 +55,7 @@ def train(out, chosen):
     from trl import SFTConfig
 
     gather, checkpointing = "gather" in chosen, "checkpointing" in chosen
-    config, tokenize = alignment(
-        chosen,
-        batch_size=6 if gather and WORLD == 1 else 3,
-        learn_temperature=(0.05, 0.5) if "temperature" in chosen else None,
-    )
+    config, tokenize = alignment(chosen, batch_size=6 if gather and WORLD == 1 else 3)
     # With gathered negatives two batches of 3 are one batch of 6, and no accumulation is involved.
     trainer = AlignmentTrainer(
         build_model("llama"),
@@ -80,7 +75,6 @@ def train(out, chosen):
     )  # fmt: skip
     trainer.train()
     trainer.save_model(str(out / "adapter"))
-    (out / f"temperature.{RANK}").write_text(repr(trainer.temperature().item()))
 
 
 def shard_over_processes(model):

@@ -34,16 +34,3 @@ def test_two_processes_equal_one(tmp_path, mode, options):
     assert any(tensor.abs().max() > 0 for tensor in one.values())
     for name in one:
         assert torch.allclose(one[name], two[name], atol=2e-5), name
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("options", [("temperature",), ("temperature", "gather")])
-def test_a_learned_temperature_is_the_same_in_every_process_and_as_in_one(tmp_path, options):
-    one = result(1, "ddp", tmp_path / "one", *options)
-    two = result(2, "ddp", tmp_path / "two", *options)
-    assert all(torch.allclose(one[name], two[name], atol=2e-5) for name in one)
-    alone, first, second = (
-        float((tmp_path / name).read_text()) for name in ("one/temperature.0", "two/temperature.0", "two/temperature.1")
-    )
-    assert first == second == pytest.approx(alone, rel=1e-5)
-    assert abs(alone - 0.1) > 1e-4

@@ -47,14 +47,14 @@ def _checked_layer(layer: Layer) -> Layer:
     return layer
 
 
-_GONE = {"centered": False, "modules": None, "preserve": 0.0, "preserve_rows": 8}  # and the values that were off
+_GONE = {"centered": False, "learn_temperature": None, "modules": None, "preserve": 0.0, "preserve_rows": 8}
+"""Options that were removed, and the values with which they had no effect."""
 
 
 class AlignmentConfig(Section):
     """The alignment objective and when it is trained.
 
-    - What is aligned: ``layer``, ``pooling``, ``prompt``, ``direction``, ``temperature``, ``learn_temperature``,
-      ``weight``.
+    - What is aligned: ``layer``, ``pooling``, ``prompt``, ``direction``, ``temperature``, ``weight``.
     - When alignment is trained: ``schedule``, ``warmup``, ``max_updates``, ``patience``.
     - Batches and memory: ``batch_size``, ``mini_batch_size``, ``gather_negatives``, ``batches``,
       ``language_exponent``.
@@ -93,10 +93,6 @@ class AlignmentConfig(Section):
         gt=0,
         description="Divides the cosines in the contrastive loss.",
         json_schema_extra=source("the paper, arXiv 2502.14830, for Llama 3"),
-    )
-    learn_temperature: tuple[float, float] | None = Field(
-        default=None,
-        description="Learn the temperature between these two bounds, such as [0.02, 0.5]; it starts at 'temperature'.",
     )
     weight: float = Field(default=1.0, gt=0, description="Multiplies the alignment loss.")
 
@@ -169,13 +165,6 @@ class AlignmentConfig(Section):
         return refuse_conflicts(self, [*self._conflicts(), *self._conflicts_with_the_prompt()])
 
     def _conflicts(self) -> Iterator[str]:
-        if self.learn_temperature is not None:
-            low, high = self.learn_temperature
-            if not 0 < low < self.temperature < high < float("inf"):
-                yield (
-                    f"learn_temperature = [{low}, {high}] with temperature = {self.temperature}: the temperature "
-                    "must be between the bounds, 0 < low < temperature < high; widen the bounds or change temperature"
-                )
         if self.patience is not None and "task" not in Schedule.parse(self.schedule).pattern:
             yield (
                 f"patience = {self.patience} trains only the task once retrieval no longer improves, but schedule "

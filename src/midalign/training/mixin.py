@@ -39,7 +39,6 @@ from midalign.training.objective import AlignmentObjective, held_out_metrics
 from midalign.training.pair_batches import PAIR_KEYS, CollateEither, PairCollator, PairDataset
 from midalign.training.pair_vectors import find_packing
 from midalign.training.sampler import AlternatingBatchSampler, check_task_data
-from midalign.training.temperature import LearnedTemperature
 
 logger = logging.getLogger(__name__)
 
@@ -123,20 +122,11 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         limits = [getattr(self.args, "max_length", None), window]
         limit = min((limit for limit in limits if limit is not None), default=None)
         self.pairs = PairDataset(pairs, tokenize, limit)
-        learned = None
-        if self.alignment.learn_temperature is not None:
-            if self.args.fp16:
-                raise RecipeError(
-                    "alignment.learn_temperature needs training.bf16 rather than training.fp16, whose scaled and "
-                    "skipped updates it does not follow"
-                )
-            self.add_callback(LearnedTemperature(self.alignment.temperature, *self.alignment.learn_temperature))
-            learned = self.temperature
         depth = find_decoder(self.model).depth
         self.alignment.check_model(depth, unwrap(self.model).config.get_text_config().hidden_size)
         top = max(self.alignment.resolve_layers(depth))
         verify_stopping(self.model, top)
-        self.objective = AlignmentObjective.for_depth(self.alignment, depth, learned, find_packing(self.model, top))
+        self.objective = AlignmentObjective.for_depth(self.alignment, depth, find_packing(self.model, top))
         if held_out_pairs:
             self.held_out = PairDataset(held_out_pairs, tokenize, limit)
 
@@ -190,14 +180,6 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         """The objective of update `update` (from 0); with ``micro_batch``, that of its first micro-batch."""
         until = self.aligning_until()
         return "task" if until is not None and update >= until else self.schedule.objective(update)
-
-    def temperature(self, device: torch.device | str = "cpu") -> torch.Tensor:
-        """The current temperature, a float32 scalar; differentiable with ``alignment.learn_temperature``."""
-        # Looked up each time, since the Trainer makes its callbacks anew on resume.
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, LearnedTemperature):
-                return callback(device)
-        return torch.tensor(self.alignment.temperature, device=device)
 
     # ---- the stream of batches
 
@@ -331,8 +313,6 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
                 value, weight = self.accelerator.reduce(total, reduction="sum").tolist()
                 logs[name] = value / weight
             self._sums.clear()
-            if self.objective is not None and self.alignment.learn_temperature is not None:
-                logs["temperature"] = self.temperature().item()
         super().log(logs, start_time)
 
     def evaluation_loop(

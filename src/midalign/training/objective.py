@@ -40,23 +40,15 @@ class AlignmentObjective:
     Attributes:
         config: Temperature, direction, pooling, ...
         layers: The aligned layers and their weights, which sum to 1.
-        temperature: Function of a device that gives the learned temperature; None for ``config.temperature``.
         packing: How the model is given several rows at once; see `midalign.training.pair_vectors`.
     """
 
     config: AlignmentConfig
     layers: dict[int, float]
-    temperature: Callable[[torch.device], torch.Tensor] | None = None
     packing: Packing = "mask"
 
     @classmethod
-    def for_depth(
-        cls,
-        config: AlignmentConfig,
-        depth: int,
-        temperature: Callable[[torch.device], torch.Tensor] | None = None,
-        packing: Packing = "mask",
-    ) -> AlignmentObjective:
+    def for_depth(cls, config: AlignmentConfig, depth: int, packing: Packing = "mask") -> AlignmentObjective:
         """The objective for a model of `depth` blocks.
 
         Raises:
@@ -64,7 +56,7 @@ class AlignmentObjective:
         """
         layers = config.resolve_layers(depth)
         total = sum(layers.values())
-        return cls(config, {layer: weight / total for layer, weight in layers.items()}, temperature, packing)
+        return cls(config, {layer: weight / total for layer, weight in layers.items()}, packing)
 
     @property
     def top(self) -> int:
@@ -100,7 +92,7 @@ class AlignmentObjective:
             loss = info_nce(
                 source,
                 target,
-                temperature=self.temperature(source.device) if self.temperature else self.config.temperature,
+                temperature=self.config.temperature,
                 direction=self.config.direction,
                 false_negatives=false_negatives(keys),
             )
@@ -153,7 +145,7 @@ class AlignmentObjective:
         order = torch.cat(pieces).argsort()
         leaves = {layer: torch.cat([p[layer] for p in parts])[order].requires_grad_() for layer in self.layers}
         loss = self.loss_of(_joined(frozen, leaves), batch[PAIR_KEYS])
-        (loss * scale).backward()  # type: ignore[no-untyped-call]  # of a learned temperature too
+        (loss * scale).backward()  # type: ignore[no-untyped-call]
         gradients = {layer: cast("torch.Tensor", leaf.grad) for layer, leaf in leaves.items()}
         for number, (rows, state) in enumerate(zip(pieces, states, strict=True)):
             last = number == len(pieces) - 1

@@ -42,7 +42,7 @@ def test_patience_needs_task_updates_to_go_on_with():
 
 
 def test_options_that_are_gone_may_stand_in_older_recipes_where_they_were_off():
-    off = {"centered": False, "modules": None, "preserve": 0.0, "preserve_rows": 8}
+    off = {"centered": False, "learn_temperature": None, "modules": None, "preserve": 0.0, "preserve_rows": 8}
     assert AlignmentConfig.model_validate(off) == AlignmentConfig()
     with pytest.raises(ValidationError, match="preserve"):
         AlignmentConfig.model_validate({**off, "preserve": 1.0})

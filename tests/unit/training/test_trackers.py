@@ -32,7 +32,6 @@ def test_tensorboard_gets_both_losses_and_keeps_them_when_the_checkpoints_are_go
             "training.report_to=[tensorboard]",
             "training.eval_strategy=epoch",
             "training.run_name=off",
-            "alignment.learn_temperature=[0.02, 0.5]",
         ],
     )
     check_arguments(recipe)
@@ -44,7 +43,6 @@ def test_tensorboard_gets_both_losses_and_keeps_them_when_the_checkpoints_are_go
         assert found[f"train/{name}"] == pytest.approx(expected)
     for name in ("retrieval", "retrieval_deu_Latn", "alignment_loss", "loss"):
         assert len(found[f"eval/{name}"]) == 1, name
-    assert all(0.02 < value < 0.5 for value in found["train/temperature"])
 
 
 def test_the_users_own_folder_comes_first(monkeypatch, tmp_path):
