@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from experiments.real.run import RECIPES
 from experiments.row import Row
 from midalign.functional.statistics import mean_interval
 
 Task = Mapping[str, Any]
 Results = Mapping[str, Any]
-NAMES = {"xsid": "xSID", "mtop": "MTOP", "uner": "UNER", "translation": "translation", "home": "smart home"}
 NOT_RUN = "not run"
 
 
@@ -48,7 +48,7 @@ def gain_of(task: Task, arm: str, group: str, over: str = "sft", metric: str | N
 
 def tasks(results: Results) -> dict[str, Task]:
     """The tasks that were run, by name."""
-    return {NAMES[key]: results[key] for key in NAMES if results.get(key, {}).get("arms")}
+    return {RECIPES[key]: results[key] for key in RECIPES if results.get(key, {}).get("arms")}
 
 
 def _each(results: Results, say: Callable[[Task], str]) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.real.claims import CLAIMS, NAMES, gain_of, main_metric, shown, tasks
+from experiments.real.claims import CLAIMS, gain_of, main_metric, shown, tasks
 from experiments.real.figures import draw
 from experiments.real.measured import METRICS, Runs, measure, measure_probe
 from experiments.real.run import RECIPES
@@ -38,11 +38,11 @@ STATES_TEXT = (
 STATES = {"intent": "intent", "label": "slot label", "retrieval": "retrieval"}
 
 
-def read_results() -> dict[str, Any]:
+def read_results(folder: Path) -> dict[str, Any]:
     """What was measured, by task; also ``transfer_<task>``, and ``probes`` in many languages and ``poolings``."""
     found = {}
-    for name in (*NAMES, *(f"transfer_{task}" for task in NAMES), "probes", "poolings"):
-        file = RESULTS / f"{name}.json"
+    for name in (*RECIPES, *(f"transfer_{task}" for task in RECIPES), "probes", "poolings"):
+        file = folder / f"{name}.json"
         if file.exists():
             found[name] = read_json(file)
     return found
@@ -134,7 +134,7 @@ def transfer_section(transfer: dict[str, Any] | None, task: dict[str, Any]) -> l
 def tables(results: dict[str, Any]) -> list[str]:
     """The tables of all tasks."""
     lines: list[str] = []
-    keys = {shown: key for key, shown in NAMES.items()}
+    keys = {shown: key for key, shown in RECIPES.items()}
     for name, task in tasks(results).items():
         score = METRICS[main_metric(task)]
         lines += [f"## {name}", "", f"{task['items']} test items. The score is {score}, in points.", ""]
@@ -207,6 +207,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--pairs", type=Path)
     parser.add_argument("--out", type=Path, help="where run.py wrote the runs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are, or go with --measure")
     parser.add_argument("--probes", type=Path, help="folder with probes in many languages: base, sft, joint")
     parser.add_argument("--layer", type=int, default=15, help="the aligned layer")
     parser.add_argument("--set", nargs="*", default=[], help="the overrides that the runs were given")
@@ -219,13 +220,14 @@ def main() -> None:
         for name in RECIPES:
             if list(given.out.glob(f"{name}/seed*/sft/{PREDICTIONS}")):
                 runs = Runs(given.out, name, tuple(given.set))
-                write_json(RESULTS / f"{name}.json", measure(runs, given.layer))
+                write_json(given.results / f"{name}.json", measure(runs, given.layer))
     if given.probes:
         files = sorted(given.probes.glob(f"*/{PROBE_FILE}"))
         write_json(
-            RESULTS / "probes.json", {file.parent.name: measure_probe(ProbeResult.from_file(file)) for file in files}
+            given.results / "probes.json",
+            {file.parent.name: measure_probe(ProbeResult.from_file(file)) for file in files},
         )
-    results = read_results()
+    results = read_results(given.results)
     if given.write:
         write_atomically(given.write, page(results, given.write.parent / "images"))
     if given.readme:

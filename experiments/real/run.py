@@ -37,7 +37,8 @@ from midalign.training.train import ADAPTER
 
 HERE = Path(__file__).parent
 ARMS = read_arms(HERE / "arms.yaml")
-RECIPES = ("xsid", "mtop", "uner", "translation", "home")
+RECIPES = {"xsid": "xSID", "mtop": "MTOP", "uner": "UNER", "translation": "translation", "home": "smart home"}
+"""The recipes, and how the page calls them."""
 
 
 def recipe_of(name: str, seed: int, arm: str, *more: str) -> Recipe:

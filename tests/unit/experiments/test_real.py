@@ -103,10 +103,12 @@ def test_the_page_is_made_of_the_measured_results_alone(runs, tmp_path, monkeypa
     write_json(
         tmp_path / "results" / "transfer_xsid.json", {"slots": slots, "states": {"joint": states}, "layers": [15]}
     )
-    monkeypatch.setattr(evidence, "RESULTS", tmp_path / "results")
     page, readme = tmp_path / "docs" / "evidence.md", tmp_path / "README.md"
     readme.write_text("before\n<!-- evidence -->\nold\n<!-- end -->\nafter\n")
-    monkeypatch.setattr(sys, "argv", ["evidence.py", "--write", str(page), "--readme", str(readme)])
+    measured = str(tmp_path / "results")
+    monkeypatch.setattr(
+        sys, "argv", ["evidence.py", "--results", measured, "--write", str(page), "--readme", str(readme)]
+    )
     evidence.main()
     text = page.read_text()
     assert "<!--" not in text
