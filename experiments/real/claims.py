@@ -162,11 +162,13 @@ def aligned_gain(results: Results) -> Row:
     """Claim 4: aligned languages gain, low-resource ones more than high-resource ones; the loss is shown beside it."""
 
     def say(task: Task) -> str:
-        low, high = (gain_of(task, "joint", f"aligned, {level}") for level in ("low", "high"))
         said = (
             f"{shown(gain_of(task, 'joint', 'aligned'))}, over shuffled pairs "
-            f"{shown(gain_of(task, 'joint', 'aligned', 'shuffled'))}; low {shown(low)}, high {shown(high)}"
+            f"{shown(gain_of(task, 'joint', 'aligned', 'shuffled'))}"
         )
+        low, high = (gain_of(task, "joint", f"aligned, {level}") for level in ("low", "high"))
+        if low and high:
+            said += f"; low {shown(low)}, high {shown(high)}"
         losses = [gain_of(task, "joint", "aligned", other, "loss") for other in ("sft", "shuffled")]
         if not all(losses):
             return said

@@ -225,7 +225,7 @@ def main() -> None:
         files = sorted(given.probes.glob(f"*/{PROBE_FILE}"))
         write_json(
             given.results / "probes.json",
-            {file.parent.name: measure_probe(ProbeResult.from_file(file)) for file in files},
+            {file.parent.name: measure_probe(ProbeResult.from_file(file), given.layer) for file in files},
         )
     results = read_results(given.results)
     if given.write:

@@ -1,4 +1,4 @@
-"""The figures of docs/evidence.md, as SVG: retrieval by layer and pooling, before and after, gain by language."""
+"""The figures of docs/evidence.md, as SVG: retrieval by layer, pooling and direction; what each language gains."""
 
 from __future__ import annotations
 
@@ -27,6 +27,13 @@ def draw(results: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
     if "poolings" in results:
         text = "Retrieval of the base model by layer, for each pooling"
         found.append(_save(_poolings(results["poolings"]), folder, "evidence_poolings.svg", text))
+    probes = results.get("probes", {})
+    if {"sft", "joint"} <= set(probes):
+        text = "Retrieval at the aligned layer in every direction, SFT and joint training"
+        found.append(_save(_matrices(probes), folder, "evidence_matrices.svg", text))
+    if "base" in probes and tasks(results):
+        text = "What joint training gains on aligned languages, against the retrieval of the base model in the language"
+        found.append(_save(_gains_by_level(results), folder, "evidence_gains_by_level.svg", text))
     for name, task in tasks(results).items():
         if "joint" in task["arms"]:
             file = f"evidence_{name.lower().replace(' ', '_')}"
@@ -54,6 +61,46 @@ def _poolings(poolings: Mapping[str, Any]) -> Any:
     for axes, title in zip(sides, ("all directions", "with English"), strict=True):
         axes.set(title=title, xlabel="layer", ylabel="retrieval (%)")
     sides[0].legend(frameon=False, fontsize=7)
+    return figure
+
+
+def _matrices(probes: Mapping[str, Any]) -> Any:
+    """A square for every direction; languages in the order in which SFT retrieves them."""
+    figure, sides = plt.subplots(1, 2, figsize=(7, 3.8), layout="constrained")
+    codes = list(probes["sft"]["matrix"])
+    order = np.argsort([-value for value in probes["sft"]["by_language"].values()])
+    for axes, arm in zip(sides, ("sft", "joint"), strict=True):
+        matrix = np.array(list(probes[arm]["matrix"].values()), dtype=float)[np.ix_(order, order)]
+        image = axes.imshow(matrix, vmin=0, vmax=100)
+        ticks = [codes[place].split("_")[0] for place in order]
+        axes.set_xticks(range(len(ticks)), ticks, rotation=90, fontsize=4)
+        axes.set_yticks(range(len(ticks)), ticks, fontsize=4)
+        axes.set(title=arm, xlabel="found in", ylabel="asked in")
+    figure.colorbar(image, ax=sides, label="retrieval (%)", shrink=0.8)
+    return figure
+
+
+def _gains_by_level(results: Mapping[str, Any]) -> Any:
+    """A point with its 95 % interval for every aligned language of every task."""
+    figure, axes = plt.subplots()
+    level = results["probes"]["base"]["by_language"]
+    for number, (name, task) in enumerate(tasks(results).items()):
+        gains = task["arms"].get("joint", {}).get("gains", {}).get("sft", {}).get(main_metric(task), {})
+        codes = [code for code in task["languages"]["aligned"] if code in level and code in gains]
+        ends = [
+            [gains[c]["value"] - gains[c]["low"] for c in codes],
+            [gains[c]["high"] - gains[c]["value"] for c in codes],
+        ]
+        axes.errorbar(
+            [level[code] + 0.12 * number for code in codes], [gains[code]["value"] for code in codes], yerr=ends,
+            fmt="o", markersize=4, label=name,
+        )  # fmt: skip
+        for code in codes:
+            axes.annotate(code.split("_")[0], (level[code] + 0.12 * number, gains[code]["value"]), fontsize=6,
+                          xytext=(3, 3), textcoords="offset points")  # fmt: skip
+    axes.axhline(0, color="grey", linewidth=0.8)
+    axes.set(xlabel="retrieval of the base model in the language, middle layer (%)", ylabel="joint minus SFT (points)")
+    axes.legend(frameon=False, fontsize=7)
     return figure
 
 

@@ -164,8 +164,11 @@ def measure(runs: Runs, layer: int) -> dict[str, Any]:
     }
 
 
-def measure_probe(result: ProbeResult) -> dict[str, Any]:
-    """A probe in many languages, in per cent: retrieval by layer, also with English, and by language at the middle."""
+def measure_probe(result: ProbeResult, layer: int) -> dict[str, Any]:
+    """A probe in many languages, in per cent: retrieval by layer, also with English, and by language at the middle.
+
+    ``matrix`` is that of one layer, a row for each language that is asked from, null on the diagonal.
+    """
     middle = result.layers[-1] // 2
     others = [code for code in result.languages if code != ENGLISH]
     return {
@@ -176,6 +179,10 @@ def measure_probe(result: ProbeResult) -> dict[str, Any]:
         "accuracy": [round(100 * value, 2) for value in result.accuracy.tolist()],
         "intervals": [[round(100 * (end or 0), 2) for end in entry["interval"]] for entry in result.content["layers"]],
         "by_language": {code: round(100 * value, 2) for code, value in result.by_language(middle).items()},
+        "matrix": {
+            code: [None if np.isnan(value) else round(100 * float(value), 1) for value in row]
+            for code, row in zip(result.languages, result.matrix(layer), strict=True)
+        },
         "with_english": {
             code: [round(value, 2) for value in curve]
             for code, curve in zip(others, with_english(result, others), strict=True)

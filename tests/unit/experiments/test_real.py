@@ -79,7 +79,7 @@ def test_a_claim_holds_where_the_interval_lies_on_its_side():
 
 
 def test_a_middle_layer_is_best_where_its_interval_lies_above_those_of_both_ends():
-    found = measure_probe(ProbeResult(probe(0.5)))
+    found = measure_probe(ProbeResult(probe(0.5)), layer=1)
     assert (found["languages"], found["directions"], found["accuracy"]) == (3, 6, [10, 50, 50])
     assert middle_layers({"probes": {"base": found}}).verdict == "not shown", "the last layer is as good"
     found["accuracy"][2], found["intervals"][2] = 20.0, [19.0, 21.0]
@@ -88,7 +88,7 @@ def test_a_middle_layer_is_best_where_its_interval_lies_above_those_of_both_ends
 
 def test_probes_in_many_languages_are_compared_language_by_language(runs):
     task = measure(runs, layer=2)
-    probes = {arm: measure_probe(ProbeResult(probe(value))) for arm, value in (("base", 0.5), ("sft", 0.4))}
+    probes = {arm: measure_probe(ProbeResult(probe(value)), layer=1) for arm, value in (("base", 0.5), ("sft", 0.4))}
     row = sft_does_not_align({"xsid": task, "probes": probes})
     assert row.ours == "2 languages with English: -10.0 [-10.0, -10.0]"  # the base was not probed in the task's own
     assert not sft_does_not_align({"xsid": task, "probes": {"base": probes["base"]}}).ours.startswith("2 languages")
