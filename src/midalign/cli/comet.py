@@ -10,13 +10,13 @@ import typer
 from midalign.cli.console import console, do, say_scores, say_where
 from midalign.cli.options import (
     Columns,
-    Directions,
     Format,
     Languages,
     Out,
     Resamples,
     Seed,
     Split,
+    TranslationDirections,
     codes,
     columns_of,
     directions_of,
@@ -53,7 +53,7 @@ def score(
     format: Format = "auto",  # noqa: A002
     split: Split = "test",
     columns: Columns = None,
-    directions: Directions = "from_english",
+    directions: TranslationDirections = "from_english",
     resamples: Resamples = RESAMPLES,
     seed: Seed = SEED,
 ) -> None:

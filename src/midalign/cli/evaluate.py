@@ -12,7 +12,6 @@ from midalign.cli.console import console, do, say_comparisons, say_scores, say_w
 from midalign.cli.options import (
     Columns,
     CompletionStyle,
-    Directions,
     Format,
     Labels,
     Languages,
@@ -23,6 +22,7 @@ from midalign.cli.options import (
     Seed,
     Split,
     Task,
+    TranslationDirections,
     choice,
     codes,
     columns_of,
@@ -48,7 +48,7 @@ def evaluate(
     split: Split = "test",
     columns: Columns = None,
     labels: Labels = None,
-    directions: Directions = "from_english",
+    directions: TranslationDirections = "from_english",
     limit: Limit = None,
     baseline: Annotated[
         Path | None,

@@ -40,7 +40,7 @@ Columns = Annotated[
     typer.Option(help="What each column holds, if the data do not say, counted from 0: eng=0,deu=1, or word=1,tag=2."),
 ]
 Labels = Annotated[str | None, typer.Option(help="Comma-separated labels of spans to keep, such as PER,ORG,LOC.")]
-Directions = Annotated[
+TranslationDirections = Annotated[
     str, typer.Option(help="Of a translation task: from_english into each language, into_english, or both.")
 ]
 Split = Annotated[str, typer.Option(help="train, dev or test.")]
