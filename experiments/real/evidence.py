@@ -161,6 +161,12 @@ def times(results: dict[str, Any]) -> str:
     return "; ".join(said) or "not measured"
 
 
+def visible(results: dict[str, Any]) -> str:
+    """How large a difference of aligned languages must be to be seen: half the width of its interval, by task."""
+    gains = {name: gain_of(task, "joint", "aligned") for name, task in tasks(results).items()}
+    return ", ".join(f"{(g['high'] - g['low']) / 2:.1f} ({name})" for name, g in gains.items() if g)
+
+
 def page(results: dict[str, Any], images: Path) -> str:
     """The page: ``evidence.md.in`` with tables in place of its marks."""
     seeds = [f"{len(task['arms']['sft']['seeds'])} ({name})" for name, task in tasks(results).items()]
@@ -171,6 +177,7 @@ def page(results: dict[str, Any], images: Path) -> str:
         "tables": "\n".join(tables(results)),
         "seeds": ", ".join(seeds),
         "times": times(results),
+        "visible": visible(results),
         "figures": "\n\n".join(f"![{text}](images/{file})" for file, text in draw(results, images)),
     }
     text = (HERE / "evidence.md.in").read_text(encoding="utf-8")
