@@ -1,11 +1,12 @@
-"""Pairs to align on, as Moses files: commands of a task's training items, and Tatoeba; short ones only.
+"""Pairs to align on, as Moses files: commands of a task's training items, and Tatoeba; short ones only; and UNER's files.
 
     python -m experiments.real.pairs --model MODEL --data DATA --out PAIRS
 
 For each task, PAIRS gets the folder ``tatoeba_<task>`` and, where its items are translations of each other,
 ``commands_<task>`` and ``both_<task>``, with files such as ``pairs.en-da.en`` and ``pairs.en-da.da``. Commands are
 those of the items that are trained and tuned on, without their labels; a recipe leaves out the pairs that share a text
-with a dev or test item.
+with a dev or test item. ``uner`` has links to the files of UNER, with one test set a language: that of PUD, the same
+news sentences in five languages, where there is one. (English EWT begins with a web forum that names hardly anybody.)
 """
 
 from __future__ import annotations
@@ -67,6 +68,16 @@ def write(folder: Path, pairs: Pairs, longest: int, tokens: Callable[[str], int]
         print(f"{folder.name} {code}: {len(short)} of {len(rows)}")
 
 
+def link_uner(data: Path, folder: Path) -> None:
+    """Links to all files, but of several test sets of a language to that of PUD only."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in sorted(data.glob("*.iob2")):
+        pud = data / f"{file.name.split('_')[0]}_pud-ud-test.iob2"
+        link = folder / file.name
+        if not link.exists() and (not file.stem.endswith("-test") or file == pud or not pud.exists()):
+            link.symlink_to(file.resolve())
+
+
 def main() -> None:
     """Reads the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -79,6 +90,7 @@ def main() -> None:
     def tokens(text: str) -> int:
         return len(tokenizer(text)["input_ids"])
 
+    link_uner(given.data / "uner", given.out / "uner")
     for task, codes in ALIGNED.items():
         outside = tatoeba(given.data, codes)
         write(given.out / f"tatoeba_{task}", outside, LONGEST[task], tokens)
