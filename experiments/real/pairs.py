@@ -1,4 +1,4 @@
-"""Pairs to align on, as Moses files: commands of a task's training items, and Tatoeba; short ones only; and UNER's files.
+"""Pairs to align on, as Moses files: commands of a task's items, and Tatoeba; short ones only; and UNER's files.
 
     python -m experiments.real.pairs --model MODEL --data DATA --out PAIRS
 
