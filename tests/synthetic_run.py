@@ -259,7 +259,7 @@ def write_run(folder, n=16, depth=8, name="synthetic run", seed=0, projected=Tru
         "languages": listed,
         "systems": list(SYSTEMS),
         "main_metric": "slot_f1",
-        "seeds": [0],
+        "seeds": [seed],
         "aligned_layer": ALIGNED_LAYER,
         "comparisons": compare("sft", "joint", by_system["sft"], by_system["joint"])
         + compare("sft", "merged", by_system["sft"], by_system["merged"]),
@@ -291,7 +291,8 @@ def write_run(folder, n=16, depth=8, name="synthetic run", seed=0, projected=Tru
     }
     _write(folder / "summary.json", summary)
     _write(
-        folder / "manifest.json", manifest("run", {"recipe": {"name": name, "seed": 0, "model": {"path": "synthetic"}}})
+        folder / "manifest.json",
+        manifest("run", {"recipe": {"name": name, "seed": seed, "model": {"path": "synthetic"}}}),
     )
     return folder
 

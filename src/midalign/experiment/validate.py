@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,21 @@ from midalign.evaluation.score import check_metrics
 from midalign.experiment.named import TESTBED, ready_model
 from midalign.files import write_json
 from midalign.generation.constraint import load_llguidance
+from midalign.generation.questions import check_questions
 from midalign.generation.vllm import check_vllm
 from midalign.models.loading import check_model_path
 from midalign.models.source import ModelSource
 from midalign.progress import Progress
-from midalign.recipe.data import data_paths, read_pair_data, read_probe_corpus, read_task_data
+from midalign.recipe.data import (
+    PairData,
+    TaskData,
+    data_paths,
+    evaluation_texts,
+    read_pair_data,
+    read_probe_corpus,
+    read_task_data,
+)
 from midalign.recipe.sections import Recipe
-from midalign.records import TaskExample
 from midalign.runs import Job, Run
 from midalign.training.arguments import check_arguments, check_lora, training_tokenizer
 
@@ -64,10 +72,14 @@ class ValidateJob(Job[dict[str, str]]):
         faults: list[str] = []
         found: dict[str, str] = {}
         data: dict[str, Any] = {}
+
+        def read_pairs(recipe: Recipe) -> PairData:
+            return read_pair_data(recipe, evaluation_texts(data.get("task", TaskData([], [], [])), data.get("probe")))
+
         readers: dict[str, tuple[str, Callable[[Recipe], Any]]] = {
             "task": (self.recipe.task.data, read_task_data),
-            "parallel": (self.recipe.parallel.data, read_pair_data),
             "probe": (self.recipe.probe.data, read_probe_corpus),
+            "parallel": (self.recipe.parallel.data, read_pairs),
         }
         for section, (path, read) in readers.items():
             if path.partition(":")[0] != TESTBED:  # made when it is first used
@@ -76,14 +88,14 @@ class ValidateJob(Job[dict[str, str]]):
                     found[section] = _counted(data[section])
         with _noted("training and lora", faults):
             check_arguments(self.recipe, self.file)
-        self._check_model(data["task"].train if "task" in data else [], faults)
         with _noted("generation", faults):
             check_packages(self.recipe)
+        self._check_model(data.get("task"), faults)
         if faults:
             raise ModelError("\n".join([f"{self.file}: the recipe is well formed, but what it names is not:", *faults]))
         return found
 
-    def _check_model(self, examples: Sequence[TaskExample], faults: list[str]) -> None:
+    def _check_model(self, task: TaskData | None, faults: list[str]) -> None:
         """Check what the recipe says against a model that is on this machine, but for its weights."""
         section = self.recipe.model
         recipe = config = tokenizer = None
@@ -101,9 +113,14 @@ class ValidateJob(Job[dict[str, str]]):
             check_lora(recipe, config)
         with _noted("training", faults):
             tokenizer = training_tokenizer(recipe)
+        if task is None or tokenizer is None:
+            return
         with _noted("model", faults):
-            for example in examples[:1] if tokenizer is not None else []:
-                check_prompt(example, tokenizer, recipe.answer_format)
+            check_prompt(task.train[0], tokenizer, recipe.answer_format)
+        if not any(fault.startswith("generation: ") for fault in faults):
+            with _noted("generation", faults):
+                asked = [*task.dev, *task.test]
+                check_questions(config, tokenizer, asked, recipe.answer_format, recipe.generation.max_new_tokens)
 
 
 def check_packages(recipe: Recipe) -> None:

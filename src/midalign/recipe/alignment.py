@@ -165,7 +165,14 @@ class AlignmentConfig(Section):
         return refuse_conflicts(self, [*self._conflicts(), *self._conflicts_with_the_prompt()])
 
     def _conflicts(self) -> Iterator[str]:
-        if self.patience is not None and "task" not in Schedule.parse(self.schedule).pattern:
+        has_task = "task" in Schedule.parse(self.schedule).pattern
+        for name, off in (("warmup", 0), ("max_updates", None)):
+            if not has_task and getattr(self, name) != off:
+                yield (
+                    f"{name} = {getattr(self, name)} puts task updates in place of alignment, but schedule "
+                    f"{self.schedule!r} has no task updates; leave it out"
+                )
+        if self.patience is not None and not has_task:
             yield (
                 f"patience = {self.patience} trains only the task once retrieval no longer improves, but schedule "
                 f"{self.schedule!r} has no task updates; leave patience out"

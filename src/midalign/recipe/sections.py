@@ -325,6 +325,29 @@ class Recipe(Section):
             )
         return training
 
+    @field_validator("training")
+    @classmethod
+    def _retrieval_is_evaluated(cls, training: TrainingSection, found: ValidationInfo) -> TrainingSection:
+        alignment = found.data.get("alignment")
+        patience = None if alignment is None else alignment.patience
+        if patience is not None and getattr(training, "eval_strategy", "no") == "no":
+            raise ValueError(
+                f"alignment.patience = {patience} counts evaluations without a better retrieval, and there are none. "
+                "Write eval_strategy: steps (or epoch), or leave alignment.patience out"
+            )
+        return training
+
+    @field_validator("evaluation")
+    @classmethod
+    def _answers_have_a_style(cls, evaluation: EvaluationSection, found: ValidationInfo) -> EvaluationSection:
+        task = found.data.get("task")
+        if task is not None and task.name != "slots" and evaluation.completion_style != "slots":
+            raise ValueError(
+                f"completion_style: {evaluation.completion_style} is what answers of slots contain; task.name is "
+                f"{task.name}. Leave it out"
+            )
+        return evaluation
+
     @field_validator("early_stopping_patience")
     @classmethod
     def _evaluations_to_count(cls, patience: int | None, found: ValidationInfo) -> int | None:

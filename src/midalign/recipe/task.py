@@ -85,3 +85,5 @@ class TaskSection(Section):
             yield f"directions = {self.directions!r} is for name: translation, not {self.name}. Leave it out"
         if self.name != "chat" and self.metric != AnswerFormat().metrics:
             yield f"metric = {list(self.metric)} is for name: chat; {self.name} has metrics of its own. Leave it out"
+        if self.name == "chat" and self.format != "auto":
+            yield f"format = {self.format!r} is not for name: chat, whose files say their format. Leave it out"

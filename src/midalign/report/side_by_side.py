@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -58,15 +59,22 @@ def _row(results: Results, system: str, groups: Sequence[str]) -> dict[str, Any]
 def over_seeds(results: Sequence[Results], groups: Sequence[str]) -> dict[str, Any] | None:
     """Means over runs of one recipe: each system's mean and standard deviation, and the change with its t interval.
 
-    None where the runs are not of one recipe (by its name) with the same systems. Intervals are over the runs.
+    None unless the runs have one recipe, with the same settings and systems, and each a seed of its own. Intervals are
+    over the runs.
     """
-    kinds = {(found.run.summary.get("name"), found.run.systems, found.main) for found in results}
     first = results[0]
-    if len(kinds) != 1 or not first.run.summary or not first.before:
+    kinds = {(_settings(found), found.run.systems, found.main) for found in results}
+    seeds = {found.run.recipe.get("seed") for found in results}
+    if len(kinds) != 1 or len(seeds) < len(results) or not first.run.summary or not first.before:
         return None
     rows = [row for group in groups if (row := _seeds_row(results, group)) is not None]
     names = (system_name(first.before), system_name(first.after))
     return {"n": len(results), "metric": metric_name(first.main), "systems": names, "rows": rows} if rows else None
+
+
+def _settings(found: Results) -> str:
+    """All that the recipe of a run says, but for the seed."""
+    return json.dumps({name: value for name, value in found.run.recipe.items() if name != "seed"}, sort_keys=True)
 
 
 def _seeds_row(results: Sequence[Results], group: str) -> dict[str, Any] | None:

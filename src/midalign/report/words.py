@@ -62,11 +62,11 @@ _METRIC_NAMES = {
     "comet": "COMET",
     "loss": "loss of the gold answers (nats)",
 }
-_OUT_OF_100 = ("bleu", "chrf", "ter", "loss")  # sacreBLEU's own scale, and nats; every other score is a fraction
-_LOWER_IS_BETTER = (
-    *("ter", "unparsed", "invented", "loss"),
+_AS_IT_IS = {"bleu", "chrf", "chrf++", "ter", "loss"}  # sacreBLEU's scale, and nats; every other score is a fraction
+_LOWER_IS_BETTER = {
+    *("ter", "unparsed", "loss"),
     *("truncated", "not_json", "wrong_schema", "unknown_type", "not_in_text"),
-)
+}
 LEVEL = 0.05
 MINUS = "\N{MINUS SIGN}"
 
@@ -96,12 +96,12 @@ def metric_name(metric: str) -> str:
 
 def scale(metric: str) -> float:
     """Factor from a stored score to points out of 100."""
-    return 1.0 if metric.lower().startswith(_OUT_OF_100) else 100.0
+    return 1.0 if metric.lower() in _AS_IT_IS else 100.0
 
 
 def lower_is_better(metric: str) -> bool:
     """Whether a smaller value is the better one."""
-    return metric.lower().startswith(_LOWER_IS_BETTER)
+    return metric.lower() in _LOWER_IS_BETTER
 
 
 def points(metric: str, value: float) -> str:
@@ -116,7 +116,7 @@ def signed(metric: str, value: float) -> str:
 
 
 def _decimals(metric: str) -> int:
-    return 3 if metric.lower().startswith("loss") else 1
+    return 3 if metric.lower() == "loss" else 1
 
 
 def percent(value: float) -> str:

@@ -24,10 +24,23 @@ def model_card(recipe: Recipe, objective: str, summary: Mapping[str, object]) ->
         summary: Counts of the training: ``layer``, ``updates``, ``task_examples``, ``pairs``.
     """
     languages = recipe.languages
-    two_letter = sorted({Language.parse(code).iso639_1 for code in languages.supervised + languages.aligned} - {""})
-    asked = " in the task's prompt" if recipe.alignment.prompt == "task" else ""
-    where = f"\n- aligned at layer {summary['layer']}{asked}: {_names(languages.aligned)}"
-    aligned = "" if objective == "task" else where
+    trained: tuple[str, ...] = ()
+    facts = []
+    if objective != "align":
+        trained += languages.supervised
+        facts += [
+            f"- task: {recipe.task.name}, from `{recipe.task.data}`, {summary['task_examples']} examples",
+            f"- languages with task data: {_names(languages.supervised)}",
+        ]
+    if objective != "task":
+        trained += languages.aligned
+        asked = " in the task's prompt" if recipe.alignment.prompt == "task" else ""
+        facts += [
+            f"- aligned at layer {summary['layer']}{asked}: {_names(languages.aligned)}",
+            f"- parallel pairs: {summary['pairs']}",
+        ]
+    two_letter = sorted({Language.parse(code).iso639_1 for code in trained} - {""})
+    listed = "\n".join(facts)
     found = ", ".join(f"{name} {version}" for name, version in versions().items())
     return f"""---
 base_model: {recipe.model.path}
@@ -41,9 +54,7 @@ tags: [midalign, lora, cross-lingual-transfer]
 
 A LoRA adapter for `{recipe.model.path}`, trained with midalign on {_HOW[objective]}.
 
-- task: {recipe.task.name}, from `{recipe.task.data}`, {summary["task_examples"]} examples
-- languages with task data: {_names(languages.supervised)}{aligned}
-- parallel pairs: {summary["pairs"]}
+{listed}
 - updates: {summary["updates"]}, seed {recipe.seed}
 - versions: {found}
 

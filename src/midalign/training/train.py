@@ -151,7 +151,7 @@ def train(
         begin()
     with _explained(out), head_on_completions_only():
         trainer.train(resume_from_checkpoint=checkpoint)
-        summary = _summary(trainer, objective, task_data, pair_data, checkpoint)
+        summary = _summary(trainer, objective, task_data, checkpoint)
         _save_adapter(trainer, out / ADAPTER, model_card(recipe, objective, summary))
     if trainer.args.process_index == 0:
         write_json(out / TRAINING_FILE, summary)
@@ -240,7 +240,7 @@ def _in_task_prompt(recipe: Recipe, tokenizer: Any, examples: Sequence[TaskExamp
 
 
 def _summary(
-    trainer: AlignmentTrainer, objective: RunObjective, task_data: TaskData, pair_data: PairData, checkpoint: str | None
+    trainer: AlignmentTrainer, objective: RunObjective, task_data: TaskData, checkpoint: str | None
 ) -> TrainingSummary:
     """What ``training.json`` holds."""
     # The Trainer makes its callbacks anew on resume.
@@ -251,7 +251,7 @@ def _summary(
         "stopped_aligning_at": trainer.aligning_until(),
         "updates": trainer.state.global_step,
         "task_examples": len(task_data.train) if objective != "align" else 0,
-        "pairs": len(pair_data.train),
+        "pairs": len(trainer.pairs) if trainer.pairs is not None else 0,
         "seconds": stopwatch.seconds,
         "resumed_from": checkpoint,
         "log_history": trainer.state.log_history,

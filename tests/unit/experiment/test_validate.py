@@ -51,3 +51,14 @@ def test_faults_of_the_libraries_the_model_and_the_data_come_at_once(recipe, tmp
     for place in ("parallel: ", "training and lora: ", "alignment: alignment.layer is 9", "lora: ", "training: "):
         assert f"\n{place}" in message, message
     assert message.count("alignment.layer is 9") == 1
+
+
+def test_what_a_run_would_refuse_after_reading_everything_is_named(recipe, tmp_path):
+    """Pairs that are all probed too, and answers that do not fit into the model's window."""
+    overrides = [f"parallel.data={recipe.parent / 'probe'}", "generation.max_new_tokens=5000"]
+    with pytest.raises(ModelError) as caught:
+        ValidateJob(load_recipe(recipe, overrides), "r.yaml").check()
+    assert "\nparallel: " in str(caught.value)
+    assert "with the evaluation data (task or probe)" in str(caught.value)
+    assert "\ngeneration: " in str(caught.value)
+    assert "does not fit into the model's window" in str(caught.value)

@@ -36,7 +36,7 @@ def plan(world, **changes):
 def test_a_new_recipe_is_valid_as_it_is_written(world, changes, monkeypatch):
     monkeypatch.chdir(world)
     made = plan(world, **changes)
-    found = ValidateJob(load_text(made.text(), "mine")).check()
+    found = ValidateJob(load_text(made.text(), "mine", ["generation.max_new_tokens=8", "task.system=Tag it."])).check()
     assert found["task"].startswith("12 train")
     assert found["probe"].split()[0] == ("20" if "probe" in changes else "5")
     jsonschema.validate(read_yaml(made.text(), recipe_schema(), recipe_schema())[0], json_schema())

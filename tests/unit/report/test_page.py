@@ -364,6 +364,18 @@ def test_runs_of_one_recipe_are_averaged_with_the_t_interval(tmp_path):
     assert "synthetic run, seed-3" in text
 
 
+@pytest.mark.parametrize("change", ["other settings", "same seed"])
+def test_runs_that_differ_in_more_than_the_seed_or_not_in_it_are_not_averaged(tmp_path, change):
+    runs = [write_run(tmp_path / f"run-{seed}", seed=seed) for seed in range(3)]
+    manifest = json.loads((runs[2] / "manifest.json").read_text())
+    changed = {"alignment": {"layer": 8}} if change == "other settings" else {"seed": 1}
+    manifest["inputs"]["recipe"] |= changed
+    (runs[2] / "manifest.json").write_text(json.dumps(manifest))
+    assert over_seeds([Results(read_run(run)) for run in runs[:2]], ["aligned"])["n"] == 2
+    assert over_seeds([Results(read_run(run)) for run in runs], ["aligned"]) is None
+    assert "runs of one recipe" not in Page(render_report(runs)).text
+
+
 def test_summary_table_has_each_group_with_systems_and_differences(run):
     summary = json.loads((run / "summary.json").read_text())
     by_system = {s: json.loads((run / f"evaluation/{s}/scores.json").read_text())["scores"] for s in SYSTEMS}

@@ -41,7 +41,7 @@ def test_verdict_that_does_not_survive_the_correction_says_so():
 
 def test_bleu_stays_on_its_own_scale_and_fractions_become_points():
     assert points("bleu", 31.84) == "31.8"
-    assert points("chrf2", 51.0) == "51.0"
+    assert points("chrf++", 51.0) == "51.0"
     assert points("comet", 0.8071) == "80.7"
     assert signed("slot_f1", -0.0213) == "−2.1"
     assert signed("slot_f1", -0.0001) == "0.0"
@@ -58,6 +58,12 @@ def test_a_loss_is_in_nats_and_better_where_it_falls():
 def test_lower_is_better_for_error_rates_and_losses_only():
     metrics = ("slot_f1", "ter", "unparsed", "bleu", "comet", "loss")
     assert [m for m in metrics if lower_is_better(m)] == ["ter", "unparsed", "loss"]
+
+
+@pytest.mark.parametrize("metric", ["terminology:accuracy", "lossless:f1", "bleurt:score"])
+def test_a_metric_of_ones_own_is_a_fraction_whatever_its_name_begins_with(metric):
+    assert not lower_is_better(metric)
+    assert points(metric, 0.5) == "50.0"
 
 
 def test_fewer_failures_of_extraction_are_better():
