@@ -5,11 +5,12 @@ Styles and constraints are listed only here; recipe, command line and help are m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from midalign.errors import DataError
-from midalign.records import TaskName
+from midalign.records import TaskExample, TaskName
 
 Style = Literal["slots", "intent_slots"]
 Constrained = Literal["json", "slots"]
@@ -57,14 +58,35 @@ class AnswerFormat:
     metrics: tuple[str, ...] = ("exact_match",)
     types: EntityTypes = ENTITY_TYPES
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metrics", tuple(dict.fromkeys(self.metrics)))  # one that is named twice counts once
+
     def check_task(self, task: TaskName) -> None:
-        """Check that the constraint is one for this task.
+        """Check that style and constraint are ones for this task.
 
         Raises:
-            DataError: If it is for another.
+            DataError: If they are for another.
         """
+        if self.style != "slots" and task != "slots":
+            raise DataError(
+                f"completion_style: {self.style} is what answers of slots contain; the answers of {task} have another "
+                "form, so leave it out"
+            )
         if self.constrained is not None and (wanted := CONSTRAINED_TASK[self.constrained]) != task:
             raise DataError(
                 f"constrained: {self.constrained} is for the task {wanted}; the answers of {task} have another form, "
                 "so leave it out"
+            )
+
+    def check_examples(self, examples: Sequence[TaskExample], data: str) -> None:
+        """Check that examples have what answers of this style contain.
+
+        Raises:
+            DataError: If they have no intents, and answers begin with the intent.
+        """
+        lacking = [example.id for example in examples if not example.intent] if self.style == "intent_slots" else []
+        if lacking:
+            raise DataError(
+                f"{data}: {len(lacking)} of {len(examples)} items have no intent, such as {lacking[0]}, and with "
+                "completion_style: intent_slots answers begin with it. Write completion_style: slots"
             )

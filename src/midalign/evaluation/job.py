@@ -23,6 +23,7 @@ from midalign.evaluation.score import (
 )
 from midalign.files import write_json
 from midalign.languages import canonical
+from midalign.metrics.chat import own_metric_files
 from midalign.metrics.comparison import PairedScore
 from midalign.progress import Progress
 from midalign.records import RESAMPLES, SEED, Score, TaskName, Translated
@@ -84,6 +85,7 @@ class EvaluateJob(Job[Evaluation]):
 
     def __post_init__(self) -> None:
         check_metrics(self.task, self.answer_format)
+        self.answer_format.check_task(self.task)
         if len(set(self.predictions)) < len(self.predictions):
             raise RunError("--predictions names a file twice; each file is another seed of the same system")
         if self.comet and len(self.comet) != len(self.predictions):
@@ -101,7 +103,8 @@ class EvaluateJob(Job[Evaluation]):
 
     def paths(self) -> list[str | None]:
         """What the job reads."""
-        return [self.data, *self.predictions, *self.comet, self.baseline, self.baseline_comet]
+        own = own_metric_files(self.answer_format)
+        return [self.data, *self.predictions, *self.comet, self.baseline, self.baseline_comet, *own]
 
     def finish(self, run: Run, progress: Progress | None = None) -> Evaluation:  # noqa: ARG002 - it takes seconds
         """Score into the run's folder.
@@ -127,6 +130,7 @@ class EvaluateJob(Job[Evaluation]):
             ),
             self.limit,
         )  # fmt: skip
+        self.answer_format.check_examples(examples, self.data)
         segments = [read_segments(Path(path), of) for path, of in zip(self.comet, found, strict=False)]
         options: dict[str, Any] = {"groups": self.groups, "resamples": self.resamples, "seed": self.seed}
         if len(found) > 1:

@@ -83,6 +83,7 @@ class GenerateJob(Job[list[Prediction]]):
             self.task, self.data, format=self.format, languages=self.languages, split=self.split,
             columns=self.columns, labels=self.labels, directions=self.directions,
         )  # fmt: skip
+        self.answer_format.check_examples(found, self.data)
         return limited(found, self.limit)
 
     def engine(self, tokenizer: Any, adapters: Sequence[str | Path]) -> Any:

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from midalign.answers.format import METRICS
+from midalign.answers.format import METRICS, AnswerFormat
 from midalign.errors import DataError, MissingExtraError, RunError, did_you_mean
 from midalign.functional.statistics import FloatArray
 from midalign.metrics.scoring import Measure, Predictions, Stratum, align_outputs, by_language, f1, share
@@ -244,15 +244,26 @@ def _imported(name: str) -> Callable[[str, str], float]:
     sys.path.insert(0, here)
     try:
         found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as fault:
+    except Exception as fault:  # the module is the user's, and may do anything
         raise RunError(
-            f"metric {name!r}: {fault}. Write module:function, where the module is in this folder or installed"
+            f"metric {name!r}: {type(fault).__name__}: {fault}. Write module:function, where the module is in this "
+            "folder or installed"
         ) from fault
     finally:
         sys.path.remove(here)
     if not callable(found):
         raise RunError(f"metric {name!r} is {found!r}, not a function of a prediction and a reference; name one")
     return found  # type: ignore[no-any-return]
+
+
+def own_metric_files(answer_format: AnswerFormat) -> list[str]:
+    """The source files of the metrics that are functions of the user's."""
+    found = []
+    for name in answer_format.metrics:
+        if ":" in name:
+            _imported(name)
+            found.append(sys.modules[name.partition(":")[0]].__file__)
+    return [file for file in found if file is not None]
 
 
 def _own(name: str, function: Callable[[str, str], float], rows: Rows, _labels: Sequence[str]) -> Block:

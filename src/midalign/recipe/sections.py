@@ -341,11 +341,8 @@ class Recipe(Section):
     @classmethod
     def _answers_have_a_style(cls, evaluation: EvaluationSection, found: ValidationInfo) -> EvaluationSection:
         task = found.data.get("task")
-        if task is not None and task.name != "slots" and evaluation.completion_style != "slots":
-            raise ValueError(
-                f"completion_style: {evaluation.completion_style} is what answers of slots contain; task.name is "
-                f"{task.name}. Leave it out"
-            )
+        if task is not None:
+            AnswerFormat(evaluation.completion_style).check_task(task.name)
         return evaluation
 
     @field_validator("early_stopping_patience")

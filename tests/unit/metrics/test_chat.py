@@ -16,7 +16,7 @@ from midalign.answers.format import METRICS, AnswerFormat
 from midalign.errors import DataError, RunError
 from midalign.evaluation.score import compare_runs, score
 from midalign.metrics import chat
-from midalign.metrics.chat import chat_strata, check_metric
+from midalign.metrics.chat import chat_strata, check_metric, own_metric_files
 from midalign.records import TaskExample
 
 LABELS = ("good", "bad", "so so")
@@ -132,6 +132,23 @@ def test_a_function_of_the_users_own_with_intervals_and_paired_tests(tmp_path, m
     for name, words in (("fails", "item t:0: the metric 'my_metric:fails' failed with KeyError"), ("nan", "gave nan")):
         with pytest.raises(DataError, match=words):
             score(items, answers, AnswerFormat(metrics=(f"my_metric:{name}",)))
+
+
+@pytest.mark.parametrize("text", ["def f(:", "open('/nowhere/at/all')", "raise KeyError('key')"])
+def test_a_module_that_cannot_be_imported_is_the_users_mistake(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    name = f"broken_{abs(hash(text))}"
+    (tmp_path / f"{name}.py").write_text(text)
+    with pytest.raises(RunError, match=f"metric '{name}:f': [A-Z][A-Za-z]*Error: .* Write module:function"):
+        check_metric(f"{name}:f")
+
+
+def test_the_files_of_ones_own_metrics_are_known(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "metric_with_file.py").write_text("def f(prediction, reference):\n    return 1.0\n")
+    assert own_metric_files(AnswerFormat(metrics=("accuracy",))) == []
+    found = own_metric_files(AnswerFormat(metrics=("accuracy", "metric_with_file:f")))
+    assert found == [str(tmp_path / "metric_with_file.py")]
 
 
 @pytest.mark.parametrize(
