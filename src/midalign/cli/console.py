@@ -49,7 +49,7 @@ def say_scores(scores: Sequence[Score]) -> None:
     for column in ("language or group", "metric", *value, "95 % interval", "n"):
         table.add_column(column)
     for found in scores:
-        where = found.language or found.group
+        where = found.group or found.language  # a direction has both
         numbers = [f"{found.value:.4f}", *([f"{getattr(found, 'sd', 0.0):.4f}"] if over_seeds else [])]
         table.add_row(where, found.metric, *numbers, f"{found.low:.4f} to {found.high:.4f}", str(found.n))
     Console().print(table)
@@ -63,7 +63,7 @@ def say_comparisons(comparisons: Sequence[PairedScore]) -> None:
     for found in comparisons:
         corrected = "" if found.p_holm is None else f"{found.p_holm:.4f}"
         interval = f"{found.low:+.4f} to {found.high:+.4f}"
-        where, p_value = found.language or found.group, f"{found.p_randomization:.4f}"
+        where, p_value = found.group or found.language, f"{found.p_randomization:.4f}"
         table.add_row(where, found.metric, f"{found.difference:+.4f}", interval, p_value, corrected)
     Console().print(table)
 

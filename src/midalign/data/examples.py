@@ -69,6 +69,8 @@ def read_examples(
         raise DataError(f"directions is {directions!r}, but the task {task!r} translates nothing; leave it out")
     if labels is not None and task not in ("slots", "extraction"):
         raise DataError(f"labels is {list(labels)}, but the task {task!r} has no labelled spans; leave it out")
+    if format != "auto" and task == "chat":
+        raise DataError(f"format is {format!r}, but files of the task 'chat' say their format; leave it out")
     if columns is not None and task == "chat":
         raise DataError(f"columns is {dict(columns)}, but rows of the task 'chat' have names; leave it out")
     if task == "chat":
@@ -100,13 +102,22 @@ def _translations(
     corpus = read_parallel(data, format=kind, languages=wanted, split=chosen_split, columns=columns)
     pairs = corpus.pairs(wanted, pivot=ends[0])
     if len({pair.id for pair in pairs}) < len(pairs):
-        pairs = [replace(pair, id=f"{pair.target_language}:{pair.id.rpartition(':')[2]}") for pair in pairs]
+        pairs = _with_ids_of_their_own(pairs)
     if str(data).startswith(SACREBLEU) or directions == "from_english":
         return translation_examples(pairs)
     turned = [_turned(pair) for pair in pairs]
     if directions == "into_english":
         return translation_examples(turned)
     return translation_examples(chain.from_iterable(zip(pairs, turned, strict=True)))
+
+
+def _with_ids_of_their_own(pairs: Sequence[ParallelPair]) -> list[ParallelPair]:
+    """Pairs of rows in several languages, whose ids would else be those of the rows."""
+    numbers = [pair.id.rpartition(":")[2] for pair in pairs]
+    ids = [f"{pair.target_language}:{number}" for pair, number in zip(pairs, numbers, strict=True)]
+    if len(set(ids)) < len(ids):  # rows of several files
+        ids = [f"{pair.id.rpartition(':')[0]}-{short}" for pair, short in zip(pairs, ids, strict=True)]
+    return [replace(pair, id=own) for pair, own in zip(pairs, ids, strict=True)]
 
 
 def _turned(pair: ParallelPair) -> ParallelPair:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -60,5 +61,9 @@ def correlate_transfer(
 
 
 def _scores(folder: Path, system: str, metric: str, languages: Collection[str]) -> dict[str, float]:
-    entries = read_json(folder / "evaluation" / system / SCORES)["scores"]
-    return {e["language"]: e["value"] for e in entries if e["metric"] == metric and e.get("language") in languages}
+    """The score of each language; of a translation both ways, the mean of both."""
+    values = defaultdict(list)
+    for entry in read_json(folder / "evaluation" / system / SCORES)["scores"]:
+        if entry["metric"] == metric and entry.get("language") in languages:
+            values[entry["language"]].append(entry["value"])
+    return {language: sum(found) / len(found) for language, found in values.items()}

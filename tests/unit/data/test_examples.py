@@ -44,6 +44,15 @@ def test_ids_say_the_target_where_one_english_sentence_has_several(tmp_path):
     assert [row[0] for row in pairs[:1]] == ["tatoeba.deu-eng:0"]
 
 
+def test_ids_say_the_file_too_where_several_have_rows_in_many_languages(tmp_path):
+    for name in ("news", "talks"):
+        lines = "".join(f"{name} en {n}\t{name} de {n}\t{name} tr {n}\n" for n in range(2))
+        (tmp_path / f"{name}.tsv").write_text(f"eng\tdeu\ttur\n{lines}", encoding="utf-8")
+    found = read_examples("translation", tmp_path, languages=["eng", "deu", "tur"], directions="both")
+    assert len({example.id for example in found}) == len(found) == 16
+    assert {f"news-{DE}:0", f"talks-{DE}:0", f"news-{DE}-{EN}:1", f"talks-{TR}:1"} <= {e.id for e in found}
+
+
 def test_a_corpus_is_translated_from_english_into_it_or_both_with_ids_of_their_own(tmp_path):
     plain(tmp_path / "d")
     forth, back, both = (

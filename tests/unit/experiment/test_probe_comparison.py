@@ -43,6 +43,22 @@ def slot_f1(folder, system):
     return {row["language"]: row["value"] for row in rows if row["metric"] == "slot_f1" and "language" in row}
 
 
+def test_the_score_of_a_language_that_is_translated_both_ways_is_the_mean_of_both(folder):
+    compare_probes(folder, {"sft": "base", "joint": "sft"})
+    before = slot_f1(folder, "sft")
+    for system in ("sft", "joint"):
+        file = folder / "evaluation" / system / "scores.json"
+        rows = read(file)["scores"]
+        others = [row | {"value": 1 - row["value"]} for row in rows if row.get("language") == "deu_Latn"]
+        file.write_text(json.dumps({"scores": rows + others}))
+    correlate_transfer(folder, "slot_f1", TRANSFER, baseline="sft", systems=["joint"])
+    retrieval = ProbeResult.from_file(folder / "probe/base").by_language(1)
+    levels = before | {"deu_Latn": 0.5}
+    expected = stats.pearsonr([retrieval[code] for code in TRANSFER], [levels[code] for code in TRANSFER])
+    found = read(folder / "probe/base/transfer.json")["layers"][1]["pearson"]["value"]
+    assert found == pytest.approx(expected.statistic, abs=1e-4)
+
+
 def test_levels_and_changes_are_correlated_over_languages_without_task_data(folder):
     compare_probes(folder, {"sft": "base", "joint": "sft"})
     correlate_transfer(folder, "slot_f1", TRANSFER, baseline="sft", systems=["joint"])
