@@ -292,7 +292,7 @@ def write_run(folder, n=16, depth=8, name="synthetic run", seed=0, projected=Tru
     _write(folder / "summary.json", summary)
     _write(
         folder / "manifest.json",
-        manifest("run", {"recipe": {"name": name, "seed": seed, "model": {"path": "synthetic"}}}),
+        manifest("run", {"recipe": {"name": name, "seed": seed, "model": {"path": "tiny"}}}),
     )
     return folder
 

@@ -28,6 +28,7 @@ from midalign.files import write_json
 from midalign.generation.job import GenerateJob
 from midalign.generation.questions import check_questions
 from midalign.merging.job import MergeJob
+from midalign.metrics.chat import own_metric_files
 from midalign.models.source import ModelSource
 from midalign.probing.job import ProbeJob
 from midalign.progress import Progress
@@ -38,6 +39,7 @@ from midalign.recipe.data import (
     read_pair_data,
     read_probe_corpus,
     read_task_data,
+    scored_languages,
 )
 from midalign.recipe.sections import Recipe
 from midalign.report.page import write_report
@@ -186,7 +188,7 @@ class Experiment:
 
     def _evaluate(self, system: str) -> None:
         recipe, folder = self.recipe, self.out / "evaluation" / system
-        task, languages = recipe.task, recipe.languages.all
+        task, languages = recipe.task, scored_languages(recipe, self.task)
         job = GenerateJob(
             self.model,
             task.name,
@@ -208,7 +210,7 @@ class Experiment:
             self._engine = job.engine(self.tokenizer, [self.adapter(each) for each in SYSTEMS])
         said = f"evaluating {system}: {len(self.task.test)} test items in {len(languages)} languages"
         self._stage(f"evaluate.{system}", job, folder, said, engine=self._engine)
-        if not (folder / SCORES).exists():
+        if not (folder / SCORES).exists() or own_metric_files(recipe.answer_format):  # they may have changed
             EvaluateJob(
                 task.name,
                 task.data,

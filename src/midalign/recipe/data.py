@@ -12,7 +12,7 @@ from midalign.data.examples import limited, read_examples, role_language
 from midalign.data.file_names import split_name
 from midalign.data.parallel.corpus import ParallelCorpus, read_parallel
 from midalign.data.parallel.sentences import chunked, sentences
-from midalign.errors import DataError
+from midalign.errors import DataError, LanguageError
 from midalign.files import local_path
 from midalign.languages import ENGLISH
 from midalign.recipe.sections import Recipe
@@ -51,29 +51,48 @@ def read_task_data(recipe: Recipe) -> TaskData:
     languages = recipe.languages
     task = recipe.task
     train = _read_split(recipe, task.train_split, languages.supervised)
-    dev = _read_split(
-        recipe,
-        task.dev_split,
-        languages.supervised + (languages.aligned if task.dev_languages == "supervised_and_aligned" else ()),
-    )
+    with_dev = languages.aligned if task.dev_languages == "supervised_and_aligned" else ()
+    dev = _read_where_there(recipe, task.dev_split, languages.supervised, with_dev)
     if split_name(task.dev_split) == split_name(task.train_split):
         train = [example for example in train if not _held_out(example.id, task.dev_share)]
         dev = [example for example in dev if _held_out(example.id, task.dev_share)]
-    test = _read_split(recipe, task.test_split, languages.all)
+    test = _read_where_there(recipe, task.test_split, languages.supervised + languages.unseen, languages.aligned)
     dev = _without(dev, test, "dev_split", "test_split")
     train = _without(train, [*dev, *test], "train_split", "dev_split and task.test_split")
     data = TaskData(limited(train, task.limit_train), limited(dev, task.limit_dev), limited(test, task.limit_test))
-    for name, wanted in (("train", languages.supervised), ("dev", languages.supervised), ("test", languages.all)):
+    pivot = {ENGLISH} if task.name == "translation" else set()
+    needed = {"train": languages.supervised, "dev": languages.supervised}
+    for name, wanted in (needed | {"test": languages.supervised + languages.unseen}).items():
         present = {role_language(example) for example in getattr(data, name)}
-        pivot = {ENGLISH} if task.name == "translation" else set()
         if absent := [code for code in wanted if code not in present | pivot]:
             raise DataError(
                 f"{task.data}: no {name} item is left in {', '.join(absent)} (task.{name}_split = "
                 f"{getattr(task, f'{name}_split')!r}). Every such language needs some: check the files and the split, "
                 "or take the language out of languages."
             )
+    if unscored := [code for code in languages.aligned if code not in scored_languages(recipe, data)]:
+        logger.warning("%s: no test item in %s, so nothing is scored there", task.data, ", ".join(unscored))
     _check_types(recipe, data)
+    _check_labels(recipe, data)
+    recipe.answer_format.check_examples([*data.train, *data.dev, *data.test], task.data)
     return data
+
+
+def scored_languages(recipe: Recipe, data: TaskData) -> tuple[str, ...]:
+    """The languages of a recipe that have test items; those that are aligned only may have none."""
+    pivot = {ENGLISH} if recipe.task.name == "translation" else set()
+    present = {role_language(example) for example in data.test} | pivot
+    return tuple(code for code in recipe.languages.all if code in present)
+
+
+def _check_labels(recipe: Recipe, data: TaskData) -> None:
+    """Refuse a label that no item has in any split; each split may lack some."""
+    found = {span.label for part in data for example in part for span in example.spans}
+    if lacking := [label for label in recipe.task.labels or () if label not in found]:
+        raise DataError(
+            f"{recipe.task.data}: task.labels names {', '.join(lacking)}, which no span has in any split. The labels "
+            f"are: {', '.join(sorted(found)) or 'none'}"
+        )
 
 
 def _check_types(recipe: Recipe, data: TaskData) -> None:
@@ -173,6 +192,27 @@ def _read_split(recipe: Recipe, split: str, languages: Sequence[str]) -> list[Ta
         task.name, task.data, format=task.format, languages=languages, split=split, columns=task.columns,
         labels=task.labels, directions=task.directions,
     )  # fmt: skip
+
+
+def _read_where_there(
+    recipe: Recipe, split: str, needed: tuple[str, ...], wished: tuple[str, ...]
+) -> list[TaskExample]:
+    """Items of the needed languages, and of those of the wished ones that have some."""
+    asked = list(dict.fromkeys(needed + wished))
+    try:
+        return _read_split(recipe, split, asked)
+    except LanguageError:
+        there = [code for code in asked if code in needed or _is_there(recipe, split, needed, code)]
+        return _read_split(recipe, split, there)
+
+
+def _is_there(recipe: Recipe, split: str, needed: tuple[str, ...], code: str) -> bool:
+    """Whether a split has items in a language beside the needed ones."""
+    try:
+        _read_split(recipe, split, [*needed, code])
+    except LanguageError:
+        return False
+    return True
 
 
 def _without(

@@ -13,7 +13,11 @@ from midalign.data.tasks.layout import TaskFormat
 from midalign.recipe.fields import Count, PathText, Section, refuse_conflicts
 from midalign.records import TaskName, Translated
 
-Metrics = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
+Metrics = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
+    Field(min_length=1),
+]
 """Names of metrics; one alone may be written without a list."""
 
 
@@ -65,7 +69,8 @@ class TaskSection(Section):
     )
     dev_languages: Literal["supervised", "supervised_and_aligned"] = Field(
         default="supervised_and_aligned",
-        description="Languages whose dev items decide early stopping and merge weights.",
+        description="Languages whose dev items decide early stopping and merge weights; of the aligned ones, those "
+        "that have dev items.",
     )
     system: str | None = Field(
         default=None, description="System text of the prompt; midalign's own by default, '' for none."

@@ -1,5 +1,6 @@
 """The whole job of a recipe: what is refused before it starts, where it goes on, and what its summary says."""
 
+import json
 import shutil
 import sys
 
@@ -79,6 +80,17 @@ def test_validate_asks_the_tokenizer_as_the_run_will(world, tmp_path):
 
 
 WORK = ((probing, "probe"), (training, "train"), (merging, "tune_weights"), (generation, "generate"))
+
+
+def test_an_aligned_language_without_task_data_is_trained_and_not_scored(tmp_path):
+    write_world(tmp_path / "world")
+    for file in (tmp_path / "world" / "slots").glob("de.*"):
+        file.unlink()
+    summary = Experiment(recipe(tmp_path / "world", "training.max_steps=1"), tmp_path / "out").run()
+    scores = json.loads((tmp_path / "out" / "evaluation" / "joint" / "scores.json").read_text())["scores"]
+    assert {row["language"] for row in scores if "language" in row} == {"eng_Latn", "rus_Cyrl"}
+    assert {language["code"] for language in summary["languages"]} == {"eng_Latn", "deu_Latn", "rus_Cyrl"}
+    assert "German" in (tmp_path / "out" / "report.html").read_text()
 
 
 class KilledError(Exception):

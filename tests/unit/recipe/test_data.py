@@ -5,8 +5,15 @@ import logging
 import pytest
 
 from midalign.data.examples import read_examples
-from midalign.errors import DataError, RecipeError
-from midalign.recipe.data import _held_out, data_paths, read_pair_data, read_probe_corpus, read_task_data
+from midalign.errors import DataError, LanguageError, RecipeError
+from midalign.recipe.data import (
+    _held_out,
+    data_paths,
+    read_pair_data,
+    read_probe_corpus,
+    read_task_data,
+    scored_languages,
+)
 from midalign.recipe.file import build_recipe
 from tests.tiny_world import LANGUAGES, SPLIT_SIZES, recipe_content, write_lines, write_slots
 
@@ -75,6 +82,39 @@ def test_dev_cut_from_train_goes_by_sentence_number_in_every_language(recipe, sp
     for language in ("eng_Latn", "deu_Latn"):
         assert numbers(data.train, language) == set(range(size)) - dev
     assert numbers(data.train, "rus_Cyrl") == set()
+
+
+def test_aligned_languages_need_no_task_data(recipe, tmp_path, caplog):
+    for split in ("train", "valid", "test"):
+        (tmp_path / "slots" / f"de.{split}.conll").unlink()
+    for overrides in ((), ("task.dev_split=train", "task.dev_share=0.3"), ("languages.aligned=[en, de]",)):
+        made = recipe(*overrides)
+        with caplog.at_level(logging.WARNING):
+            data = read_task_data(made)
+        assert {e.language for e in data.dev} == {"eng_Latn"}
+        assert {e.language for e in data.test} == {"eng_Latn", "rus_Cyrl"}
+        assert scored_languages(made, data) == ("eng_Latn", "rus_Cyrl")
+        assert "no test item in deu_Latn, so nothing is scored there" in caplog.text
+    (tmp_path / "slots" / "ru.test.conll").unlink()
+    with pytest.raises(LanguageError, match="rus_Cyrl"):
+        read_task_data(recipe())
+
+
+def test_a_fault_in_the_data_of_an_aligned_language_is_no_missing_language(recipe, tmp_path):
+    (tmp_path / "slots" / "de.valid.conll").write_text("1\tword\n\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"de\.valid\.conll"):
+        read_task_data(recipe())
+
+
+def test_a_label_may_be_missing_in_a_split_but_not_in_all(recipe, tmp_path):
+    for name in ("en.train", "en.test", "de.test", "ru.test"):
+        rewrite(tmp_path / "slots" / f"{name}.conll", "B-", "B-rare_")
+    everything = [span.label for part in read_task_data(recipe()) for e in part for span in e.spans]
+    rare, usual = (next(x for x in everything if x.startswith("rare") is which) for which in (True, False))
+    data = read_task_data(recipe(f"task.labels=[{rare}, {usual}]"))
+    assert [span.label for part in data for e in part for span in e.spans] == everything
+    with pytest.raises(DataError, match=r"task\.labels names elsewhere, which no span has in any split"):
+        read_task_data(recipe(f"task.labels=[{rare}, {usual}, elsewhere]"))
 
 
 def test_limits_are_per_language_and_take_the_first(recipe):

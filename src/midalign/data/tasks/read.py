@@ -210,12 +210,16 @@ def _with_labels(examples: list[TaskExample], labels: Sequence[str] | None, form
     if labels is None:
         dropped = set(NO_TYPE) & set(counts) if format == "uner" else set()
     else:
-        for label in labels:
-            if label not in counts:
+        lacking = [label for label in labels if label not in counts]
+        others = [label for label in counts if label not in labels]
+        for label in lacking:
+            if did_you_mean(label, others) or len(lacking) == len(set(labels)):
                 raise DataError(
                     f"labels names {label!r}, which no span has, so every answer of it would be wrong."
-                    f"{did_you_mean(label, counts)} The labels are: {', '.join(sorted(counts)) or 'none'}."
+                    f"{did_you_mean(label, others)} The labels are: {', '.join(sorted(counts)) or 'none'}."
                 )
+        if lacking:
+            logger.warning("labels names %s, which no span has here", ", ".join(lacking))
         dropped = set(counts) - set(labels)
     if not dropped:
         return examples
