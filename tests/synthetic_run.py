@@ -279,7 +279,7 @@ def write_run(folder, n=16, depth=8, name="synthetic run", seed=0, projected=Tru
                 }
                 for w in (0.1, 0.2, 0.3, 0.5, 1.0)
             ],
-            "chosen": {"weights": {"task": 1.0, "alignment": 0.3}},
+            "chosen": {"task": 1.0, "alignment": 0.3},
         },
         "examples": [
             {"kind": "helped", "id": "tha.test:17", "text": text, **text_of},

@@ -19,8 +19,6 @@ NESTED = st.integers(1, 3000).map(lambda depth: "[" * depth + "]" * depth)
 HUGE = st.sampled_from(["1" * 5000, "-1e999", "1e-999", "0." + "1" * 3000, "NaN", "Infinity"])
 ESCAPES = st.sampled_from([r'"\ud83d"', r'"\ude00\ud83d"', r'"\u0000"', '"\x01"', r'"\x"', '"\u2028"', '"\x85"'])
 
-ENDS_AND_MARKS = st.sampled_from([b"\r", b"\n", b"\xef\xbb\xbf", b"\0"])
-
 
 def outcome(read: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
     """What a reader gives, or its message; any other exception is a fault of ours, and fails the test."""

@@ -1,1 +1,1 @@
-"""Verb ``evaluate``: scores of predictions; verb ``comet``."""
+"""Command ``evaluate``: scores of predictions; command ``comet``."""

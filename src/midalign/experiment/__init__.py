@@ -1,1 +1,1 @@
-"""Verb ``run``: all steps of one recipe, from the probe to the report; verb ``validate``."""
+"""Command ``run``: all steps of one recipe, from the probe to the report; command ``validate``."""

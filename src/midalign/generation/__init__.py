@@ -1,1 +1,1 @@
-"""Verb ``generate``: answers of a model to the prompts of a task."""
+"""Command ``generate``: answers of a model to the prompts of a task."""

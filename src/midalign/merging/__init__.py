@@ -1,1 +1,1 @@
-"""Verb ``merge``: merges a task and an alignment adapter, with weights tuned on dev data."""
+"""Command ``merge``: merges a task and an alignment adapter, with weights tuned on dev data."""

@@ -1,1 +1,1 @@
-"""Verb ``probe``: translation retrieval at every layer of a model."""
+"""Command ``probe``: translation retrieval at every layer of a model."""

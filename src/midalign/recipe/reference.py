@@ -24,7 +24,8 @@ One YAML file describes one run. This page lists every key; it is made from `src
 data, `midalign recipe list` lists those that come with midalign (in a checkout they are in `recipes/`; `demo` is what
 `midalign demo` runs), `midalign recipe schema` writes a JSON schema for editors.
 
-* `midalign validate RECIPE` names all faults at once. A key that does not exist or has no effect is a fault.
+* `midalign validate RECIPE` names all faults at once. A key that does not exist is a fault; so are most
+  keys that would have no effect.
 * Any key can be given on the command line too: `midalign run RECIPE --out DIR alignment.layer=8 lora.r=16`.
 * `${NAME}` and `${NAME:-default}` are taken from the environment. `~` in a path is the home folder. Relative paths
   start at the folder that the command is run in.

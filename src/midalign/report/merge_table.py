@@ -20,7 +20,6 @@ def merge_table(results: Results) -> dict[str, Any] | None:
     if not content or not content.get("table"):
         return None
     chosen = dict(content.get("chosen") or {})
-    chosen = chosen.get("weights", chosen)
     names = list(dict.fromkeys(name for entry in content["table"] for name in entry["weights"]))
     metric = str(content.get("metric") or results.main)
     return {

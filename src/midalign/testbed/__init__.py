@@ -1,1 +1,1 @@
-"""Verbs ``demo`` and ``testbed``: a small world of voice commands, and a model trained on its text."""
+"""Commands ``demo`` and ``testbed``: a small world of voice commands, and a model trained on its text."""

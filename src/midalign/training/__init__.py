@@ -1,1 +1,1 @@
-"""Verb ``train``: fine-tunes LoRA on the task and on alignment in turn."""
+"""Command ``train``: fine-tunes LoRA on the task and on alignment in turn."""

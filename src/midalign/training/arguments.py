@@ -54,14 +54,14 @@ logger = logging.getLogger(__name__)
 _OF_THE_OPTIMIZER = ("optim_args", "adam_beta1", "adam_beta2", "adam_epsilon")
 
 
-def training_arguments(recipe: Recipe, checkpoints: Path, *, aligns: bool = True) -> SFTConfig:
+def training_arguments(recipe: Recipe, checkpoints: Path, *, objective: str = "joint") -> SFTConfig:
     """Arguments of trl's trainer: the paper's values, overridden by the recipe's.
 
     Args:
         recipe: The recipe.
         checkpoints: Folder for the checkpoints.
-        aligns: Whether the objective has alignment. Without it, evaluations measure no pairs, and a
-            ``metric_for_best_model`` that is measured on pairs is replaced by the loss.
+        objective: ``joint``, ``task`` or ``align``. For the task alone, a ``metric_for_best_model`` that is measured on
+            pairs is replaced by the loss; for alignment alone, the loss of the task by that of held-out pairs.
 
     Raises:
         RecipeError: If trl refuses a value.
@@ -91,10 +91,14 @@ def training_arguments(recipe: Recipe, checkpoints: Path, *, aligns: bool = True
     given.pop("chat_template_path", None)  # it is the tokenizer's; trl would also add tokens to the model
     if "WORLD_SIZE" not in os.environ:  # a single process has no one to talk to, and transformers would fail
         given.pop("ddp_backend", None)
-    metric = str(given.get("metric_for_best_model") or "loss")
-    if not aligns and metric.removeprefix("eval_") != "loss":
+    metric = str(given.get("metric_for_best_model") or "loss").removeprefix("eval_")
+    if objective == "task" and metric != "loss":
         logger.warning("training.metric_for_best_model is %s, which SFT alone does not measure: eval_loss here", metric)
         given |= {"metric_for_best_model": "eval_loss", "greater_is_better": False}
+    chosen = given.get("load_best_model_at_end") or recipe.early_stopping_patience
+    if objective == "align" and chosen and metric in ("loss", "total_loss") and recipe.parallel.held_out:
+        logger.info("alignment alone is stopped and chosen by eval_alignment_loss, not by the loss of the task")
+        given |= {"metric_for_best_model": "eval_alignment_loss", "greater_is_better": False}
     _check_compiler(given.get("torch_compile_backend"))
     try:
         return SFTConfig(**{**ours, **TRAINING_DEFAULTS, **given})
