@@ -114,9 +114,16 @@ def test_the_baseline_chooses_by_what_it_measures(recipe, tmp_path):
         "training.eval_strategy=steps", "training.eval_steps=10", "training.save_steps=10",
         "training.load_best_model_at_end=true", "training.metric_for_best_model=eval_retrieval",
     )  # fmt: skip
-    joint, alone = (training_arguments(made, tmp_path, aligns=aligns) for aligns in (True, False))
+    joint, alone = (training_arguments(made, tmp_path, objective=which) for which in ("joint", "task"))
     assert (joint.metric_for_best_model, joint.greater_is_better) == ("eval_retrieval", True)
     assert (alone.metric_for_best_model, alone.greater_is_better) == ("eval_loss", False)
+    by_loss = made.model_copy(
+        update={"training": made.training.model_copy(update={"metric_for_best_model": "eval_loss"})}
+    )
+    found = {which: training_arguments(by_loss, tmp_path, objective=which) for which in ("joint", "task", "align")}
+    assert {which: arguments.metric_for_best_model for which, arguments in found.items()} == {
+        "joint": "eval_loss", "task": "eval_loss", "align": "eval_alignment_loss",
+    }  # fmt: skip
 
 
 # ---- adapters
