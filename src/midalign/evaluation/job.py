@@ -179,6 +179,7 @@ class CometJob(Job[Sequence[Score]]):
         split: ``train``, ``dev`` or ``test``.
         columns: Which column is which language.
         directions: As of `midalign.data.examples.read_examples`.
+        limit: Number of items of each language, from the first; None for all.
         resamples: Bootstrap resamples behind every interval.
         seed: Seed of the bootstrap.
     """
@@ -195,6 +196,7 @@ class CometJob(Job[Sequence[Score]]):
     split: str = "test"
     columns: Mapping[str, str | int] | None = None
     directions: Translated = "from_english"
+    limit: int | None = None
     resamples: int = RESAMPLES
     seed: int = SEED
 
@@ -209,9 +211,12 @@ class CometJob(Job[Sequence[Score]]):
             UserError: As of `midalign.evaluation.comet.score_comet`.
         """
         found = read_predictions(self.predictions)
-        examples = read_examples(
-            "translation", self.data, format=self.format, languages=self.languages, split=self.split,
-            columns=self.columns, directions=self.directions,
+        examples = limited(
+            read_examples(
+                "translation", self.data, format=self.format, languages=self.languages, split=self.split,
+                columns=self.columns, directions=self.directions,
+            ),
+            self.limit,
         )  # fmt: skip
         env = None if self.env is None else Path(self.env)
         with run.timed("comet"):

@@ -27,7 +27,7 @@ from midalign.models.adapters import merge_into_base
 
 logger = logging.getLogger(__name__)
 
-MERGE_FILE = "midalign_merge.json"
+MERGE_RECORD = "midalign_merge.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +104,10 @@ def merge_adapters(
     merging.check_method(method, list(options))
     target = check_target(out)
     adapters = read_adapters(paths)
-    _check_weights(weights, adapters)
+    check_weights(weights, adapters)
     n_blocks = 0
     if base_model is not None:
-        n_blocks = _count_blocks(base_model)
+        n_blocks = count_blocks(base_model)
         adapters = {name: fitted(adapter, base_model) for name, adapter in adapters.items()}
     elif banded := [name for name, weight in weights.items() if not isinstance(weight, int | float)]:
         raise ModelError(
@@ -138,7 +138,7 @@ def merge_adapters(
     with whole(target) as folder:
         folder.mkdir()
         write_adapter(folder, merged, summary.base_model, fan_in_fan_out=fan_in_fan_out)
-        (folder / MERGE_FILE).write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
+        (folder / MERGE_RECORD).write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
     logger.info("merged %s by %s into %s", ", ".join(adapters), method, target)
     return summary
 
@@ -188,7 +188,12 @@ def export_merged_base(model: PreTrainedModel, path: str | Path, *, out: str | P
         model.save_pretrained(folder)
 
 
-def _check_weights(weights: Mapping[str, Weight], adapters: Iterable[str]) -> None:
+def check_weights(weights: Mapping[str, Weight], adapters: Iterable[str]) -> None:
+    """Check that each adapter has a weight, a finite number or several.
+
+    Raises:
+        ModelError: If not.
+    """
     names = list(adapters)
     for name in weights:
         if name not in names:
@@ -203,7 +208,8 @@ def _check_weights(weights: Mapping[str, Weight], adapters: Iterable[str]) -> No
             raise ModelError(f"Weight {weight} of adapter {name!r} is not a finite number; write one such as 0.5.")
 
 
-def _count_blocks(model: nn.Module) -> int:
+def count_blocks(model: nn.Module) -> int:
+    """Number of blocks of a model."""
     return int(model.config.get_text_config().num_hidden_layers)  # type: ignore[union-attr, operator]
 
 

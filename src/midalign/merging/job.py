@@ -26,8 +26,7 @@ from midalign.files import check_target, write_json
 from midalign.functional.merge_methods import Weight, check_method
 from midalign.functional.names import MergeOptions
 from midalign.generation.engine import end_tokens
-from midalign.merging.export import MERGE_FILE as RECORD
-from midalign.merging.export import check_merge, export_merged_base, merge_adapters
+from midalign.merging.export import MERGE_RECORD, check_merge, export_merged_base, merge_adapters
 from midalign.merging.tune import tune_weights
 from midalign.models.source import ModelSource
 from midalign.progress import Progress
@@ -107,7 +106,7 @@ class MergeJob(Job[Mapping[str, Weight]]):
         """
         options = self._options()
         results = (ADAPTER, MODEL) if self.export == "base" else (ADAPTER,)
-        if (run.out / ADAPTER / RECORD).exists():  # of a call that was killed before it could say so
+        if (run.out / ADAPTER / MERGE_RECORD).exists():  # of a call that was killed before it could say so
             for name in results:
                 shutil.rmtree(run.out / name, ignore_errors=True)
         for name in results:  # anything else there is the user's

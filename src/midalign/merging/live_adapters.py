@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from midalign.functional import merge_methods as merging
 from midalign.functional.merge_methods import Weight
-from midalign.merging.export import _check_weights, _count_blocks
+from midalign.merging.export import check_weights, count_blocks
 from midalign.models.adapter_files import (
     read_adapters,
 )
@@ -49,7 +49,7 @@ class LiveAdapters:
         self._adapters = read_adapters(adapters)
         # PEFT's names may not hold dots or clash with attributes of ModuleDict; the caller's may.
         self._peft_names = {name: f"live_{i}" for i, name in enumerate(adapters)}
-        self._n_blocks = _count_blocks(model)
+        self._n_blocks = count_blocks(model)
 
     def __enter__(self) -> LiveAdapters:
         self._training = {name: module.training for name, module in self._base.named_modules()}
@@ -72,7 +72,7 @@ class LiveAdapters:
         Raises:
             ModelError: If the names are not exactly those of the adapters, or a weight cannot be used.
         """
-        _check_weights(weights, self._adapters)
+        check_weights(weights, self._adapters)
         for module, layer in lora_layers(self.model):
             for name, weight in weights.items():
                 layer.set_scale(self._peft_names[name], merging.weight_at(weight, module, self._n_blocks))

@@ -80,7 +80,8 @@ CALLS = {
         SCORED,
         {
             "data": "probe", "predictions": "b.jsonl", "model": "n", "env": "e", "languages": "eng", "format": "tsv",
-            "split": "dev", "columns": "eng=0,deu=1", "directions": "both", "resamples": "100", "seed": "4",
+            "split": "dev", "columns": "eng=0,deu=1", "directions": "both", "limit": "3", "resamples": "100",
+            "seed": "4",
         },
     ),
     "validate": (["a.yaml"], {"recipe": "b.yaml", "overrides": "seed=7"}),

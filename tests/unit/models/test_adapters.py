@@ -13,7 +13,7 @@ from peft.tuners.lora import LoraLayer
 
 from midalign.errors import MissingFileError, ModelError, RunError
 from midalign.functional.merge_methods import METHODS, OPTIONS, merge
-from midalign.merging.export import MERGE_FILE, export_merged_base, merge_adapters
+from midalign.merging.export import MERGE_RECORD, export_merged_base, merge_adapters
 from midalign.merging.live_adapters import LiveAdapters
 from midalign.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE, read_adapter
 from midalign.models.adapters import attach_adapter, merge_into_base, without_adapters
@@ -172,7 +172,7 @@ def test_the_file_holds_what_the_method_gives_for_every_module(method, tiny_mode
     assert summary.distance_from_sum == pytest.approx(math.sqrt(distance / exact_norm), rel=1e-3, abs=1e-5)
     if method != "dare":
         assert summary.truncation_error == pytest.approx(math.sqrt(lost / whole), rel=1e-3, abs=1e-6)
-    assert json.loads((tmp_path / "out" / MERGE_FILE).read_text())["weights"] == weights
+    assert json.loads((tmp_path / "out" / MERGE_RECORD).read_text())["weights"] == weights
 
 
 def test_dare_drops_other_entries_in_every_module_and_the_same_ones_every_time(tiny_model, tmp_path):
