@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from midalign.answers.format import ENTITY_TYPES, METRIC_HELP, TYPES_HELP, AnswerFormat, EntityTypes
 from midalign.data.parallel.layout import ParallelFormat
@@ -13,10 +13,12 @@ from midalign.data.tasks.layout import TaskFormat
 from midalign.recipe.fields import Count, PathText, Section, refuse_conflicts
 from midalign.records import TaskName, Translated
 
+_TEXTS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 Metrics = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
     Field(min_length=1),
+    WithJsonSchema({"anyOf": [{"type": "string"}, _TEXTS]}),
 ]
 """Names of metrics; one alone may be written without a list."""
 
@@ -28,7 +30,12 @@ def _types(given: object) -> object:
     return tuple((name, "") if isinstance(name, str) else name for name in given) if isinstance(given, list) else given
 
 
-Types = Annotated[EntityTypes, BeforeValidator(_types), Field(min_length=1)]
+Types = Annotated[
+    EntityTypes,
+    BeforeValidator(_types),
+    Field(min_length=1),
+    WithJsonSchema({"anyOf": [_TEXTS, {"type": "object", "additionalProperties": {"type": "string"}}]}),
+]
 
 
 class TaskSection(Section):

@@ -10,6 +10,7 @@ from midalign.cli import main as cli
 from midalign.recipe.file import load_recipe
 from midalign.recipe.reference import json_schema
 from midalign.recipe.shipped import shipped
+from tests.conftest import build_model
 from tests.tiny_world import write_world
 
 
@@ -19,9 +20,10 @@ def invoke(*words, answers=None):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A tiny model with slot filling and parallel lines."""
+    """A tiny model with slot filling and parallel lines; its window holds the prompt of a new recipe and its answer."""
     path = tmp_path_factory.mktemp("world")
     write_world(path)
+    build_model("llama", max_position_embeddings=1024).save_pretrained(path / "model")
     return path
 
 

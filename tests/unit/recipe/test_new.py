@@ -109,3 +109,15 @@ def test_a_file_comes_before_a_shipped_recipe_of_that_name(tmp_path, monkeypatch
     assert recipe_file("demo").read_text() == "name: mine"
     with pytest.raises(MissingFileError, match="Did you mean 'demo_real'"):
         load_recipe("demo_rael")
+
+
+@pytest.mark.parametrize(
+    "task", ["types: [PER, LOC]", "types: {PER: people}", "metric: accuracy", "metric: [accuracy, m:f]"]
+)
+def test_the_schema_for_editors_knows_every_form_that_a_recipe_may_have(world, task):
+    name = "extraction" if "types" in task else "chat"
+    text = plan(world).text().replace("task:\n", f"task:\n  {task}\n", 1).replace("name: slots", f"name: {name}")
+    content, faults = read_yaml(text, recipe_schema(), recipe_schema())
+    assert not faults
+    jsonschema.validate(content, json_schema())
+    assert load_text(text, "mine").task.name == name
