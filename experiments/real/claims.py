@@ -19,6 +19,8 @@ from midalign.functional.statistics import mean_interval
 Task = Mapping[str, Any]
 Results = Mapping[str, Any]
 NOT_RUN = "not run"
+NEXT = "<br>"  # within a cell of the table, the next task
+_OVER = ("sft", "shuffled")
 
 
 def shown(gain: Mapping[str, float] | None) -> str:
@@ -54,7 +56,7 @@ def tasks(results: Results) -> dict[str, Task]:
 def _each(results: Results, say: Callable[[Task], str]) -> str:
     """What each task says of a claim; those that did not run its arms say nothing."""
     said = {name: say(task) for name, task in tasks(results).items()}
-    return "; ".join(f"{name}: {text}" for name, text in said.items() if not text.startswith(NOT_RUN)) or NOT_RUN
+    return NEXT.join(f"{name}: {text}" for name, text in said.items() if not text.startswith(NOT_RUN)) or NOT_RUN
 
 
 def _all_hold(found: Mapping[str, str]) -> str:
@@ -62,7 +64,7 @@ def _all_hold(found: Mapping[str, str]) -> str:
     ran = {name: word for name, word in found.items() if word != NOT_RUN}
     if len(set(ran.values())) <= 1:
         return next(iter(ran.values()), NOT_RUN)
-    return "; ".join(f"{name}: {word}" for name, word in ran.items())
+    return NEXT.join(f"{name}: {word}" for name, word in ran.items())
 
 
 def _judged(results: Results, judge: Callable[[Task], str]) -> str:
@@ -114,7 +116,7 @@ def retrieval_predicts_transfer(results: Results) -> Row:
             said.append(f"{name}: Spearman {rho:.2f} (p = {p:.3f}) over {len(codes)} languages")
             words[name] = "holds" if p < 0.05 and rho > 0 else "not shown"
     claim = "retrieval of the base correlates with transfer"
-    return Row(2, claim, "significant correlation", "; ".join(said) or NOT_RUN, _all_hold(words))
+    return Row(2, claim, "significant correlation", NEXT.join(said) or NOT_RUN, _all_hold(words))
 
 
 def _many(results: Results, arm: str, over: str, below: Mapping[int, str]) -> str:
@@ -135,7 +137,7 @@ def _many(results: Results, arm: str, over: str, below: Mapping[int, str]) -> st
 
 
 def _together(*parts: str) -> str:
-    return "; ".join(part for part in parts if part and part != NOT_RUN) or NOT_RUN
+    return NEXT.join(part for part in parts if part and part != NOT_RUN) or NOT_RUN
 
 
 def sft_does_not_align(results: Results) -> Row:
@@ -182,6 +184,30 @@ def aligned_gain(results: Results) -> Row:
     return Row(4, claim, "+3.8 low, +0.7 high", _each(results, say), _judged(results, judge))
 
 
+def last_state_gain(results: Results) -> Row:
+    """Not the paper's: alignment of the state from which the answer is written, in the prompt of the task."""
+
+    def say(task: Task) -> str:
+        gains = [gain_of(task, "prompt_last", group, over) for group in ("aligned", "supervised") for over in _OVER]
+        if gains[0] is None:
+            return NOT_RUN
+        aligned, over, supervised, _ = map(shown, gains)
+        return f"{aligned}, over shuffled pairs {over}; supervised {supervised}"
+
+    def judge(task: Task) -> str:
+        both = [verdict(gain_of(task, "prompt_last", "aligned", over)) for over in _OVER]
+        return (
+            NOT_RUN
+            if both[0] == NOT_RUN
+            else both[0]
+            if both[0] == both[1]
+            else f"over SFT {both[0]}, over shuffled {both[1]}"
+        )
+
+    claim = "aligning the prompt's last state in place of sentences (ours)"
+    return Row(0, claim, "not in the paper", _each(results, say), _judged(results, judge))
+
+
 def supervised_do_not_lose(results: Results) -> Row:
     """Claim 5, with a margin of half a point."""
     word = _judged(results, lambda task: verdict(gain_of(task, "joint", "supervised"), margin=-0.5))
@@ -195,7 +221,7 @@ def unseen_gain(results: Results) -> Row:
     found = {
         name: (gain_of(t, "joint", "unseen"), gain_of(t, "joint", "unseen", "shuffled")) for name, t in there.items()
     }
-    ours = "; ".join(f"{name}: {shown(a)}, over shuffled pairs {shown(b)}" for name, (a, b) in found.items())
+    ours = NEXT.join(f"{name}: {shown(a)}, over shuffled pairs {shown(b)}" for name, (a, b) in found.items())
     words = {name: verdict(a) for name, (a, _) in found.items()}
     return Row(6, "unseen languages gain a little", "+0.4", ours or NOT_RUN, _all_hold(words))
 
@@ -211,7 +237,7 @@ def _of_arms(
 
         ran = {name: task for name, task in tasks(results).items() if decisive in task["arms"]}
         words = {name: verdict(gain_of(task, decisive, "aligned"), sign) for name, task in ran.items()}
-        ours = "; ".join(f"{name}: {say(task)}" for name, task in ran.items()) or NOT_RUN
+        ours = NEXT.join(f"{name}: {say(task)}" for name, task in ran.items()) or NOT_RUN
         return Row(number, claim, paper, ours, _all_hold(words))
 
     return row
@@ -309,6 +335,7 @@ CLAIMS: tuple[Callable[[Results], Row], ...] = (
     retrieval_predicts_transfer,
     sft_does_not_align,
     aligned_gain,
+    last_state_gain,
     supervised_do_not_lose,
     unseen_gain,
     bottom_layer,

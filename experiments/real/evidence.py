@@ -186,14 +186,14 @@ def page(results: dict[str, Any], images: Path) -> str:
 
 def readme_table(results: dict[str, Any]) -> list[str]:
     """The table of the README: what joint training gains, by task and group."""
-    lines = ["| task | seeds | languages | SFT | joint minus SFT | joint minus shuffled pairs |", "|---" * 6 + "|"]
+    lines = ["| task | aligned | seeds | languages | SFT | minus SFT | minus shuffled pairs |", "|---" * 7 + "|"]
     for name, task in tasks(results).items():
-        seeds = len(task["arms"].get("joint", {}).get("seeds", ()))
-        for group in GROUPS:
-            if task["languages"][group] and "joint" in task["arms"]:
-                gains = [shown(gain_of(task, "joint", group, other)) for other in ("sft", "shuffled")]
+        for arm, what in (("joint", "sentences"), ("prompt_last", "last state")):
+            seeds = len(task["arms"].get(arm, {}).get("seeds", ()))
+            for group in [group for group in GROUPS if task["languages"][group] and seeds]:
+                gains = [shown(gain_of(task, arm, group, other)) for other in ("sft", "shuffled")]
                 level = task["arms"]["sft"]["levels"][main_metric(task)][group]
-                lines.append(f"| {name} | {seeds} | {group} | {level:.1f} | {gains[0]} | {gains[1]} |")
+                lines.append(f"| {name} | {what} | {seeds} | {group} | {level:.1f} | {gains[0]} | {gains[1]} |")
     return lines
 
 

@@ -201,11 +201,14 @@ def with_english(result: ProbeResult, codes: Sequence[str]) -> list[list[float]]
 def _arm(runs: Runs, arm: str, layer: int) -> dict[str, Any]:
     groups = _groups(runs)
     found: dict[str, Any] = {"seeds": runs.seeds(arm), "levels": {}, "gains": {"sft": {}, "shuffled": {}}}
+    others = {"sft": "sft", "shuffled": _control(runs, arm)}
     for metric in METRICS:
         levels = {group: runs.level(arm, codes, metric) for group, codes in groups.items()}
         found["levels"][metric] = {group: round(level, 2) for group, level in levels.items() if level is not None}
         for other, by_metric in found["gains"].items():
-            gains = {g: runs.gain(arm, other, codes, metric) for g, codes in groups.items() if arm != other}
+            gains = {
+                g: runs.gain(arm, others[other], codes, metric) for g, codes in groups.items() if arm != others[other]
+            }
             by_metric[metric] = {g: _rounded(x) for g, x in gains.items() if x}
     found["retrieval"] = {seed: [round(v, 2) for v in curve] for seed, curve in runs.retrieval(arm).items()}
     rise = _rise(runs, arm, layer)
@@ -216,6 +219,12 @@ def _arm(runs: Runs, arm: str, layer: int) -> dict[str, Any]:
     if merged and all(file.exists() for file in merged):
         found["weights"] = [read_json(file)["chosen"] for file in merged]
     return found
+
+
+def _control(runs: Runs, arm: str) -> str:
+    """The control of an arm, with shuffled pairs: its own where that was run, otherwise joint training's."""
+    own = f"{arm}_shuffled"
+    return own if own in ARMS and runs.seeds(own) else "shuffled"
 
 
 def _groups(runs: Runs) -> dict[str, list[str]]:

@@ -126,5 +126,5 @@ def test_the_page_is_made_of_the_measured_results_alone(runs, tmp_path, monkeypa
     assert "| `joint` | English | 50 | 50 |  |" in text
     assert "| `joint` | aligned | 30 | 50 | 50 |" in text
     assert len(list((page.parent / "images").glob("*.svg"))) == text.count("![") == 2
-    assert "| xSID | 2 | aligned | 66.7 | +" in readme.read_text()
+    assert "| xSID | sentences | 2 | aligned | 66.7 | +" in readme.read_text()
     assert "old" not in readme.read_text()
