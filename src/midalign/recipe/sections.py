@@ -111,7 +111,7 @@ class LanguagesSection(Section):
     """The role of every language; any usual code is understood (en, eng, eng_Latn, ...)."""
 
     supervised: LanguageCodes = Field(description="Languages with task data to train on.")
-    aligned: LanguageCodes = Field(default=(), description="Languages with parallel data and no task data.")
+    aligned: LanguageCodes = Field(default=(), description="Languages to align, with parallel data; they need no task data.")
     unseen: LanguageCodes = Field(default=(), description="Languages with neither, for evaluation only.")
     low_resource: LanguageCodes = Field(default=(), description="Languages to report as low-resource.")
 
