@@ -71,6 +71,10 @@ class LanguageError(UserError, ValueError):
     """
 
 
+class MissingLanguageError(DataError, LanguageError):
+    """A language that was asked for, and that the data do not have."""
+
+
 class ModelError(UserError, ValueError):
     """A model or adapter that cannot be loaded, or does not fit the request.
 

@@ -86,7 +86,9 @@ def changed_examples(
 ) -> list[dict[str, Any]]:
     """Examples that only one of two systems got exactly right: the first few helped ones, then hurt ones."""
     found: dict[str, list[dict[str, Any]]] = {"helped": [], "hurt": []}
-    for example, before, after in zip(examples, baseline, system, strict=True):
+    answers = [{answer.id: answer for answer in answers} for answers in (baseline, system)]
+    for example in examples:
+        before, after = (by_id[example.id] for by_id in answers)
         gold = completion(example, answer_format.style)
         if (before.prediction == gold) == (after.prediction == gold):
             continue

@@ -262,7 +262,7 @@ def own_metric_files(answer_format: AnswerFormat) -> list[str]:
     for name in answer_format.metrics:
         if ":" in name:
             _imported(name)
-            found.append(sys.modules[name.partition(":")[0]].__file__)
+            found.append(getattr(sys.modules[name.partition(":")[0]], "__file__", None))
     return [file for file in found if file is not None]
 
 

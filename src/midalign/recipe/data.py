@@ -12,7 +12,7 @@ from midalign.data.examples import limited, read_examples, role_language
 from midalign.data.file_names import split_name
 from midalign.data.parallel.corpus import ParallelCorpus, read_parallel
 from midalign.data.parallel.sentences import chunked, sentences
-from midalign.errors import DataError, LanguageError
+from midalign.errors import DataError, MissingLanguageError, did_you_mean
 from midalign.files import local_path
 from midalign.languages import ENGLISH
 from midalign.recipe.sections import Recipe
@@ -90,8 +90,8 @@ def _check_labels(recipe: Recipe, data: TaskData) -> None:
     found = {span.label for part in data for example in part for span in example.spans}
     if lacking := [label for label in recipe.task.labels or () if label not in found]:
         raise DataError(
-            f"{recipe.task.data}: task.labels names {', '.join(lacking)}, which no span has in any split. The labels "
-            f"are: {', '.join(sorted(found)) or 'none'}"
+            f"{recipe.task.data}: task.labels names {', '.join(lacking)}, which no span has in any split."
+            f"{did_you_mean(lacking[0], found)} The labels are: {', '.join(sorted(found)) or 'none'}"
         )
 
 
@@ -198,10 +198,10 @@ def _read_where_there(
     recipe: Recipe, split: str, needed: tuple[str, ...], wished: tuple[str, ...]
 ) -> list[TaskExample]:
     """Items of the needed languages, and of those of the wished ones that have some."""
-    asked = list(dict.fromkeys(needed + wished))
+    asked = [code for code in recipe.languages.all if code in needed + wished]
     try:
         return _read_split(recipe, split, asked)
-    except LanguageError:
+    except MissingLanguageError:
         there = [code for code in asked if code in needed or _is_there(recipe, split, needed, code)]
         return _read_split(recipe, split, there)
 
@@ -210,7 +210,7 @@ def _is_there(recipe: Recipe, split: str, needed: tuple[str, ...], code: str) ->
     """Whether a split has items in a language beside the needed ones."""
     try:
         _read_split(recipe, split, [*needed, code])
-    except LanguageError:
+    except MissingLanguageError:
         return False
     return True
 

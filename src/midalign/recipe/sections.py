@@ -111,7 +111,9 @@ class LanguagesSection(Section):
     """The role of every language; any usual code is understood (en, eng, eng_Latn, ...)."""
 
     supervised: LanguageCodes = Field(description="Languages with task data to train on.")
-    aligned: LanguageCodes = Field(default=(), description="Languages to align, with parallel data; they need no task data.")
+    aligned: LanguageCodes = Field(
+        default=(), description="Languages to align, with parallel data; they need no task data."
+    )
     unseen: LanguageCodes = Field(default=(), description="Languages with neither, for evaluation only.")
     low_resource: LanguageCodes = Field(default=(), description="Languages to report as low-resource.")
 
@@ -330,7 +332,7 @@ class Recipe(Section):
     def _retrieval_is_evaluated(cls, training: TrainingSection, found: ValidationInfo) -> TrainingSection:
         alignment = found.data.get("alignment")
         patience = None if alignment is None else alignment.patience
-        if patience is not None and getattr(training, "eval_strategy", "no") == "no":
+        if patience is not None and getattr(training, "eval_strategy", None) in (None, "no"):
             raise ValueError(
                 f"alignment.patience = {patience} counts evaluations without a better retrieval, and there are none. "
                 "Write eval_strategy: steps (or epoch), or leave alignment.patience out"

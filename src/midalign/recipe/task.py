@@ -30,11 +30,13 @@ def _types(given: object) -> object:
     return tuple((name, "") if isinstance(name, str) else name for name in given) if isinstance(given, list) else given
 
 
+_MEANINGS = {"type": "object", "additionalProperties": {"type": "string"}, "minProperties": 1}
+_PAIRS = {"type": "array", "items": _TEXTS | {"minItems": 2, "maxItems": 2}, "minItems": 1}  # as manifests have them
 Types = Annotated[
     EntityTypes,
     BeforeValidator(_types),
     Field(min_length=1),
-    WithJsonSchema({"anyOf": [_TEXTS, {"type": "object", "additionalProperties": {"type": "string"}}]}),
+    WithJsonSchema({"anyOf": [_TEXTS, _MEANINGS, _PAIRS]}),
 ]
 
 

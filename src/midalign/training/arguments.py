@@ -54,7 +54,9 @@ logger = logging.getLogger(__name__)
 _OF_THE_OPTIMIZER = ("optim_args", "adam_beta1", "adam_beta2", "adam_epsilon")
 
 
-def training_arguments(recipe: Recipe, checkpoints: Path, *, objective: str = "joint") -> SFTConfig:
+def training_arguments(
+    recipe: Recipe, checkpoints: Path, *, objective: str = "joint", held_out: bool = True
+) -> SFTConfig:
     """Arguments of trl's trainer: the paper's values, overridden by the recipe's.
 
     Args:
@@ -62,6 +64,7 @@ def training_arguments(recipe: Recipe, checkpoints: Path, *, objective: str = "j
         checkpoints: Folder for the checkpoints.
         objective: ``joint``, ``task`` or ``align``. For the task alone, a ``metric_for_best_model`` that is measured on
             pairs is replaced by the loss; for alignment alone, the loss of the task by that of held-out pairs.
+        held_out: Whether there are held-out pairs.
 
     Raises:
         RecipeError: If trl refuses a value.
@@ -96,7 +99,7 @@ def training_arguments(recipe: Recipe, checkpoints: Path, *, objective: str = "j
         logger.warning("training.metric_for_best_model is %s, which SFT alone does not measure: eval_loss here", metric)
         given |= {"metric_for_best_model": "eval_loss", "greater_is_better": False}
     chosen = given.get("load_best_model_at_end") or recipe.early_stopping_patience
-    if objective == "align" and chosen and metric in ("loss", "total_loss") and recipe.parallel.held_out:
+    if objective == "align" and chosen and metric == "loss" and held_out:
         logger.info("alignment alone is stopped and chosen by eval_alignment_loss, not by the loss of the task")
         given |= {"metric_for_best_model": "eval_alignment_loss", "greater_is_better": False}
     _check_compiler(given.get("torch_compile_backend"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from midalign.languages import Language
+from midalign.languages import ENGLISH, Language
 from midalign.recipe.sections import Recipe
 from midalign.runs import versions
 
@@ -33,7 +33,7 @@ def model_card(recipe: Recipe, objective: str, summary: Mapping[str, object]) ->
             f"- languages with task data: {_names(languages.supervised)}",
         ]
     if objective != "task":
-        trained += languages.aligned
+        trained += (ENGLISH, *languages.aligned)
         asked = " in the task's prompt" if recipe.alignment.prompt == "task" else ""
         facts += [
             f"- aligned at layer {summary['layer']}{asked}: {_names(languages.aligned)}",

@@ -182,7 +182,7 @@ def build_trainer(
     if alignment.layer == "auto" and objective != "task":
         best, _ = choose_layer(model, tokenizer, pair_data.held_out or pair_data.train, alignment)
         alignment = alignment.model_copy(update={"layer": best})
-    arguments = training_arguments(recipe, out / _CHECKPOINTS, objective=objective)
+    arguments = training_arguments(recipe, out / _CHECKPOINTS, objective=objective, held_out=bool(pair_data.held_out))
     if window := context_window(model.config, tokenizer):
         arguments.max_length = min(arguments.max_length or window, window)
     check_prompt(task_data.train[0], tokenizer, recipe.answer_format)

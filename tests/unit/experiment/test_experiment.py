@@ -90,7 +90,14 @@ def test_an_aligned_language_without_task_data_is_trained_and_not_scored(tmp_pat
     scores = json.loads((tmp_path / "out" / "evaluation" / "joint" / "scores.json").read_text())["scores"]
     assert {row["language"] for row in scores if "language" in row} == {"eng_Latn", "rus_Cyrl"}
     assert {language["code"] for language in summary["languages"]} == {"eng_Latn", "deu_Latn", "rus_Cyrl"}
-    assert "German" in (tmp_path / "out" / "report.html").read_text()
+    trained = tmp_path / "out" / "train" / "joint"
+    assert json.loads((trained / "training.json").read_text())["pairs"] > 0
+    card = (trained / "adapter" / "README.md").read_text()
+    assert "aligned at layer 2: German" in card
+    assert "language: [de, en]" in card
+    alone = (tmp_path / "out" / "train" / "sft" / "adapter" / "README.md").read_text()
+    assert "parallel pairs" not in alone
+    assert "language: [en]" in alone
 
 
 class KilledError(Exception):

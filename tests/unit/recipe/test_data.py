@@ -1,5 +1,6 @@
 """What a recipe's data comes out as: splits that share nothing, held-out pairs that are never trained on."""
 
+import json
 import logging
 
 import pytest
@@ -8,6 +9,7 @@ from midalign.data.examples import read_examples
 from midalign.errors import DataError, LanguageError, RecipeError
 from midalign.recipe.data import (
     _held_out,
+    _read_where_there,
     data_paths,
     read_pair_data,
     read_probe_corpus,
@@ -98,6 +100,33 @@ def test_aligned_languages_need_no_task_data(recipe, tmp_path, caplog):
     (tmp_path / "slots" / "ru.test.conll").unlink()
     with pytest.raises(LanguageError, match="rus_Cyrl"):
         read_task_data(recipe())
+
+
+def test_test_items_of_a_translation_stand_in_the_order_in_which_they_are_answered(recipe, tmp_path):
+    made = recipe(
+        "task.name=translation", f"task.data={tmp_path / 'lines'}", "task.format=auto", "languages.supervised=[ru]",
+        "languages.aligned=[de]", "languages.unseen=[]",
+    )  # fmt: skip
+    needed, wished = ("deu_Latn",), ("rus_Cyrl",)  # in the other order than the recipe's
+    found = _read_where_there(made, "test", needed, wished)
+    asked = read_examples("translation", tmp_path / "lines", languages=made.languages.all)
+    assert [e.id for e in found] == [e.id for e in asked]
+    (tmp_path / "lines" / "rus.txt").unlink()
+    assert {e.target_language for e in _read_where_there(made, "test", needed, wished)} == {"deu_Latn"}
+    with pytest.raises(DataError, match="has no 'rus_Cyrl'"):
+        _read_where_there(made, "test", wished, needed)
+
+
+@pytest.mark.parametrize("named", ["germn", ""])
+def test_rows_of_an_unknown_language_are_no_missing_language(recipe, tmp_path, named):
+    (tmp_path / "mood").mkdir()
+    for split in ("train", "dev", "test"):
+        row = {"prompt": split, "completion": "good"} | ({"language": named} if named else {})
+        (tmp_path / "mood" / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
+    overrides = ["task.name=chat", "task.format=auto", "languages.unseen=[]", "languages.low_resource=[]"]
+    made = recipe(*overrides, f"task.data={tmp_path / 'mood'}")
+    with pytest.raises(LanguageError, match=named or "ask for exactly one language"):
+        _read_where_there(made, "test", ("eng_Latn",), ("deu_Latn",))
 
 
 def test_a_fault_in_the_data_of_an_aligned_language_is_no_missing_language(recipe, tmp_path):

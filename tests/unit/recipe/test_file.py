@@ -211,3 +211,19 @@ def test_early_stopping_needs_evaluations_and_a_metric(content):
     assert "needs training" in faults(content, "early_stopping_patience=2")
     good = ["early_stopping_patience=2", "training.eval_strategy=steps", "training.metric_for_best_model=eval_loss"]
     check_arguments(build_recipe(content, good))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["alignment.patience=2"], "counts evaluations without a better retrieval, and there are none"),
+        (["alignment.patience=2", "training.eval_strategy=no"], "and there are none"),
+        (["task.name=chat", "task.format=xsid"], "whose files say their format"),
+        (["task.name=chat", "task.format=auto", "evaluation.completion_style=intent_slots"], "have another form"),
+        (["task.name=chat", "task.format=auto", "task.metric=[]"], "task.metric"),
+    ],
+)
+def test_settings_without_effect_are_refused(content, overrides, says):
+    with pytest.raises(RecipeError) as caught:
+        build_recipe(content, overrides)
+    assert says in str(caught.value)

@@ -36,6 +36,13 @@ def test_a_layer_that_cannot_be_is_refused(layer):
         AlignmentConfig(layer=layer)
 
 
+@pytest.mark.parametrize("option", [{"warmup": 3}, {"max_updates": 3}])
+def test_task_updates_before_or_after_alignment_need_a_schedule_that_has_some(option):
+    AlignmentConfig(**option)
+    with pytest.raises(ValidationError, match="has no task updates; leave it out"):
+        AlignmentConfig(schedule="align", **option)
+
+
 def test_patience_needs_task_updates_to_go_on_with():
     with pytest.raises(ValidationError, match="no task updates"):
         AlignmentConfig(schedule="align", patience=2)

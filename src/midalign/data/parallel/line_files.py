@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from midalign.data.file_names import bare, data_files, language_of_each, split_name
-from midalign.errors import DataError
+from midalign.errors import DataError, MissingLanguageError
 from midalign.files import read_lines
 from midalign.languages import canonical, known
 
@@ -61,7 +61,7 @@ def restrict(available: Mapping[str, T], wanted: Sequence[str] | None, where: ob
         if language not in available:
             same = [other for other in available if other[:3] == language[:3]]  # another script or region
             hint = f" Did you mean {' or '.join(map(repr, same))}?" if same else ""
-            raise DataError(
+            raise MissingLanguageError(
                 f"{where} has no {language!r}, so nothing could be aligned or measured in it.{hint} "
                 f"It has: {', '.join(sorted(available)) or 'none'}. Leave out the language or name another corpus."
             )

@@ -29,7 +29,7 @@ from typing import Any
 from midalign.data.file_names import bare, data_files, language_of_each, shown, split_name
 from midalign.data.tasks.layout import files_of_split
 from midalign.data.tasks.row_language import check_all_tell, language_of_row
-from midalign.errors import DataError, LanguageError
+from midalign.errors import DataError, LanguageError, MissingLanguageError
 from midalign.files import is_blank, local_path, missing_file, parse_json, read_json_lines, read_lines, read_parquet
 from midalign.languages import canonical, known
 from midalign.records import Message, TaskExample
@@ -88,7 +88,7 @@ def read_chat(data: str | Path, *, languages: Sequence[str] | None = None, split
             if wanted is None or language in wanted:
                 found.append(_example(row, f"{table.name}:{number}", language, place))
     if missing := [code for code in wanted or [] if code not in present]:
-        raise LanguageError(
+        raise MissingLanguageError(
             f"{data}: no {split} rows in {', '.join(missing)}; there are rows in "
             f"{', '.join(sorted(present)) or 'none'}. Add rows, or leave the language out"
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from midalign.data.file_names import bare, data_files, language_of_each, shown, splits_in
-from midalign.errors import DataError, LanguageError, did_you_mean
+from midalign.errors import DataError, LanguageError, MissingLanguageError, did_you_mean
 from midalign.files import read_lines
 from midalign.languages import canonical, known
 
@@ -160,7 +160,7 @@ def _told_by_the_caller(
 def _check_all_there(told: Sequence[TaskFile], wanted: Mapping[str, str]) -> None:
     found = {code for file in told for code in asked(file, wanted)}
     if missing := [code for code in wanted if code not in found]:
-        raise LanguageError(
+        raise MissingLanguageError(
             f"the data has no {', '.join(map(repr, missing))}, so it can be neither trained on nor scored; "
             f"available here: {', '.join(sorted({str(file.language) for file in told}))}"
         )

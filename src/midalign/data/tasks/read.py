@@ -28,7 +28,7 @@ from midalign.data.tasks.columns import COLUMNS, NO_TYPE, Columns, RawItem, read
 from midalign.data.tasks.json_files import read_massive, read_reference, read_snips
 from midalign.data.tasks.layout import TaskFile, TaskFormat, check_format, choose_files, detect_format
 from midalign.data.tasks.row_language import check_all_tell
-from midalign.errors import DataError, LanguageError, did_you_mean
+from midalign.errors import DataError, LanguageError, MissingLanguageError, did_you_mean
 from midalign.files import local_path, missing_file
 from midalign.languages import canonical
 from midalign.records import ParallelPair, TaskExample, TaskName
@@ -196,7 +196,7 @@ def _example(item: RawItem, file: TaskFile, task: TaskName, wanted: set[str] | N
 def _check_languages(examples: Sequence[TaskExample], told: set[str], wanted: set[str] | None, path: Path) -> None:
     """Refuse a language that no row is in, where rows tell their language."""
     if told and (missing := sorted((wanted or set()) - {example.language for example in examples})):
-        raise LanguageError(
+        raise MissingLanguageError(
             f"{path}: no row is in {', '.join(missing)}; by what they tell themselves there are rows in "
             f"{', '.join(sorted(told))}"
         )
@@ -210,16 +210,12 @@ def _with_labels(examples: list[TaskExample], labels: Sequence[str] | None, form
     if labels is None:
         dropped = set(NO_TYPE) & set(counts) if format == "uner" else set()
     else:
-        lacking = [label for label in labels if label not in counts]
         others = [label for label in counts if label not in labels]
-        for label in lacking:
-            if did_you_mean(label, others) or len(lacking) == len(set(labels)):
-                raise DataError(
-                    f"labels names {label!r}, which no span has, so every answer of it would be wrong."
-                    f"{did_you_mean(label, others)} The labels are: {', '.join(sorted(counts)) or 'none'}."
-                )
-        if lacking:
-            logger.warning("labels names %s, which no span has here", ", ".join(lacking))
+        for label in [label for label in labels if label not in counts]:
+            lacking = f"labels names {label!r}, which no span has here.{did_you_mean(label, others)}"
+            if not set(labels) & set(counts):
+                raise DataError(f"{lacking} The labels are: {', '.join(sorted(counts)) or 'none'}.")
+            logger.warning("%s", lacking)
         dropped = set(counts) - set(labels)
     if not dropped:
         return examples

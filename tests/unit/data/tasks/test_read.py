@@ -298,11 +298,13 @@ def test_entities_of_no_type_are_no_spans_unless_they_are_asked_for(
     assert example.spans == (Span("PER", 0, 1), Span("OTH", 1, 3))
 
 
-def test_only_spans_of_the_labels_asked_for_are_kept(tmp_path: Path) -> None:
+def test_only_spans_of_the_labels_asked_for_are_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "de.bio").write_text("Ana B-PER\nx B-MISC\n")
     assert read_task(tmp_path, labels=["PER"])[0].spans == (Span("PER", 0, 1),)
-    with pytest.raises(DataError, match=r"labels names 'PRE', which no span has.*Did you mean 'PER'"):
-        read_task(tmp_path, labels=["PRE", "MISC"])
+    assert read_task(tmp_path, labels=["PRE", "MISC"])[0].spans == (Span("MISC", 1, 2),)
+    assert "labels names 'PRE', which no span has here. Did you mean 'PER'?" in caplog.text
+    with pytest.raises(DataError, match=r"labels names 'PRE', which no span has here\. Did you mean 'PER'"):
+        read_task(tmp_path, labels=["PRE", "LOC"])
     with pytest.raises(DataError, match="labels is empty"):
         read_task(tmp_path, labels=[])
 
