@@ -206,6 +206,12 @@ def write_between_marks(page: Path, lines: Sequence[str]) -> None:
     page.write_text(before + "\n".join(["<!-- evidence -->", *lines, "<!-- end -->"]) + after, encoding="utf-8")
 
 
+def overrides_of(name: str, given: Sequence[str]) -> tuple[str, ...]:
+    """The overrides of one recipe: those of all, and then its own (``translation:task.limit_test=50``)."""
+    own = [text.removeprefix(f"{name}:") for text in given if text.startswith(f"{name}:")]
+    return (*[text for text in given if ":" not in text.partition("=")[0]], *own)
+
+
 def main() -> None:
     """Reads the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -217,7 +223,12 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are, or go with --measure")
     parser.add_argument("--probes", type=Path, help="folder with probes in many languages: base, sft, joint")
     parser.add_argument("--layer", type=int, default=15, help="the aligned layer")
-    parser.add_argument("--set", nargs="*", default=[], help="the overrides that the runs were given")
+    parser.add_argument(
+        "--set",
+        nargs="*",
+        default=[],
+        help="the overrides that the runs were given; those of one recipe as recipe:key=value",
+    )
     parser.add_argument("--write", type=Path, help="the page to write")
     parser.add_argument("--readme", type=Path, help="the README whose table to write")
     given = parser.parse_args()
@@ -226,7 +237,7 @@ def main() -> None:
         os.environ |= {name: str(path.resolve()) for name, path in places.items()}
         for name in RECIPES:
             if list(given.out.glob(f"{name}/seed*/sft/{PREDICTIONS}")):
-                runs = Runs(given.out, name, tuple(given.set))
+                runs = Runs(given.out, name, overrides_of(name, given.set))
                 write_json(given.results / f"{name}.json", measure(runs, given.layer))
     if given.probes:
         files = sorted(given.probes.glob(f"*/{PROBE_FILE}"))

@@ -128,3 +128,11 @@ def test_the_page_is_made_of_the_measured_results_alone(runs, tmp_path, monkeypa
     assert len(list((page.parent / "images").glob("*.svg"))) == text.count("![") == 2
     assert "| xSID | sentences | 2 | aligned | 66.7 | +" in readme.read_text()
     assert "old" not in readme.read_text()
+
+
+def test_overrides_may_be_for_one_recipe_alone():
+    given = ["task.limit_test=100", "translation:task.limit_test=50", "parallel.data=testbed:pairs"]
+    assert evidence.overrides_of("xsid", given) == ("task.limit_test=100", "parallel.data=testbed:pairs")
+    assert evidence.overrides_of("translation", given) == (
+        "task.limit_test=100", "parallel.data=testbed:pairs", "task.limit_test=50",
+    )  # fmt: skip
