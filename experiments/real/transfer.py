@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from midalign.answers.predictions import PREDICTIONS, read_predictions
 from midalign.data.prompt_tokens import prompt_ids
 from midalign.data.prompts import render
 from midalign.experiment.named import resolve_names
-from midalign.files import write_json
+from midalign.files import read_json, write_json
 from midalign.functional.retrieval import accuracy_matrix
 from midalign.models.adapters import attach_adapter
 from midalign.models.source import ModelSource
@@ -158,11 +158,13 @@ def _classifier(vectors: Sequence[Any], labels: Sequence[str]) -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300)).fit(vectors, labels)
 
 
-def measure_transfer(runs: Runs, arms: Sequence[str], states: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
-    """Both tables, as plain data."""
+def measure_transfer(
+    runs: Runs, arms: Sequence[str], states: Sequence[str], seeds: Sequence[int], known: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Both tables, as plain data; states that are `known` are not read again."""
     groups = {group: runs.languages(group) for group in ("supervised", "aligned", "unseen")}
     groups |= {code: [code] for code in groups["aligned"]}
-    found: dict[str, Any] = {"slots": {}, "states": {}, "layers": list(LAYERS)}
+    found: dict[str, Any] = {"slots": {}, "states": dict((known or {}).get("states", {})), "layers": list(LAYERS)}
     for arm in arms:
         found["slots"][arm] = {
             group: {fate: round(share, 1) for fate, share in fates(runs, arm, runs.seeds(*arms), codes).items()}
@@ -173,6 +175,8 @@ def measure_transfer(runs: Runs, arms: Sequence[str], states: Sequence[str], see
         for seed in seeds:
             recipe = resolve_names(recipe_of(runs.name, seed, "sft", *runs.more))
             adapter = runs.folder(seed, arm) / ADAPTER
+            if str(seed) in found["states"].get(arm, {}):
+                continue
             if seed != seeds[0] if arm == "base" else not adapter.exists():
                 continue
             train = [item for item in read_task_data(recipe).train if item.language == ENGLISH]
@@ -201,10 +205,9 @@ def main() -> None:
     places = {"REAL_MODEL": given.model, "REAL_DATA": given.data, "REAL_PAIRS": given.pairs}
     os.environ |= {name: str(path.resolve()) for name, path in places.items()}
     runs = Runs(given.out, given.recipe, tuple(given.set))
-    write_json(
-        HERE / "results" / f"transfer_{given.recipe}.json",
-        measure_transfer(runs, given.arms, given.states, given.seeds),
-    )
+    file = HERE / "results" / f"transfer_{given.recipe}.json"
+    known = read_json(file) if file.exists() else None
+    write_json(file, measure_transfer(runs, given.arms, given.states, given.seeds, known))
 
 
 if __name__ == "__main__":
