@@ -152,7 +152,7 @@ model:
 
 languages:
   supervised: {supervised}   # task data to train on
-  aligned: {aligned}   # no task data to train on, but sentences with their English translations
+  aligned: {aligned}   # sentences with their English translations; no task data needed
   unseen: {unseen}   # evaluation only
   # low_resource: []        # reported as a group
 
@@ -168,11 +168,12 @@ parallel:
   limit_per_language: 1000  # paper: a few hundred pairs suffice for a low-resource language
 
 probe:                      # translation retrieval at every layer; all languages must be parallel line by line
-{probe}
+{probe}  pooling: mean_unit        # as in alignment
+
 alignment:
   layer: middle             # paper; auto: the layer at which the model retrieves translations best
   temperature: 0.1          # paper, for Llama 3; higher (0.5 to 1.5) for small models and Qwen 2.5
-  pooling: mean             # paper; mean_after_sink leaves out the attention sink (docs/probe.md)
+  pooling: mean_unit        # all tokens count alike, also an attention sink (docs/probe.md); mean: the paper's
   # prompt: task            # align sentences inside the task's prompt (not for translation)
 
 lora: {{r: 8, lora_alpha: 16, lora_dropout: 0.1}}   # paper, on all linear layers of the blocks
