@@ -222,9 +222,9 @@ def _arm(runs: Runs, arm: str, layer: int) -> dict[str, Any]:
 
 
 def _control(runs: Runs, arm: str) -> str:
-    """The control of an arm, with shuffled pairs: its own where that was run, otherwise joint training's."""
+    """The control of an arm, with shuffled pairs: its own where that has all seeds of the arm, else joint training's."""
     own = f"{arm}_shuffled"
-    return own if own in ARMS and runs.seeds(own) else "shuffled"
+    return own if own in ARMS and runs.seeds(own) == runs.seeds(arm) else "shuffled"
 
 
 def _groups(runs: Runs) -> dict[str, list[str]]:
