@@ -106,9 +106,14 @@ class Runs:
         strata = [s for arm in arms for seed in self.seeds(arm) for s in self.strata(seed, arm).values()]
         return all(metric in [measure.name for measure in stratum.measures] for stratum in strata)
 
-    def gain(self, arm: str, baseline: str, languages: Sequence[str], metric: str) -> Gain | None:
-        """What an arm has more than another in a group; None where there is nothing to compare."""
-        seeds = self.seeds(arm, baseline)
+    def gain(
+        self, arm: str, baseline: str, languages: Sequence[str], metric: str, beside: Sequence[str] = ()
+    ) -> Gain | None:
+        """What an arm has more than another in a group; None where there is nothing to compare.
+
+        Only seeds that arms `beside` were run with too.
+        """
+        seeds = self.seeds(arm, baseline, *beside)
         if not seeds or not languages or not self.has(metric, arm, baseline):
             return None
         point = np.zeros(len(seeds))
@@ -210,6 +215,9 @@ def _arm(runs: Runs, arm: str, layer: int) -> dict[str, Any]:
                 g: runs.gain(arm, others[other], codes, metric) for g, codes in groups.items() if arm != others[other]
             }
             by_metric[metric] = {g: _rounded(x) for g, x in gains.items() if x}
+    metric = main_metric(recipe_of(runs.name, 0, "sft").task.name)
+    same = runs.gain("joint", "sft", groups["aligned"], metric, beside=[arm])
+    found["joint_on_its_seeds"] = _rounded(same) if same else None
     found["retrieval"] = {seed: [round(v, 2) for v in curve] for seed, curve in runs.retrieval(arm).items()}
     rise = _rise(runs, arm, layer)
     if rise is not None:
@@ -222,7 +230,7 @@ def _arm(runs: Runs, arm: str, layer: int) -> dict[str, Any]:
 
 
 def _control(runs: Runs, arm: str) -> str:
-    """The control of an arm, with shuffled pairs: its own where that has all seeds of the arm, else joint training's."""
+    """The control of an arm, with shuffled pairs: its own where that has as many seeds, otherwise joint training's."""
     own = f"{arm}_shuffled"
     return own if own in ARMS and runs.seeds(own) == runs.seeds(arm) else "shuffled"
 
@@ -240,7 +248,7 @@ def _rise(runs: Runs, arm: str, layer: int) -> dict[str, float] | None:
     """How far retrieval at a layer rises over SFT, with Student's t interval over seeds."""
     before, after = runs.retrieval("sft"), runs.retrieval(arm)
     rises = [after[seed][layer] - before[seed][layer] for seed in after if seed in before]
-    if arm == "sft" or not rises:
+    if arm == "sft" or len(rises) < 2:  # one seed has no interval
         return None
     rise = mean_interval(rises)
     return {"value": round(rise.mean, 1), "low": round(rise.low, 1), "high": round(rise.high, 1)}
