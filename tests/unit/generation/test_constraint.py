@@ -162,4 +162,6 @@ def test_a_random_models_slots_are_words_of_the_sentence_each_item_its_own():
     alone = [generate(model, tokenizer, [e], **options)[0] for e in SENTENCES]
     assert held == alone
     with pytest.raises(DataError, match="constrained: slots is for the task slots; the answers of extraction"):
-        generate(model, tokenizer, EXAMPLES, **options)
+        generate(
+            model, tokenizer, EXAMPLES, **options | {"answer_format": AnswerFormat(system="", constrained="slots")}
+        )
