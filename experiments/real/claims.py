@@ -161,6 +161,12 @@ def sft_does_not_align(results: Results) -> Row:
     return Row(3, "SFT alone does not raise alignment", "no rise", ours, _all_hold(words))
 
 
+def _over_both(task: Task, arm: str) -> str:
+    """Whether aligned languages gain over SFT and over shuffled pairs."""
+    both = [verdict(gain_of(task, arm, "aligned", over)) for over in _OVER]
+    return "holds" if both == ["holds", "holds"] else f"over SFT {both[0]}, over shuffled {both[1]}"
+
+
 def aligned_gain(results: Results) -> Row:
     """Claim 4: aligned languages gain, low-resource ones more than high-resource ones; the loss is shown beside it."""
 
@@ -177,12 +183,9 @@ def aligned_gain(results: Results) -> Row:
             return said
         return f"{said}; loss (0.01 nats) {shown(losses[0])}, over shuffled pairs {shown(losses[1])}"
 
-    def judge(task: Task) -> str:
-        both = [verdict(gain_of(task, "joint", "aligned", other)) for other in ("sft", "shuffled")]
-        return "holds" if both == ["holds", "holds"] else f"over SFT {both[0]}, over shuffled {both[1]}"
-
     claim = "aligned languages gain most, low-resource ones more"
-    return Row(4, claim, "+3.8 low, +0.7 high", _each(results, say), _judged(results, judge))
+    word = _judged(results, lambda task: _over_both(task, "joint"))
+    return Row(4, claim, "+3.8 low, +0.7 high", _each(results, say), word)
 
 
 def last_state_gain(results: Results) -> Row:
@@ -196,14 +199,7 @@ def last_state_gain(results: Results) -> Row:
         return f"{aligned}, over shuffled pairs {over}; supervised {supervised}"
 
     def judge(task: Task) -> str:
-        both = [verdict(gain_of(task, "prompt_last", "aligned", over)) for over in _OVER]
-        return (
-            NOT_RUN
-            if both[0] == NOT_RUN
-            else both[0]
-            if both[0] == both[1]
-            else f"over SFT {both[0]}, over shuffled {both[1]}"
-        )
+        return _over_both(task, "prompt_last") if gain_of(task, "prompt_last", "aligned") else NOT_RUN
 
     claim = "aligning the prompt's last state in place of sentences (ours)"
     return Row(0, claim, "not in the paper", _each(results, say), _judged(results, judge))

@@ -332,7 +332,7 @@ class Recipe(Section):
     def _retrieval_is_evaluated(cls, training: TrainingSection, found: ValidationInfo) -> TrainingSection:
         alignment = found.data.get("alignment")
         patience = None if alignment is None else alignment.patience
-        if patience is not None and getattr(training, "eval_strategy", None) in (None, "no"):
+        if patience is not None and training.eval_strategy in (None, "no"):
             raise ValueError(
                 f"alignment.patience = {patience} counts evaluations without a better retrieval, and there are none. "
                 "Write eval_strategy: steps (or epoch), or leave alignment.patience out"
