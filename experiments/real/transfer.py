@@ -97,8 +97,9 @@ class States:
         assert encoded["input_ids"] == prompt_ids(prompt, self.tokenizer), item.id
         start = prompt.text.rindex(item.text)
         offsets = word_offsets(item.text, item.words)
-        states = self.model(torch.tensor([encoded["input_ids"]]), output_hidden_states=True, use_cache=False)
-        layers = torch.stack([states.hidden_states[k][0] for k in LAYERS]).float()
+        ids = torch.tensor([encoded["input_ids"]], device=self.model.device)
+        states = self.model(ids, output_hidden_states=True, use_cache=False)
+        layers = torch.stack([states.hidden_states[k][0] for k in LAYERS]).float().cpu()
 
         def mean(first: int, last: int) -> torch.Tensor:
             inside = [i for i, (a, b) in enumerate(encoded["offset_mapping"]) if a < start + last and b > start + first]
