@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.real.claims import CLAIMS, gain_of, main_metric, shown, tasks
+from experiments.real.claims import CLAIMS, LARGER, SETS, gain_of, main_metric, shown, tasks
 from experiments.real.figures import draw
 from experiments.real.measured import METRICS, Runs, measure, measure_probe
 from experiments.real.run import RECIPES
@@ -29,6 +29,7 @@ from midalign.probing.result import PROBE_FILE, ProbeResult
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 GROUPS = ("supervised", "aligned", "unseen")
+JUDGED = {"joint": "sentences", "prompt_last": "last state"}  # the arms that are judged, and what they align
 STATES_TEXT = (
     "What states within the prompt of the task carry over from English: a linear classifier is trained on English "
     "items and tried on aligned languages. It reads the intent from the last state of the prompt, from which the "
@@ -39,9 +40,9 @@ STATES = {"intent": "intent", "label": "slot label", "retrieval": "retrieval"}
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """What was measured, by task; also ``transfer_<task>``, and ``probes`` in many languages and ``poolings``."""
+    """What was measured, by set of runs; also ``transfer_<set>``, and ``probes`` in many languages and ``poolings``."""
     found = {}
-    for name in (*RECIPES, *(f"transfer_{task}" for task in RECIPES), "probes", "poolings"):
+    for name in (*SETS, *(f"transfer_{name}" for name in SETS), "probes", "poolings"):
         file = folder / f"{name}.json"
         if file.exists():
             found[name] = read_json(file)
@@ -75,14 +76,14 @@ def arms_table(task: dict[str, Any], metric: str) -> list[str]:
     return lines
 
 
-def parts_table(task: dict[str, Any]) -> list[str]:
-    """What joint training gains on aligned languages, by metric."""
-    lines = ["| aligned languages | SFT | joint minus SFT | joint minus shuffled |", "|---|---|---|---|"]
+def parts_table(task: dict[str, Any], arm: str) -> list[str]:
+    """What an arm gains on aligned languages, by metric."""
+    lines = [f"| aligned languages | SFT | `{arm}` minus SFT | `{arm}` minus shuffled |", "|---|---|---|---|"]
     levels = task["arms"]["sft"]["levels"]
     for metric, name in METRICS.items():
         if not levels.get(metric):
             continue
-        gains = [shown(gain_of(task, "joint", "aligned", other, metric)) for other in ("sft", "shuffled")]
+        gains = [shown(gain_of(task, arm, "aligned", other, metric)) for other in ("sft", "shuffled")]
         lines.append(f"| {name} | {levels[metric]['aligned']:.1f} | {gains[0]} | {gains[1]} |")
     return lines
 
@@ -134,15 +135,17 @@ def transfer_section(transfer: dict[str, Any] | None, task: dict[str, Any]) -> l
 def tables(results: dict[str, Any]) -> list[str]:
     """The tables of all tasks."""
     lines: list[str] = []
-    keys = {shown: key for key, shown in RECIPES.items()}
+    keys = {shown: key for key, shown in SETS.items()}
     for name, task in tasks(results).items():
         score = METRICS[main_metric(task)]
         lines += [f"## {name}", "", f"{task['items']} test items. The score is {score}, in points.", ""]
         lines += [*arms_table(task, main_metric(task)), ""]
         if task["arms"]["sft"]["levels"].get("loss"):
             lines += [f"The {METRICS['loss']}:", "", *arms_table(task, "loss"), ""]
+        for arm in [arm for arm in JUDGED if arm in task["arms"]]:
+            lines += ["What moves:", "", *parts_table(task, arm), ""]
         if "joint" in task["arms"]:
-            lines += ["What moves:", "", *parts_table(task), "", "By language:", "", *languages_table(task), ""]
+            lines += ["By language:", "", *languages_table(task), ""]
         lines += transfer_section(results.get(f"transfer_{keys[name]}"), task)
     return lines
 
@@ -185,10 +188,11 @@ def page(results: dict[str, Any], images: Path) -> str:
 
 
 def readme_table(results: dict[str, Any]) -> list[str]:
-    """The table of the README: what joint training gains, by task and group."""
+    """The table of the README: what joint training gains, by task and group; of the larger runs if there are any."""
     lines = ["| task | aligned | seeds | languages | SFT | minus SFT | minus shuffled pairs |", "|---" * 7 + "|"]
-    for name, task in tasks(results).items():
-        for arm, what in (("joint", "sentences"), ("prompt_last", "last state")):
+    largest = {SETS[key]: results.get(key + LARGER) or results.get(key) for key in RECIPES}
+    for name, task in [(name, task) for name, task in largest.items() if task]:
+        for arm, what in JUDGED.items():
             seeds = len(task["arms"].get(arm, {}).get("seeds", ()))
             for group in [group for group in GROUPS if task["languages"][group] and seeds]:
                 gains = [shown(gain_of(task, arm, group, other)) for other in ("sft", "shuffled")]
@@ -220,6 +224,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--pairs", type=Path)
     parser.add_argument("--out", type=Path, help="where run.py wrote the runs")
+    parser.add_argument("--larger", action="store_true", help="the runs are a recipe's larger ones, a set of their own")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are, or go with --measure")
     parser.add_argument("--probes", type=Path, help="folder with probes in many languages: base, sft, joint")
     parser.add_argument("--layer", type=int, default=15, help="the aligned layer")
@@ -238,7 +243,8 @@ def main() -> None:
         for name in RECIPES:
             if list(given.out.glob(f"{name}/seed*/sft/{PREDICTIONS}")):
                 runs = Runs(given.out, name, overrides_of(name, given.set))
-                write_json(given.results / f"{name}.json", measure(runs, given.layer))
+                file = given.results / f"{name}{LARGER if given.larger else ''}.json"
+                write_json(file, measure(runs, given.layer))
     if given.probes:
         files = sorted(given.probes.glob(f"*/{PROBE_FILE}"))
         write_json(

@@ -24,6 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from experiments.real.claims import LARGER
 from experiments.real.measured import ENGLISH, Runs
 from experiments.real.run import HERE, recipe_of
 from midalign.answers.matching import match_items, word_offsets
@@ -201,12 +202,13 @@ def main() -> None:
     parser.add_argument("--states", nargs="*", default=["base", "sft", "joint", "shuffled"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--set", nargs="*", default=[], help="the overrides that the runs were given")
+    parser.add_argument("--larger", action="store_true", help="the runs are the recipe's larger ones")
     given = parser.parse_args()
     torch.set_num_threads(1)
     places = {"REAL_MODEL": given.model, "REAL_DATA": given.data, "REAL_PAIRS": given.pairs}
     os.environ |= {name: str(path.resolve()) for name, path in places.items()}
     runs = Runs(given.out, given.recipe, tuple(given.set))
-    file = HERE / "results" / f"transfer_{given.recipe}.json"
+    file = HERE / "results" / f"transfer_{given.recipe}{LARGER if given.larger else ''}.json"
     known = read_json(file) if file.exists() else None
     write_json(file, measure_transfer(runs, given.arms, given.states, given.seeds, known))
 
