@@ -21,9 +21,10 @@ from midalign.models.adapters import attach_adapter, merge_into_base
 
 logger = logging.getLogger(__name__)
 
-# Largest accepted ||merged - live|| / ||live|| over the logits: a hundred roundings or so of the type (their unit
-# is 6e-8, 5e-4, 4e-3), since each block adds its own.
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+# Largest accepted ||merged - live|| / ||live|| over the logits. Each block adds its own rounding (units of the types:
+# 6e-8, 5e-4, 4e-3): over 30 blocks in bfloat16 the two differed by 0.05 to 0.10, and merged answers were as near to
+# those of float32 as live ones (experiments/real/rounding.py; LOG.md, 2026-11-26).
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1.5e-1}
 # And of ||merged - live|| / ||live - without||: in half precision a small update can vanish in the rounding of the
 # weights, which the first test would not see.
 LOST_EFFECT = 0.25
