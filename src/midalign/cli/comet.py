@@ -19,8 +19,7 @@ from midalign.cli.options import (
     Split,
     TranslationDirections,
     codes,
-    columns_of,
-    directions_of,
+    items_of,
 )
 from midalign.records import RESAMPLES, SEED
 
@@ -62,17 +61,15 @@ def score(
     """Score translations with COMET, per direction and over all, with intervals and segment scores."""
     from midalign.evaluation.job import CometJob
 
+    items = items_of(
+        "translation", data, format=format, languages=codes(languages), split=split, columns=columns,
+        directions=directions, limit=limit,
+    )  # fmt: skip
     job = CometJob(
-        data,
+        items,
         str(predictions),
         model=model,
         env=None if env is None else str(env),
-        format=format,
-        languages=codes(languages),
-        split=split,
-        columns=columns_of(columns),
-        directions=directions_of(directions),
-        limit=limit,
         resamples=resamples,
         seed=seed,
     )

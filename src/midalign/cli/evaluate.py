@@ -25,9 +25,7 @@ from midalign.cli.options import (
     TranslationDirections,
     choice,
     codes,
-    columns_of,
-    directions_of,
-    labels_of,
+    items_of,
 )
 from midalign.records import RESAMPLES, SEED
 
@@ -71,17 +69,13 @@ def evaluate(
     chosen = codes(languages)
     if chosen is None and (chosen := answered_languages(task.value, files[0])) is not None:
         console.print(f"scoring the languages that were answered: {', '.join(chosen)} (--languages asks for others)")
+    items = items_of(
+        task.value, data, format=format, languages=chosen, split=split, columns=columns, labels=labels,
+        directions=directions, limit=limit,
+    )  # fmt: skip
     job = EvaluateJob(
-        task.value,
-        data,
+        items,
         files,
-        format=format,
-        languages=chosen,
-        split=split,
-        columns=columns_of(columns),
-        labels=labels_of(labels),
-        directions=directions_of(directions),
-        limit=limit,
         answer_format=AnswerFormat(
             choice("completion-style", completion_style, STYLES), metrics=tuple(metric or ("exact_match",))
         ),

@@ -27,9 +27,7 @@ from midalign.cli.options import (
     TrustRemoteCode,
     choice,
     codes,
-    columns_of,
-    directions_of,
-    labels_of,
+    items_of,
     model_of,
     template_arguments_of,
 )
@@ -74,6 +72,10 @@ def generate(
     choice("backend", backend, BACKENDS)
     from midalign.generation.job import GenerateJob
 
+    items = items_of(
+        task.value, data, format=format, languages=codes(languages), split=split, columns=columns, labels=labels,
+        directions=directions, limit=limit,
+    )  # fmt: skip
     job = GenerateJob(
         model_of(
             model,
@@ -83,16 +85,8 @@ def generate(
             gguf_file=gguf_file,
             chat_template_kwargs=template_arguments_of(chat_template_kwargs),
         ),
-        task.value,
-        data,
+        items,
         adapter=None if adapter is None else str(adapter),
-        format=format,
-        languages=codes(languages),
-        split=split,
-        columns=columns_of(columns),
-        labels=labels_of(labels),
-        directions=directions_of(directions),
-        limit=limit,
         answer_format=AnswerFormat(
             style,
             system,

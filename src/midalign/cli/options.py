@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -14,9 +14,10 @@ from midalign.answers.format import METRIC_HELP, STYLE_HELP
 from midalign.errors import RunError, did_you_mean, listed
 from midalign.files import local_path
 from midalign.languages import canonical
-from midalign.records import DTYPES, Translated
+from midalign.records import DTYPES, TaskName, Translated
 
 if TYPE_CHECKING:
+    from midalign.data.examples import TaskSource
     from midalign.models.source import ModelSource
     from midalign.recipe.sections import Recipe
 
@@ -107,19 +108,36 @@ def columns_of(text: str | None) -> dict[str, str | int] | None:
     }
 
 
-def directions_of(text: str) -> Translated:
-    """The directions of a translation task.
+def items_of(
+    task: str,
+    data: str,
+    *,
+    format: str,  # noqa: A002
+    languages: tuple[str, ...] | None,
+    split: str,
+    columns: str | None,
+    labels: str | None = None,
+    directions: str,
+    limit: int | None,
+) -> TaskSource:
+    """The items that the options of a verb name.
 
     Raises:
-        RunError: If there are no such directions.
+        RunError: If an option is not of its form.
     """
-    found: Translated = choice("directions", text, get_args(Translated))
-    return found
+    from midalign.data.examples import TaskSource
 
-
-def labels_of(text: str | None) -> tuple[str, ...] | None:
-    """Parse the labels of a comma-separated list."""
-    return None if text is None else tuple(label.strip() for label in text.split(",") if label.strip())
+    return TaskSource(
+        cast("TaskName", task),
+        data,
+        format=format,
+        languages=languages,
+        split=split,
+        columns=columns_of(columns),
+        labels=None if labels is None else tuple(label.strip() for label in labels.split(",") if label.strip()),
+        directions=choice("directions", directions, get_args(Translated)),
+        limit=limit,
+    )
 
 
 def named(option: str, values: Sequence[str], example: str = "task=runs/sft/adapter") -> dict[str, str]:

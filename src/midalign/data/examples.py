@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import cast, get_args
@@ -25,6 +25,42 @@ from midalign.languages import ENGLISH, canonical
 from midalign.records import ParallelPair, TaskExample, TaskName, Translated
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TaskSource:
+    """Which items of which task data.
+
+    Attributes:
+        task: The task.
+        data: Folder or file with the task data, or a name; for translation a parallel corpus.
+        format: Format of the data.
+        languages: Canonical codes; None for all.
+        split: ``train``, ``dev`` or ``test``.
+        columns: Which column is what, as of `read_examples`; likewise `labels` and `directions`.
+        limit: Number of items of each language, from the first; None for all.
+
+    Examples:
+        >>> TaskSource("slots", "xsid", languages=("dan_Latn",), limit=100).read()
+    """
+
+    task: TaskName
+    data: str
+    format: str = "auto"
+    languages: tuple[str, ...] | None = None
+    split: str = "test"
+    columns: Mapping[str, str | int] | None = None
+    labels: tuple[str, ...] | None = None
+    directions: Translated = "from_english"
+    limit: int | None = None
+
+    def read(self) -> list[TaskExample]:
+        """The items; errors as of `read_examples`."""
+        found = read_examples(
+            self.task, self.data, format=self.format, languages=self.languages, split=self.split,
+            columns=self.columns, labels=self.labels, directions=self.directions,
+        )  # fmt: skip
+        return limited(found, self.limit)
 
 
 def role_language(example: TaskExample) -> str:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from midalign.answers.format import AnswerFormat
 from midalign.answers.predictions import read_predictions
-from midalign.data.examples import limited, read_examples
+from midalign.data.examples import TaskSource
 from midalign.errors import RunError
 from midalign.evaluation.comet import DEFAULT_MODEL, SEGMENTS, read_segments, score_comet, write_segments
 from midalign.evaluation.score import (
@@ -26,7 +26,7 @@ from midalign.languages import canonical
 from midalign.metrics.chat import own_metric_files
 from midalign.metrics.comparison import PairedScore
 from midalign.progress import Progress
-from midalign.records import RESAMPLES, SEED, Score, TaskName, Translated
+from midalign.records import RESAMPLES, SEED, Score, TaskName
 from midalign.runs import Job, Run
 
 
@@ -42,14 +42,8 @@ class EvaluateJob(Job[Evaluation]):
     """Scores of the predictions of one system, for one split of a task.
 
     Attributes:
-        task: Name of the task.
-        data: Folder or file with the gold data.
+        items: The items with their gold answers.
         predictions: Files of predictions; several are seeds of one system.
-        format: Format of the data.
-        languages: Canonical codes; None for all.
-        split: ``train``, ``dev`` or ``test``.
-        columns: Which column is what, as of `midalign.data.examples.read_examples`; likewise `labels`, `directions`.
-        limit: Number of items of each language, from the first; None for all.
         answer_format: Style of the answers that was asked for.
         groups: Languages of each group to report.
         baseline: Predictions of another system for the same items, for paired tests.
@@ -65,16 +59,8 @@ class EvaluateJob(Job[Evaluation]):
     verb: ClassVar[str] = "evaluate"
     result: ClassVar[str] = SCORES
 
-    task: TaskName
-    data: str
+    items: TaskSource
     predictions: tuple[str, ...]
-    format: str = "auto"
-    languages: tuple[str, ...] | None = None
-    split: str = "test"
-    columns: Mapping[str, str | int] | None = None
-    labels: tuple[str, ...] | None = None
-    directions: Translated = "from_english"
-    limit: int | None = None
     answer_format: AnswerFormat = AnswerFormat()
     groups: Mapping[str, tuple[str, ...]] | None = None
     baseline: str | None = None
@@ -84,8 +70,8 @@ class EvaluateJob(Job[Evaluation]):
     seed: int = SEED
 
     def __post_init__(self) -> None:
-        check_metrics(self.task, self.answer_format)
-        self.answer_format.check_task(self.task)
+        check_metrics(self.items.task, self.answer_format)
+        self.answer_format.check_task(self.items.task)
         if len(set(self.predictions)) < len(self.predictions):
             raise RunError("--predictions names a file twice; each file is another seed of the same system")
         if self.comet and len(self.comet) != len(self.predictions):
@@ -104,7 +90,7 @@ class EvaluateJob(Job[Evaluation]):
     def paths(self) -> list[str | None]:
         """What the job reads."""
         own = own_metric_files(self.answer_format)
-        return [self.data, *self.predictions, *self.comet, self.baseline, self.baseline_comet, *own]
+        return [self.items.data, *self.predictions, *self.comet, self.baseline, self.baseline_comet, *own]
 
     def finish(self, run: Run, progress: Progress | None = None) -> Evaluation:  # noqa: ARG002 - it takes seconds
         """Score into the run's folder.
@@ -123,14 +109,8 @@ class EvaluateJob(Job[Evaluation]):
             UserError: As `finish`.
         """
         found = [read_predictions(path) for path in self.predictions]
-        examples = limited(
-            read_examples(
-                self.task, self.data, format=self.format, languages=self.languages, split=self.split,
-                columns=self.columns, labels=self.labels, directions=self.directions,
-            ),
-            self.limit,
-        )  # fmt: skip
-        self.answer_format.check_examples(examples, self.data)
+        examples = self.items.read()
+        self.answer_format.check_examples(examples, self.items.data)
         segments = [read_segments(Path(path), of) for path, of in zip(self.comet, found, strict=False)]
         options: dict[str, Any] = {"groups": self.groups, "resamples": self.resamples, "seed": self.seed}
         if len(found) > 1:
@@ -170,16 +150,10 @@ class CometJob(Job[Sequence[Score]]):
     """COMET of the translations of one system, with segment scores beside its scores.
 
     Attributes:
-        data: Folder or file with the parallel corpus.
+        items: The translations with their references.
         predictions: File of predictions.
         model: Checkpoint, folder with one, or hub name.
         env: Folder of COMET's environment; None for midalign's own.
-        format: Format of the data.
-        languages: Canonical codes; None for all.
-        split: ``train``, ``dev`` or ``test``.
-        columns: Which column is which language.
-        directions: As of `midalign.data.examples.read_examples`.
-        limit: Number of items of each language, from the first; None for all.
         resamples: Bootstrap resamples behind every interval.
         seed: Seed of the bootstrap.
     """
@@ -187,22 +161,16 @@ class CometJob(Job[Sequence[Score]]):
     verb: ClassVar[str] = "comet score"
     result: ClassVar[str] = SCORES
 
-    data: str
+    items: TaskSource
     predictions: str
     model: str = DEFAULT_MODEL
     env: str | None = None
-    format: str = "auto"
-    languages: tuple[str, ...] | None = None
-    split: str = "test"
-    columns: Mapping[str, str | int] | None = None
-    directions: Translated = "from_english"
-    limit: int | None = None
     resamples: int = RESAMPLES
     seed: int = SEED
 
     def paths(self) -> list[str]:
         """What the job reads."""
-        return [self.data, self.predictions, self.model]
+        return [self.items.data, self.predictions, self.model]
 
     def finish(self, run: Run, progress: Progress | None = None) -> Sequence[Score]:  # noqa: ARG002 - COMET has its own
         """Score into the run's folder.
@@ -211,13 +179,7 @@ class CometJob(Job[Sequence[Score]]):
             UserError: As of `midalign.evaluation.comet.score_comet`.
         """
         found = read_predictions(self.predictions)
-        examples = limited(
-            read_examples(
-                "translation", self.data, format=self.format, languages=self.languages, split=self.split,
-                columns=self.columns, directions=self.directions,
-            ),
-            self.limit,
-        )  # fmt: skip
+        examples = self.items.read()
         env = None if self.env is None else Path(self.env)
         with run.timed("comet"):
             scores, segments = score_comet(

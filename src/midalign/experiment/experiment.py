@@ -40,6 +40,7 @@ from midalign.recipe.data import (
     read_probe_corpus,
     read_task_data,
     scored_languages,
+    task_source,
 )
 from midalign.recipe.sections import Recipe
 from midalign.report.page import write_report
@@ -189,18 +190,11 @@ class Experiment:
     def _evaluate(self, system: str) -> None:
         recipe, folder = self.recipe, self.out / "evaluation" / system
         task, languages = recipe.task, scored_languages(recipe, self.task)
+        items = task_source(task, task.test_split, languages, task.limit_test)
         job = GenerateJob(
             self.model,
-            task.name,
-            task.data,
+            items,
             adapter=str(self.adapter(system)),
-            format=task.format,
-            languages=languages,
-            split=task.test_split,
-            columns=task.columns,
-            labels=task.labels,
-            directions=task.directions,
-            limit=task.limit_test,
             answer_format=recipe.answer_format,
             max_new_tokens=recipe.generation.max_new_tokens,
             batch_tokens=recipe.generation.batch_tokens,
@@ -212,16 +206,8 @@ class Experiment:
         self._stage(f"evaluate.{system}", job, folder, said, engine=self._engine)
         if not (folder / SCORES).exists() or own_metric_files(recipe.answer_format):  # they may have changed
             EvaluateJob(
-                task.name,
-                task.data,
+                items,
                 (str(folder / PREDICTIONS),),
-                format=task.format,
-                languages=languages,
-                split=task.test_split,
-                columns=task.columns,
-                labels=task.labels,
-                directions=task.directions,
-                limit=task.limit_test,
                 answer_format=recipe.answer_format,
                 groups=recipe.languages.groups(),
                 resamples=recipe.evaluation.resamples,

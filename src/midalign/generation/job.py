@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from midalign.answers.format import AnswerFormat
 from midalign.answers.predictions import PREDICTIONS, write_predictions
-from midalign.data.examples import limited, read_examples
+from midalign.data.examples import TaskSource
 from midalign.errors import RunError
 from midalign.generation.generate import generate
 from midalign.generation.questions import check_questions
 from midalign.models.source import ModelSource
 from midalign.progress import Progress
-from midalign.records import BACKENDS, Prediction, TaskExample, TaskName, Translated
+from midalign.records import BACKENDS, Prediction, TaskExample
 from midalign.runs import Job, Run
 
 
@@ -25,14 +25,8 @@ class GenerateJob(Job[list[Prediction]]):
 
     Attributes:
         model: The model.
-        task: Name of the task.
-        data: Folder or file with the task data.
+        items: The items to answer.
         adapter: PEFT folder to answer with; None for the model as it is.
-        format: Format of the data.
-        languages: Canonical codes; None for all.
-        split: ``train``, ``dev`` or ``test``.
-        columns: Which column is what, as of `midalign.data.examples.read_examples`; likewise `labels`, `directions`.
-        limit: Number of items of each language, from the first; None for all.
         answer_format: Style of the answers, and the constraint on them.
         max_new_tokens: Largest number of tokens of an answer.
         batch_tokens: Padded prompt and answer tokens in a batch.
@@ -47,16 +41,8 @@ class GenerateJob(Job[list[Prediction]]):
     result: ClassVar[str] = PREDICTIONS
 
     model: ModelSource
-    task: TaskName
-    data: str
+    items: TaskSource
     adapter: str | None = None
-    format: str = "auto"
-    languages: tuple[str, ...] | None = None
-    split: str = "test"
-    columns: Mapping[str, str | int] | None = None
-    labels: tuple[str, ...] | None = None
-    directions: Translated = "from_english"
-    limit: int | None = None
     answer_format: AnswerFormat = AnswerFormat()
     max_new_tokens: int = 128
     batch_tokens: int = 8192
@@ -65,7 +51,7 @@ class GenerateJob(Job[list[Prediction]]):
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
             raise RunError(f"backend {self.backend!r} is not one of {', '.join(BACKENDS)}")
-        self.answer_format.check_task(self.task)
+        self.answer_format.check_task(self.items.task)
         if self.answer_format.constrained is not None and self.backend == "vllm":
             raise RunError(
                 f"constrained: {self.answer_format.constrained} is for the backend transformers; leave it out with vllm"
@@ -75,16 +61,13 @@ class GenerateJob(Job[list[Prediction]]):
 
     def paths(self) -> list[str | None]:
         """What the job reads."""
-        return [self.model.path, self.data, self.adapter]
+        return [self.model.path, self.items.data, self.adapter]
 
     def examples(self) -> list[TaskExample]:
         """The items to answer."""
-        found = read_examples(
-            self.task, self.data, format=self.format, languages=self.languages, split=self.split,
-            columns=self.columns, labels=self.labels, directions=self.directions,
-        )  # fmt: skip
-        self.answer_format.check_examples(found, self.data)
-        return limited(found, self.limit)
+        found = self.items.read()
+        self.answer_format.check_examples(found, self.items.data)
+        return found
 
     def engine(self, tokenizer: Any, adapters: Sequence[str | Path]) -> Any:
         """The model, or a vLLM engine that can use these adapters."""

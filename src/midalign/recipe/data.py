@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from midalign.data.examples import limited, read_examples, role_language
+from midalign.data.examples import TaskSource, limited, role_language
 from midalign.data.file_names import split_name
 from midalign.data.parallel.corpus import ParallelCorpus, read_parallel
 from midalign.data.parallel.sentences import chunked, sentences
@@ -16,6 +16,7 @@ from midalign.errors import DataError, MissingLanguageError, did_you_mean
 from midalign.files import local_path
 from midalign.languages import ENGLISH
 from midalign.recipe.sections import Recipe
+from midalign.recipe.task import TaskSection
 from midalign.records import ParallelPair, TaskExample
 
 logger = logging.getLogger(__name__)
@@ -186,12 +187,15 @@ def data_paths(recipe: Recipe) -> list[str]:
     return [path for path in named if local_path(path).exists()]
 
 
+def task_source(task: TaskSection, split: str, languages: Sequence[str], limit: int | None = None) -> TaskSource:
+    """The items of one split that the section ``task`` of a recipe names."""
+    return TaskSource(
+        task.name, task.data, task.format, tuple(languages), split, task.columns, task.labels, task.directions, limit
+    )
+
+
 def _read_split(recipe: Recipe, split: str, languages: Sequence[str]) -> list[TaskExample]:
-    task = recipe.task
-    return read_examples(
-        task.name, task.data, format=task.format, languages=languages, split=split, columns=task.columns,
-        labels=task.labels, directions=task.directions,
-    )  # fmt: skip
+    return task_source(recipe.task, split, languages).read()
 
 
 def _read_where_there(

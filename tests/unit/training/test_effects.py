@@ -7,6 +7,7 @@ import torch
 from transformers import AutoTokenizer
 
 from midalign.answers.format import AnswerFormat
+from midalign.data.examples import TaskSource
 from midalign.generation.job import GenerateJob
 from midalign.merging.job import MergeJob
 from midalign.models.loading import load_tokenizer
@@ -65,10 +66,9 @@ def test_answers_end_in_the_token_and_follow_the_template_that_the_recipe_names(
     settings = json.loads((tmp_path / "merged" / "model" / "generation_config.json").read_text())
     assert saved.eos_token_id in settings["eos_token_id"], "what else serves the merged model stops there too"
 
-    asked = {"task": "slots", "data": recipe.task.data, "format": "xsid", "languages": ("eng_Latn",), "limit": 1}
-    asked["answer_format"] = AnswerFormat(system="")
+    items = TaskSource("slots", recipe.task.data, "xsid", ("eng_Latn",), limit=1)
     for adapter in (adapters["task"], str(tmp_path / "merged" / "adapter")):
-        job = GenerateJob(model, adapter=adapter, max_new_tokens=2, **asked)
+        job = GenerateJob(model, items, adapter=adapter, max_new_tokens=2, answer_format=AnswerFormat(system=""))
         (answer,) = job.finish(job.start(tmp_path / f"answers-{len(adapter)}"))
         assert answer.prompt.endswith("call at test0<|im_end|>\n<|im_start|>assistant\n")
 
