@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 TaskName = Literal["slots", "translation", "extraction", "chat"]
-TASKS: tuple[TaskName, ...] = get_args(TaskName)
 Translated = Literal["from_english", "into_english", "both"]
 """The directions of a translation task."""
 Backend = Literal["transformers", "vllm"]

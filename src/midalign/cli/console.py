@@ -100,8 +100,8 @@ def progress_bars() -> Iterator[Progress]:
         yield report
 
 
-def _lines(every: float = 20.0) -> Progress:
-    """Progress callback for logs: a line every `every` seconds, with the time left."""
+def _lines() -> Progress:
+    """Progress callback for logs: a line every 20 seconds, with the time left."""
     started: dict[str, tuple[float, int]] = {}
     said = time.monotonic()
 
@@ -112,7 +112,7 @@ def _lines(every: float = 20.0) -> Progress:
         start, before = started.setdefault(key, (now, done))
         if done >= total:
             del started[key]
-        if now - said < every or done <= before or done >= total:
+        if now - said < 20 or done <= before or done >= total:
             return
         said = now
         left = (now - start) / (done - before) * (total - done)

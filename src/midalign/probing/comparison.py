@@ -212,23 +212,22 @@ def write_comparison(before: ProbeResult, after: ProbeResult, folder: Path) -> N
     write_json(folder / COMPARISON_FILE, compare(before, after))
 
 
-def write_transfer(result: ProbeResult, scores: Path, folder: Path, metric: str | None = None) -> None:
-    """Write `correlate` with the scores of a file as ``transfer.json``, beside the ``probe.json`` of `result`.
+def write_transfer(result: ProbeResult, scores: Path, folder: Path) -> None:
+    """Write `correlate` with the first metric of a file as ``transfer.json``, beside the ``probe.json`` of `result`.
 
     Args:
         result: A probe.
         scores: A ``scores.json`` of midalign or any other program.
         folder: Where to write.
-        metric: Which metric of the file; by default its first one.
 
     Raises:
         RunError: If the file is missing or damaged.
-        DataError: If the file has no such score by language, or as `correlate`.
+        DataError: If the file has no score by language, or as `correlate`.
     """
     content = read_json(scores)
     entries = content.get("scores", []) if isinstance(content, dict) else []
     by_language = [entry for entry in entries if isinstance(entry, dict) and entry.get("language")]
-    name = metric or (by_language[0].get("metric") if by_language else None)
+    name = by_language[0].get("metric") if by_language else None
     found = {entry["language"]: float(entry["value"]) for entry in by_language if entry.get("metric") == name}
     if not found:
         raise DataError(

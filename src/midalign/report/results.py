@@ -43,9 +43,9 @@ class Results:
         """The score of a system on a language or group, by the main metric unless another is named."""
         return self.scores.get((system, metric or self.main, key))
 
-    def value(self, system: str, key: str, metric: str = "") -> float | None:
-        """Its value."""
-        score = self.score(system, key, metric)
+    def value(self, system: str, key: str) -> float | None:
+        """Its value on a language or group, by the main metric."""
+        score = self.score(system, key)
         return None if score is None else score.value
 
     def difference(self, system: str, key: str, metric: str = "") -> Difference | None:

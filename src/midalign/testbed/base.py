@@ -176,6 +176,9 @@ def learning_rate(step: int, profile: Profile) -> float:
     return profile.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * share)))
 
 
+_CHECKPOINT_SECONDS = 300
+
+
 def build_base(
     out: Path,
     *,
@@ -184,7 +187,6 @@ def build_base(
     threads: int | None = None,
     resume: bool = True,
     progress: Progress | None = None,
-    checkpoint_seconds: float = 300.0,
     snapshot_steps: int = 0,
     stop_after: int | None = None,
     compiled: bool = False,
@@ -198,7 +200,6 @@ def build_base(
         threads: Threads of torch; None leaves them as they are.
         resume: Resume from ``out/checkpoint`` if there is one; otherwise start anew.
         progress: Called after every tenth step.
-        checkpoint_seconds: Time between checkpoints.
         snapshot_steps: Steps between two snapshots of the bfloat16 weights in ``out/snapshots``; 0 keeps none.
         stop_after: Stop, with a checkpoint, after this many steps in all (for tests of resuming).
         compiled: Compile the model (needs a C++ compiler); nearly twice as fast, with losses that differ in rounding.
@@ -238,7 +239,7 @@ def build_base(
             )
         if snapshot_steps and state.step % snapshot_steps == 0:
             _save_model(state.model, tokenizer, out / "snapshots" / f"step-{state.step:06d}")
-        if time.monotonic() - last_saved > checkpoint_seconds or state.step == end:
+        if time.monotonic() - last_saved > _CHECKPOINT_SECONDS or state.step == end:
             state.save(checkpoint)
             last_saved = time.monotonic()
     if state.step >= profile.all_steps:

@@ -3,6 +3,7 @@
 import json
 import statistics
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from midalign.answers.write import completion
 from midalign.errors import DataError
 from midalign.evaluation.score import compare_runs, main_metric, score, score_over_seeds, write_scores
 from midalign.metrics.translation import SegmentScores
-from midalign.records import SEED, TASKS, Prediction, Span, TaskExample
+from midalign.records import SEED, Prediction, Span, TaskExample, TaskName
 
 SLOTS = [
     TaskExample(f"{code[:2]}:{i}", "slots", code, f"a n{i} b", ("a", f"n{i}", "b"), (Span("who", 1, 2),), "call")
@@ -42,7 +43,7 @@ def predict(examples, **changed):
     return [Prediction(e.id, e.language, "", changed.get(e.id.replace(":", "_"), completion(e))) for e in examples]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", get_args(TaskName))
 def test_gold_answers_score_full_marks_and_empty_ones_nothing_in_the_main_metric(task):
     examples = DATA[task]
     full = 100 if task == "translation" else 1
@@ -187,7 +188,7 @@ def with_losses(examples, seed=0):
     ]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", get_args(TaskName))
 def test_the_loss_is_the_mean_over_tokens_and_changes_no_other_score(task):
     examples, predictions = DATA[task], with_losses(DATA[task])
     scores = score(examples, iter(predictions[::-1]), resamples=100)

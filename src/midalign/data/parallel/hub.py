@@ -158,10 +158,10 @@ def _load(name: str, split: str | None) -> Any:
     return choose_split(loaded, split, name) if isinstance(loaded, dict) else loaded
 
 
-def _fetch(name: str, function: Any, *args: Any, **kwargs: Any) -> Any:
+def _fetch(name: str, function: Any, *args: Any) -> Any:
     """Call a loader of ``datasets``; an absent, gated, unreachable or damaged dataset is the user's to mend."""
     try:
-        return function(*args, **kwargs)
+        return function(*args)
     except Exception as error:  # of the network, of Arrow, or of any shape that a damaged file has
         reason = error.__cause__ or error
         raise DataError(
