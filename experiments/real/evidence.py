@@ -188,13 +188,16 @@ def page(results: dict[str, Any], images: Path) -> str:
 
 
 def readme_table(results: dict[str, Any]) -> list[str]:
-    """The table of the README: what joint training gains, by task and group; of the larger runs if there are any."""
+    """The table of the README: what the judged arms gain, by task and group; of larger runs if there are any."""
     lines = ["| task | aligned | seeds | languages | SFT | minus SFT | minus shuffled pairs |", "|---" * 7 + "|"]
-    largest = {SETS[key]: results.get(key + LARGER) or results.get(key) for key in RECIPES}
-    for name, task in [(name, task) for name, task in largest.items() if task]:
+    for key, name in RECIPES.items():
         for arm, what in JUDGED.items():
-            seeds = len(task["arms"].get(arm, {}).get("seeds", ()))
-            for group in [group for group in GROUPS if task["languages"][group] and seeds]:
+            sets = [results.get(key + end, {}) for end in (LARGER, "")]
+            task = next((task for task in sets if arm in task.get("arms", {})), None)
+            if task is None:
+                continue
+            seeds = len(task["arms"][arm]["seeds"])
+            for group in [group for group in GROUPS if task["languages"][group]]:
                 gains = [shown(gain_of(task, arm, group, other)) for other in ("sft", "shuffled")]
                 level = task["arms"]["sft"]["levels"][main_metric(task)][group]
                 lines.append(f"| {name} | {what} | {seeds} | {group} | {level:.1f} | {gains[0]} | {gains[1]} |")

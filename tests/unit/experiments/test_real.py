@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from experiments.real import evidence
+from experiments.real import evidence, many
+from experiments.real.choose import choose
 from experiments.real.claims import middle_layers, sft_does_not_align, verdict
 from experiments.real.measured import Runs, measure, measure_probe
 from midalign.answers.predictions import PREDICTIONS, write_predictions
@@ -136,3 +137,43 @@ def test_overrides_may_be_for_one_recipe_alone():
     assert evidence.overrides_of("translation", given) == (
         "task.limit_test=100", "parallel.data=testbed:pairs", "task.limit_test=50",
     )  # fmt: skip
+
+
+def test_the_larger_runs_stand_for_a_task_where_they_have_the_arm(runs):
+    small = measure(runs, layer=2)
+    larger = {**small, "arms": {arm: found for arm, found in small["arms"].items() if arm != "joint"}}
+    larger["arms"]["prompt_last"] = {**small["arms"]["joint"], "seeds": [0, 1, 2]}
+    lines = evidence.readme_table({"xsid": small, "xsid_larger": larger})
+    assert [line.split(" | ")[1:4] for line in lines[2:]] == [
+        [what, seeds, group]
+        for what, seeds in (("sentences", "2"), ("last state", "3"))
+        for group in ("supervised", "aligned")
+    ]
+
+
+def test_many_arms_are_begun_in_order_and_the_chosen_one_after_the_last_dev_arm(tmp_path, monkeypatch):
+    (tmp_path / "plan").write_text("# all\nxsid 0 CHOSEN a.b=1\ndev xsid 0 sft\ndev xsid 0 warm  # late\nmtop 1 sft\n")
+    queue = many.Queue(many.read_plan(tmp_path / "plan"), tmp_path)
+    monkeypatch.setattr(many, "choose", lambda _: "warm")
+    first, second, third = (queue.next() for _ in range(3))
+    assert [first, second, third] == [
+        many.Job("xsid", 0, "sft", dev=True), many.Job("xsid", 0, "warm", dev=True), many.Job("mtop", 1, "sft"),
+    ]  # fmt: skip
+    queue.done(first)
+    assert queue.next() is None
+    queue.done(second)
+    assert queue.next() == many.Job("xsid", 0, "warm", more=("a.b=1",))
+
+
+@pytest.mark.parametrize(("supervised", "chosen"), [(59.6, "high"), (59.4, "low")])
+def test_an_arm_is_chosen_by_aligned_languages_unless_supervised_ones_lose(tmp_path, capsys, supervised, chosen):
+    levels = {"sft": (60, 10), "joint": (60, 40), "low": (61, 20), "high": (supervised, 30), "unfinished": (60, 50)}
+    for arm, values in levels.items():
+        for recipe in ("xsid", "mtop")[: 1 if arm == "unfinished" else 2]:
+            scores = [
+                {"metric": "slot_f1", "group": group, "value": value / 100}
+                for group, value in zip(("supervised", "aligned"), values, strict=True)
+            ]
+            write_json(tmp_path / recipe / "seed0" / arm / "scores.json", {"scores": scores})
+    assert choose(tmp_path) == chosen
+    assert f"chosen: {chosen}" in capsys.readouterr().out
