@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils.memory import clear_device_cache
+
 from midalign.answers.predictions import PREDICTIONS
 from midalign.data.parallel.corpus import ParallelCorpus
 from midalign.errors import DataError
@@ -107,6 +109,7 @@ class Experiment:
         self._merge()
         for system in SYSTEMS:
             self._evaluate(system)
+        self._engine = None  # vLLM's takes most of the GPU's memory, which the probes need
         for system in (*TRAINED, "merged"):
             self._probe(system, self.adapter(system))
         with self.manifest.timed("summary"):
@@ -150,6 +153,7 @@ class Experiment:
         if run.was_done and (folder / job.result).exists():
             return
         self.announce(said)
+        clear_device_cache(garbage_collection=True)  # a trainer and its model refer to each other: they outlive a stage
         with self.manifest.timed(name):
             job.finish(run, self.progress, **given)
 
@@ -200,8 +204,9 @@ class Experiment:
             batch_tokens=recipe.generation.batch_tokens,
             backend=recipe.generation.backend,
         )
-        if recipe.generation.backend == "vllm" and self._engine is None:  # one, since it keeps the GPU's memory
-            self._engine = job.engine(self.tokenizer, [self.adapter(each) for each in SYSTEMS])
+        if recipe.generation.backend == "vllm" and self._engine is None and not (folder / job.result).exists():
+            clear_device_cache(garbage_collection=True)
+            self._engine = job.engine(self.tokenizer, [self.adapter(each) for each in SYSTEMS])  # one for all
         said = f"evaluating {system}: {len(self.task.test)} test items in {len(languages)} languages"
         self._stage(f"evaluate.{system}", job, folder, said, engine=self._engine)
         if not (folder / SCORES).exists() or own_metric_files(recipe.answer_format):  # they may have changed

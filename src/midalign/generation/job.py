@@ -56,6 +56,10 @@ class GenerateJob(Job[list[Prediction]]):
             raise RunError(
                 f"constrained: {self.answer_format.constrained} is for the backend transformers; leave it out with vllm"
             )
+        if self.model.quantization is not None and self.backend == "vllm":
+            raise RunError(
+                f"quantization {self.model.quantization} is for the backend transformers; leave one of them out"
+            )
         if self.model.gguf_file is not None and self.backend == "vllm":
             raise RunError(f"the GGUF {self.model.gguf_file!r} is for the backend transformers; leave one of them out")
 

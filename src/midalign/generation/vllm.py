@@ -7,6 +7,7 @@ merged.
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ class VllmEngine(Engine):
     Raises:
         MissingExtraError: If vLLM is not installed.
         MissingFileError: If the model or an adapter is not there.
-        ModelError: If an adapter's rank is larger than vLLM allows.
+        ModelError: If an adapter's rank is larger than vLLM allows, or its modules have scales of their own.
     """
 
     batch_factor = 64  # vLLM forms batches itself; ours decide only how often answers are saved
@@ -122,7 +123,22 @@ def check_vllm() -> None:
 
 
 def _rank(adapters: Sequence[Path]) -> int:
-    ranks = {path: max(f.rank for f in read_adapter(path).factors.values()) for path in adapters}
+    """The rank that vLLM must be made for, which also applies one scale to a whole adapter.
+
+    Raises:
+        ModelError: If an adapter has a larger rank than vLLM takes, or modules with scales of their own.
+    """
+    found = {path: read_adapter(path) for path in adapters}
+    for path, adapter in found.items():
+        config = adapter.config
+        scale = config.lora_alpha / (math.sqrt(config.r) if config.use_rslora else config.r)
+        if odd := [name for name, factors in adapter.factors.items() if not math.isclose(factors.scale, scale)]:
+            raise ModelError(
+                f"adapter {str(path)!r} scales {odd[0]!r} by {adapter.factors[odd[0]].scale:g} (rank_pattern, "
+                f"alpha_pattern), and vLLM would scale it by {scale:g} like all others. Use generation.backend "
+                "'transformers', or write the adapter anew with midalign merge --weights task=1"
+            )
+    ranks = {path: max(f.rank for f in adapter.factors.values()) for path, adapter in found.items()}
     widest = max(ranks, key=lambda path: ranks[path])
     if ranks[widest] > RANKS[-1]:
         raise ModelError(

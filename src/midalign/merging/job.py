@@ -86,7 +86,7 @@ class MergeJob(Job[Mapping[str, Weight]]):
 
     def paths(self) -> list[str]:
         """What the job reads."""
-        return [*self.adapters.values(), *(data_paths(self.recipe) if self.recipe is not None else [])]
+        return [self.base.path, *self.adapters.values(), *(data_paths(self.recipe) if self.recipe is not None else [])]
 
     def finish(
         self, run: Run, progress: Progress | None = None, *, dev: Sequence[TaskExample] | None = None

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from midalign.errors import RunError
 from midalign.files import whole
+from midalign.models.hidden import unwrap
 
 logger = logging.getLogger(__name__)
 
@@ -76,13 +77,19 @@ def read_layer(path: Path, layer: int) -> Tensor:
     return values
 
 
-def weights_key(model: nn.Module) -> str:
-    """Hash of all weights of the model, its adapters and their scales; takes about a second per GB of weights.
+_NO_SETTINGS = ("_name_or_path", "transformers_version", "architectures")
 
-    The adapters' scales and which of them are active are included, because they change the forward pass without
-    changing a weight.
+
+def weights_key(model: nn.Module) -> str:
+    """Hash of all weights of the model, its settings, its adapters and their scales; about a second per GB of weights.
+
+    The settings (such as the base of the rotary positions), the adapters' scales and which of them are active are
+    included, because they change the forward pass without changing a weight.
     """
     digest = hashlib.sha256()
+    if (config := getattr(unwrap(model), "config", None)) is not None:
+        kept = {key: value for key, value in config.to_dict().items() if key not in _NO_SETTINGS}
+        digest.update(json.dumps(kept, sort_keys=True, default=str).encode())
     for name, values in model.state_dict().items():
         digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
         flat = values.detach().reshape(-1).contiguous()

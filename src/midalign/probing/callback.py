@@ -35,7 +35,8 @@ class ProbeCallback(TrainerCallback):  # type: ignore[misc] # transformers is un
     It probes at the start of training and then at every evaluation, or after every `every` updates, and logs the mean
     accuracy as ``retrieval_layer_<k>``. At an evaluation the value is also a metric, ``eval_retrieval_layer_<k>``, so
     that ``metric_for_best_model`` and early stopping can use it. Add it with
-    ``trainer.add_callback(ProbeCallback(trainer, corpus, layers=[16]))``.
+    ``trainer.add_callback(ProbeCallback(trainer, corpus, layers=[16]))``, and ``EarlyStoppingCallback`` after it:
+    callbacks are called in order, and one that was given to the Trainer would look for the metric too early.
 
     Args:
         trainer: The Trainer to log with.

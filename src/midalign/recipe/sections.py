@@ -376,8 +376,14 @@ class Recipe(Section):
         if (task := found.data.get("task")) is not None:
             AnswerFormat(constrained=generation.constrained).check_task(task.name)
         model = found.data.get("model")
-        if model is not None and model.gguf_file is not None and generation.backend == "vllm":
-            raise ValueError(f"backend: vllm cannot read gguf_file: {model.gguf_file}; write backend: transformers")
+        if model is not None and generation.backend == "vllm":
+            if model.gguf_file is not None:
+                raise ValueError(f"backend: vllm cannot read gguf_file: {model.gguf_file}; write backend: transformers")
+            if model.quantization is not None:
+                raise ValueError(
+                    f"backend: vllm would answer with the full weights, and the adapter is trained on those of "
+                    f"quantization: {model.quantization}; write backend: transformers"
+                )
         return generation
 
     @property

@@ -67,7 +67,8 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
     Raises:
         ModelError: If the model has no such layer or subspace, or its forward pass cannot be stopped after the layer.
         DataError: If the schedule needs pairs and there are none.
-        RecipeError: If ``alignment.prompt`` and `tokenize_pair_side` contradict each other.
+        RecipeError: If ``alignment.prompt`` and `tokenize_pair_side` contradict each other, or the process sees several
+            GPUs.
 
     Examples:
         >>> class AligningTrainer(midalign.AlternatingMixin, Trainer):
@@ -84,6 +85,11 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         **kwargs: object,
     ) -> None:
         super().__init__(*args, **kwargs)
+        if self.args.n_gpu > 1:
+            raise RecipeError(
+                f"this process sees {self.args.n_gpu} GPUs, and batches of pairs cannot be split by nn.DataParallel. "
+                "Launch with accelerate launch or torchrun, or let it see one GPU: CUDA_VISIBLE_DEVICES=0"
+            )
         check_task_data(self.train_dataset, self.args)
         self.tokenize_pair_side = tokenize_pair_side
         self.alignment = alignment or AlignmentConfig()
@@ -106,6 +112,11 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
             raise DataError(f"alignment.schedule {self.alignment.schedule!r} needs parallel pairs, and there are none")
         if self.alignment.patience is not None and not held_out_pairs:
             raise DataError("alignment.patience needs the retrieval of held-out pairs, and there are none")
+        if self.alignment.patience is not None and isinstance(self.eval_dataset, dict):
+            raise RecipeError(
+                f"alignment.patience counts evaluations by eval_retrieval, and with eval_dataset = a dict of "
+                f"{len(self.eval_dataset)} data sets there would be one of each; pass one data set, or leave it out"
+            )
         if self.alignment.patience is not None and self.args.dataloader_num_workers:
             raise RecipeError(
                 "alignment.patience needs training.dataloader_num_workers = 0: workers fetch batches ahead, so that "
@@ -285,6 +296,8 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
     def _cached_step(self, model: nn.Module, inputs: Batch) -> torch.Tensor:
         assert self.objective is not None
         model.train()
+        if callable(getattr(self.optimizer, "train", None)):  # schedule-free ones have two modes, as models have
+            self.optimizer.train()
         batch = self._prepare_inputs(inputs)
         accumulation = self.current_gradient_accumulation_steps
         with self.compute_loss_context_manager():

@@ -180,7 +180,8 @@ def build_trainer(
         # An adapter trained alone has no other objective to go over to: patience is for the joint one.
         alignment = alignment.model_copy(update={"schedule": objective, "warmup": 0, "patience": None})
     if alignment.layer == "auto" and objective != "task":
-        best, _ = choose_layer(model, tokenizer, pair_data.held_out or pair_data.train, alignment)
+        with _on_the_accelerator(model):
+            best, _ = choose_layer(model, tokenizer, pair_data.held_out or pair_data.train, alignment)
         alignment = alignment.model_copy(update={"layer": best})
     arguments = training_arguments(recipe, out / _CHECKPOINTS, objective=objective, held_out=bool(pair_data.held_out))
     if window := context_window(model.config, tokenizer):
@@ -332,6 +333,21 @@ def _load(recipe: Recipe) -> PreTrainedModel:
     # Whether to checkpoint gradients is said by training.gradient_checkpointing, as for any other model.
     prepared: PreTrainedModel = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     return prepared
+
+
+@contextmanager
+def _on_the_accelerator(model: PreTrainedModel) -> Iterator[None]:
+    """The model where it will be trained, and back; a sharded one is not moved, since it may not fit in one piece."""
+    sharded = any(os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true" for name in ("FSDP", "DEEPSPEED"))
+    if sharded or model.device == default_device() or getattr(model, "quantization_method", None):
+        yield
+        return
+    before = model.device
+    model.to(default_device())
+    try:
+        yield
+    finally:
+        model.to(before)
 
 
 def _save_adapter(trainer: AlignmentTrainer, target: Path, card: str) -> None:

@@ -3,15 +3,18 @@
 import json
 import shutil
 import sys
+import weakref
 
 import pytest
 
 from midalign.errors import DataError, MissingExtraError, ModelError, RecipeError
+from midalign.experiment import experiment
 from midalign.experiment.experiment import Experiment
 from midalign.experiment.summary import SYSTEMS, TRAINED, changed_examples
 from midalign.experiment.validate import ValidateJob
 from midalign.generation import job as generation
 from midalign.merging import job as merging
+from midalign.models import source
 from midalign.probing import job as probing
 from midalign.recipe.file import build_recipe
 from midalign.records import Prediction, Span, TaskExample
@@ -98,6 +101,44 @@ def test_an_aligned_language_without_task_data_is_trained_and_not_scored(tmp_pat
     alone = (tmp_path / "out" / "train" / "sft" / "adapter" / "README.md").read_text()
     assert "parallel pairs" not in alone
     assert "language: [en]" in alone
+
+
+def test_no_model_of_a_stage_is_in_memory_when_the_next_one_loads_its_own(world, tmp_path, monkeypatch):
+    loaded, alive = [], []
+
+    def load(*args, **options):
+        alive.append(sum(reference() is not None for reference in loaded))
+        model = load_model(*args, **options)
+        loaded.append(weakref.ref(model))
+        return model
+
+    load_model = source.load_model
+    monkeypatch.setattr(source, "load_model", load)
+    Experiment(recipe(world, "training.max_steps=1"), tmp_path / "out").run()
+    assert set(alive) == {0}
+    assert len(alive) > len(TRAINED)
+
+
+def test_vllm_is_started_only_for_answers_that_are_missing_and_ends_before_the_probes(world, tmp_path, monkeypatch):
+    made, found = [], []
+
+    class Engine:
+        def __init__(self, *_, **__):
+            made.append(weakref.ref(self))
+
+    def probe(*_, **__):
+        found.append(made[0]() is not None if made else None)
+        raise KilledError
+
+    monkeypatch.setattr(experiment, "check_packages", lambda _: None)
+    monkeypatch.setattr(generation.GenerateJob, "engine", Engine)
+    monkeypatch.setattr(generation, "generate", lambda _, __, asked, *___, **____: answers(asked, [""] * len(asked)))
+    made_recipe = recipe(world, "training.max_steps=1", "generation.backend=vllm")
+    monkeypatch.setattr(Experiment, "_probe", lambda self, system, *rest: system == "base" or probe())
+    for _ in range(2):
+        with pytest.raises(KilledError):
+            Experiment(made_recipe, tmp_path / "out").run()
+    assert (len(made), found) == (1, [False, False])
 
 
 class KilledError(Exception):

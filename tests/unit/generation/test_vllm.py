@@ -63,9 +63,9 @@ def fake_vllm(monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
 
 
-def adapter(folder, rank=4):
+def adapter(folder, rank=4, **options):
     torch.manual_seed(0)
-    config = LoraConfig(r=rank, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
+    config = LoraConfig(r=rank, **options, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
     get_peft_model(build_model("llama"), config).save_pretrained(folder, save_embedding_layers=False)
     return folder
 
@@ -93,6 +93,14 @@ def test_an_answer_ends_before_its_end_token(fake_vllm, model_folder):
 def test_adapters_that_vllm_cannot_take_are_refused(fake_vllm, model_folder, tmp_path):
     with pytest.raises(ModelError, match="rank 600, and vLLM takes at most 512"):
         VllmEngine(str(model_folder), build_tokenizer(), adapters=[adapter(tmp_path / "wide", 600)])
+    patterns = {"rank_pattern": {"up_proj": 8}, "alpha_pattern": {"q_proj": 16}}
+    for name, pattern in patterns.items():
+        folder = adapter(tmp_path / name, 4, **{name: pattern})
+        with pytest.raises(
+            ModelError, match=r"scales .* \(rank_pattern, alpha_pattern\), and vLLM would scale it by 2"
+        ):
+            VllmEngine(str(model_folder), build_tokenizer(), adapters=[folder])
+    VllmEngine(str(model_folder), build_tokenizer(), adapters=[adapter(tmp_path / "rs", 4, use_rslora=True)])
     engine = VllmEngine(str(model_folder), build_tokenizer())
     with pytest.raises(ModelError, match="was not named"):
         engine.use_adapter(tmp_path / "wide", [])

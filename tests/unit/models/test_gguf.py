@@ -117,6 +117,7 @@ def test_a_recipe_names_the_file(tmp_path):
     for changes, words in (
         ({"model": {"path": "p", "gguf_file": FILE, "quantization": "4bit"}}, "leave one of them out"),
         ({"model": {"path": "p", "gguf_file": FILE}, "generation": {"backend": "vllm"}}, "backend: transformers"),
+        ({"model": {"path": "p", "quantization": "4bit"}, "generation": {"backend": "vllm"}}, "full weights"),
     ):
         with pytest.raises(RecipeError, match=words):
             build_recipe(json.loads(json.dumps(content)) | changes)

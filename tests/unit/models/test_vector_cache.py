@@ -80,7 +80,7 @@ def test_a_folder_that_cannot_be_written_to_is_an_error_that_names_it(tmp_path, 
         write_vectors(tmp_path / "file" / "x.safetensors", written[1], LAYERS)
 
 
-def test_the_key_of_a_model_depends_on_weights_adapter_scale_and_activity():
+def test_the_key_of_a_model_depends_on_weights_settings_adapter_scale_and_activity():
     def adapted():
         torch.manual_seed(0)
         return get_peft_model(build_model("llama"), LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
@@ -91,6 +91,9 @@ def test_the_key_of_a_model_depends_on_weights_adapter_scale_and_activity():
     model = build_model("llama")
     with torch.no_grad():
         model.model.layers[3].mlp.up_proj.weight[0, 0] += 1e-6
+    keys.append(weights_key(model))
+    model = build_model("llama")
+    model.config.rms_norm_eps *= 2
     keys.append(weights_key(model))
     model = adapted()
     assert weights_key(model) == weights_key(adapted())

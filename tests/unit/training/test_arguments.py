@@ -109,6 +109,14 @@ def test_half_precision_is_one_or_the_other(recipe, tmp_path, monkeypatch):
     assert training_arguments(recipe(), tmp_path).bf16
 
 
+def test_one_process_uses_one_gpu(recipe, tmp_path, monkeypatch, caplog):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with caplog.at_level("INFO"):
+        assert training_arguments(recipe(), tmp_path).n_gpu == 1
+    assert "one of 2 GPUs is used; accelerate launch uses all" in caplog.text
+
+
 def test_the_baseline_chooses_by_what_it_measures(recipe, tmp_path):
     made = recipe(
         "training.eval_strategy=steps", "training.eval_steps=10", "training.save_steps=10",

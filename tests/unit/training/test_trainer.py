@@ -8,11 +8,13 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from safetensors.torch import load_file
+from transformers import Trainer, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
-from midalign.errors import DataError, ModelError
+from midalign.errors import DataError, ModelError, RecipeError
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.records import ParallelPair
+from midalign.training.mixin import AlternatingMixin
 from midalign.training.objective import subspace
 from midalign.training.pair_batches import PAIR_KEYS
 from midalign.training.trainer import AlignmentTrainer, SFTOptions
@@ -257,6 +259,45 @@ def test_cached_gradients_train_to_the_adapter_of_the_plain_loss(tmp_path):
         run.train()
         results.append(adapter_of(run, tmp_path / f"a{size}"))
     assert all(torch.allclose(results[0][name], results[1][name], atol=1e-5) for name in results[0])
+
+
+def test_cached_gradients_put_an_optimizer_with_two_modes_back_into_training(tmp_path):
+    class TwoModes(torch.optim.AdamW):
+        training = False
+
+        def train(self):
+            self.training = True
+
+        def eval(self):
+            self.training = False
+
+        def step(self, closure=None):
+            assert self.training, "a step of an optimizer in evaluation mode"
+            return super().step(closure)
+
+    run = trainer(
+        tmp_path, alignment={"mini_batch_size": 2}, eval_strategy="steps", eval_steps=1,
+        eval_dataset=Dataset.from_list(TASK[:2]),
+    )  # fmt: skip
+    run.optimizer = TwoModes([p for p in run.model.parameters() if p.requires_grad], lr=1e-3)
+    run.train()
+    assert run.state.global_step == 8
+
+
+def test_patience_needs_one_data_set_to_evaluate(tmp_path):
+    sets = {"dev": Dataset.from_list(TASK[:2])}
+    with pytest.raises(RecipeError, match="patience counts evaluations by eval_retrieval"):
+        trainer(tmp_path, held_out=PAIRS[:4], alignment={"patience": 1}, eval_dataset=sets)
+
+
+def test_several_gpus_in_one_process_are_refused_with_what_to_do(tmp_path, monkeypatch):
+    class Both(AlternatingMixin, Trainer):
+        pass
+
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", max_steps=1)
+    monkeypatch.setattr(type(arguments), "n_gpu", 2)
+    with pytest.raises(RecipeError, match=r"sees 2 GPUs.*CUDA_VISIBLE_DEVICES=0"):
+        Both(build_model("llama"), arguments, processing_class=build_tokenizer())
 
 
 def evaluated(run, values):
