@@ -120,6 +120,7 @@ class Prediction:
         gold_loss: Cross-entropy of the gold answer after the same prompt, summed over its tokens, in nats; None where
             it was not computed.
         gold_tokens: Number of tokens of the gold answer, end token included; None likewise.
+        target_language: Of a translation, the code of the language that it is in; None where it is not known.
 
     Examples:
         >>> midalign.Prediction("en.test:0", "eng_Latn", prompt="wake me at nine", prediction="time: nine").prediction
@@ -132,6 +133,7 @@ class Prediction:
     prediction: str
     gold_loss: float | None = None
     gold_tokens: int | None = None
+    target_language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

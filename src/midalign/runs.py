@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import midalign
 from midalign.errors import RunError
-from midalign.files import MANIFEST, hash_paths, read_json, write_json
+from midalign.files import MANIFEST, hash_paths, local_path, read_json, write_json
 from midalign.progress import Progress
 
 T = TypeVar("T")
@@ -80,7 +80,8 @@ class Run:
         data: Paths whose hashes belong in the manifest.
 
     Raises:
-        RunError: If `out` is a file, or holds a run of another command or of other inputs.
+        RunError: If `out` is a file, lies inside a folder of the data, or holds a run of another command or of other
+            inputs.
     """
 
     def __init__(
@@ -88,7 +89,14 @@ class Run:
     ) -> None:
         self.out = Path(out)
         self.command = command
-        self._begun = False
+        data = list(data)
+        for folder in [path for path in map(local_path, data) if path.is_dir()]:
+            if self.out.resolve().is_relative_to(folder.resolve()):
+                raise RunError(
+                    f"--out {str(self.out)!r} lies inside {str(folder)!r}, which is read: the results would change the "
+                    "content by which the run is known, so that it could not be resumed. Give a folder outside"
+                )
+        self.begun = False
         self.manifest: dict[str, Any] = {
             "command": command,
             "inputs": json.loads(json.dumps(inputs, default=str)),
@@ -125,13 +133,14 @@ class Run:
         start = time.monotonic()
         yield
         self.manifest["timings"][stage] = round(time.monotonic() - start, 3)
-        if self._begun:
+        if self.begun:
             self._write()
 
     def begin(self) -> None:
         """Write the manifest before the work starts, so that an interrupted run can be recognised and resumed."""
-        self._begun = True
-        self._write()
+        if not self.begun:
+            self.begun = True
+            self._write()
 
     def finish(self, **extra: Any) -> None:
         """Write the manifest as done, with `extra` entries; the total is that of all stages, of earlier calls too."""
@@ -178,8 +187,10 @@ class Job(ABC, Generic[T]):
         return Run(out, self.verb, self.inputs(), [path for path in self.paths() if path])
 
     def inputs(self) -> dict[str, Any]:
-        """Every field, as plain data."""
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(cast("Any", self))}
+        """Every field, as plain data; those that say which items are read stand beside the others."""
+        found: dict[str, Any] = {f.name: _plain(getattr(self, f.name)) for f in fields(cast("Any", self))}
+        items: dict[str, Any] = found.pop("items", {})
+        return found | items
 
 
 def _plain(value: Any) -> Any:

@@ -97,3 +97,11 @@ def test_a_manifest_cut_short_is_refused_not_ignored(tmp_path):
     (tmp_path / MANIFEST).write_text(json.dumps({"command": "x"})[:-2])
     with pytest.raises(RunError, match="not valid JSON"):
         Run(tmp_path, "probe", {})
+
+
+def test_an_out_inside_a_folder_that_is_read_is_refused(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.txt").write_text("a")
+    with pytest.raises(RunError, match=r"lies inside .*data', which is read"):
+        Run(tmp_path / "data" / "scores", "evaluate", {}, [tmp_path / "data"])
+    Run(tmp_path / "data-scores", "evaluate", {}, [tmp_path / "data", tmp_path / "data" / "a.txt", "hub/name"])

@@ -62,7 +62,7 @@ class AnswerFormat:
         object.__setattr__(self, "metrics", tuple(dict.fromkeys(self.metrics)))  # one that is named twice counts once
 
     def check_task(self, task: TaskName) -> None:
-        """Check that style and constraint are ones for this task.
+        """Check that style, constraint, metrics and types are ones for this task.
 
         Raises:
             DataError: If they are for another.
@@ -76,6 +76,15 @@ class AnswerFormat:
             raise DataError(
                 f"constrained: {self.constrained} is for the task {wanted}; the answers of {task} have another form, "
                 "so leave it out"
+            )
+        if self.metrics != ("exact_match",) and task != "chat":
+            raise DataError(
+                f"metric: {', '.join(self.metrics)} is for the task chat; {task} has its own metrics, so leave it out"
+            )
+        if self.types != ENTITY_TYPES and task != "extraction":
+            raise DataError(
+                f"types: {', '.join(name for name, _ in self.types)} are for the task extraction; the prompt of {task} "
+                "names none, so leave them out"
             )
 
     def check_examples(self, examples: Sequence[TaskExample], data: str) -> None:

@@ -17,7 +17,7 @@ from midalign.records import Prediction
 logger = logging.getLogger(__name__)
 
 PREDICTIONS = "predictions.jsonl"
-_FIELDS = ("id", "language", "prompt", "prediction")
+_FIELDS = ("id", "language", "prompt", "prediction", "target_language")
 _FORM = (
     'on each line an object such as {"id": "de.test:0", "language": "deu_Latn", "prediction": "datetime: am Freitag"}'
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -31,7 +32,7 @@ from midalign.cli.options import (
     model_of,
     template_arguments_of,
 )
-from midalign.errors import listed
+from midalign.errors import RunError, listed
 from midalign.records import BACKENDS
 
 
@@ -91,7 +92,7 @@ def generate(
             style,
             system,
             None if held == "none" else held,
-            types=tuple(_type_of(text) for text in types) if types else ENTITY_TYPES,
+            types=_types_of(types) if types else ENTITY_TYPES,
         ),
         max_new_tokens=max_new_tokens,
         batch_tokens=batch_tokens,
@@ -103,7 +104,14 @@ def generate(
         say_where(out / job.result)
 
 
-def _type_of(text: str) -> tuple[str, str]:
-    """Entity type and its meaning, from ``name=meaning`` or a name alone."""
-    name, _, meaning = text.partition("=")
-    return name, meaning
+def _types_of(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Entity types with their meanings, from ``name=meaning`` or names alone.
+
+    Raises:
+        RunError: If a name is empty or comes twice.
+    """
+    found = [(name.strip(), meaning.strip()) for name, _, meaning in (text.partition("=") for text in texts)]
+    names = [name for name, _ in found]
+    if not all(names) or len(set(names)) < len(names):
+        raise RunError(f"--types is {', '.join(texts)}; give each name once, such as PER=people")
+    return tuple(found)

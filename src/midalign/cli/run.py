@@ -25,9 +25,13 @@ def demo(
     ] = False,
 ) -> None:
     """Run all steps with the small model and data that come with midalign; no download, no GPU."""
+    from midalign.errors import RunError
+    from midalign.files import MANIFEST
     from midalign.recipe.file import load_recipe
     from midalign.recipe.shipped import shipped
 
+    if seeds > 1 and (out / MANIFEST).exists():
+        raise RunError(f"{str(out)!r} holds a run of one seed, whose report would be overwritten; give another --out")
     path = shipped()["demo_real" if real else "demo"]
     for seed in range(seeds):
         folder = out if seeds == 1 else out / f"seed-{seed}"

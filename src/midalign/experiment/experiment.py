@@ -49,7 +49,7 @@ from midalign.report.page import write_report
 from midalign.runs import Job, Run
 from midalign.training.arguments import check_lora, training_tokenizer
 from midalign.training.job import TrainJob
-from midalign.training.train import ADAPTER
+from midalign.training.train import ADAPTER, check_pairs
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,6 @@ class Experiment:
 
     def run(self) -> dict[str, Any]:
         """Run every stage that is not done yet; returns the summary."""
-        self.manifest.begin()
         self._probe("base", None)
         for system, objective in TRAINED.items():
             self._stage(
@@ -123,7 +122,8 @@ class Experiment:
             )
             summary = summarise(self.recipe, self.out, self.task.test, self.manifest.manifest["timings"])
         write_json(self.out / SUMMARY, summary)
-        self.manifest.finish(systems=list(SYSTEMS))
+        if self.manifest.begun or not self.manifest.was_done:  # else nothing was computed anew
+            self.manifest.finish(systems=list(SYSTEMS))
         write_report([self.out], self.out)
         return summary
 
@@ -139,6 +139,7 @@ class Experiment:
         self.recipe.alignment.check_model(text.num_hidden_layers, text.hidden_size)
         check_lora(self.recipe, config)
         check_packages(self.recipe)
+        check_pairs(self.recipe, self.tokenizer, config, self.task, self.pairs)
         asked = [*self.task.dev, *self.task.test]
         longest = self.recipe.generation.max_new_tokens
         check_questions(config, self.tokenizer, asked, self.recipe.answer_format, longest)
@@ -153,6 +154,7 @@ class Experiment:
         if run.was_done and (folder / job.result).exists():
             return
         self.announce(said)
+        self.manifest.begin()
         clear_device_cache(garbage_collection=True)  # a trainer and its model refer to each other: they outlive a stage
         with self.manifest.timed(name):
             job.finish(run, self.progress, **given)

@@ -73,7 +73,7 @@ def summarise(recipe: Recipe, out: Path, items: Sequence[TaskExample], timings: 
 def _describe(recipe: Recipe, code: str) -> dict[str, str]:
     language, roles = Language.parse(code), recipe.languages
     role = "supervised" if code in roles.supervised else "aligned" if code in roles.aligned else "unseen"
-    resource = "low" if code in roles.low_resource else "high"
+    resource = ("low" if code in roles.low_resource else "high") if roles.low_resource else ""
     return {"code": code, "name": language.name, "script": language.script, "role": role, "resource": resource}
 
 

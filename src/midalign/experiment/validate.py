@@ -31,6 +31,7 @@ from midalign.recipe.data import (
 from midalign.recipe.sections import Recipe
 from midalign.runs import Job, Run
 from midalign.training.arguments import check_arguments, check_lora, training_tokenizer
+from midalign.training.train import check_pairs
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,12 @@ class ValidateJob(Job[dict[str, str]]):
             check_arguments(self.recipe, self.file)
         with _noted("generation", faults):
             check_packages(self.recipe)
-        self._check_model(data.get("task"), faults)
+        self._check_model(data.get("task"), data.get("parallel"), faults)
         if faults:
             raise ModelError("\n".join([f"{self.file}: the recipe is well formed, but what it names is not:", *faults]))
         return found
 
-    def _check_model(self, task: TaskData | None, faults: list[str]) -> None:
+    def _check_model(self, task: TaskData | None, pairs: PairData | None, faults: list[str]) -> None:
         """Check what the recipe says against a model that is on this machine, but for its weights."""
         section = self.recipe.model
         recipe = config = tokenizer = None
@@ -117,6 +118,9 @@ class ValidateJob(Job[dict[str, str]]):
             return
         with _noted("model", faults):
             check_prompt(task.train[0], tokenizer, recipe.answer_format)
+        if pairs is not None and not any(fault.startswith("training") for fault in faults):
+            with _noted("parallel", faults):
+                check_pairs(recipe, tokenizer, config, task, pairs)
         if not any(fault.startswith("generation: ") for fault in faults):
             with _noted("generation", faults):
                 asked = [*task.dev, *task.test]

@@ -103,7 +103,13 @@ def _answer(
     answers = engine.answer([question.ids for question in batch], max_new_tokens, grammars or None)
     texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
     return [
-        Prediction(question.example.id, question.example.language, question.prompt, text.strip())
+        Prediction(
+            question.example.id,
+            question.example.language,
+            question.prompt,
+            text.strip(),
+            target_language=question.example.target_language or None,
+        )
         for question, text in zip(batch, texts, strict=True)
     ]
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import functools
 import importlib
 import json
-import math
 import re
 import string
 import sys
@@ -276,8 +275,11 @@ def _own(name: str, function: Callable[[str, str], float], rows: Rows, _labels: 
                 f"item {example.id}: the metric {name!r} failed with {type(fault).__name__}: {fault}. Correct the "
                 "function"
             ) from fault
-        if not math.isfinite(value):
-            raise DataError(f"item {example.id}: the metric {name!r} gave {value}; it must be a finite number")
+        if not 0 <= value <= 1:
+            raise DataError(
+                f"item {example.id}: the metric {name!r} gave {value}; scores are shares, so return a number from 0 to "
+                "1, higher for a better answer (1 / (1 + distance), for a distance)"
+            )
         values.append(value)
     return _mean(name, values, "mean over items|a function of the user's own")
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from midalign.errors import DataError
 from midalign.functional.statistics import FloatArray, Formula, percentiles, resample_sums
+from midalign.languages import canonical
 from midalign.records import RESAMPLES, SEED, Prediction, Score, TaskExample
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,16 @@ def align_outputs(examples: Sequence[TaskExample], predictions: Predictions) -> 
                 repeated.append(prediction.id)
             outputs[prediction.id] = prediction.prediction
         _refuse(repeated, "predictions repeat an id, so it is unclear which one counts")
+        into = {example.id: example.target_language for example in examples}
+        _refuse(
+            [
+                p.id
+                for p in predictions
+                if p.target_language and into.get(p.id) not in (None, canonical(p.target_language))
+            ],
+            "predictions are translations into another language than the references with their ids; score with the "
+            "languages that were generated",
+        )
     _refuse(
         [i for i in ids if i not in outputs],
         f"of {len(ids)} examples have no prediction, and leaving them out would raise the score; generate them "

@@ -67,7 +67,7 @@ def comparison_table(results: Results) -> list[dict[str, Any]]:
             "p_holm": p_text(found.p_holm),
         }
         for found in results.differences
-        if found.key not in results.run.languages
+        if results.is_group(found.key)
     ]
 
 

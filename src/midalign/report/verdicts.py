@@ -22,11 +22,12 @@ from midalign.report.words import (
 def verdicts(results: Results) -> list[dict[str, Any]]:
     """One entry per role of languages (per group, where there are no roles): the sentence, and the other systems."""
     groups = [name for name in results.groups if name in ROLES] or results.groups
+    scored = {score.language for score in results.scores.values()}
     entries = []
     for group in groups:
         found = _verdict(results, group)
         if found is not None:
-            members = sum(language.role == group for language in results.run.languages.values())
+            members = sum(language.role == group for code, language in results.run.languages.items() if code in scored)
             entries.append({"group": group_name(group), "members": members, "others": _others(results, group)} | found)
     return entries
 

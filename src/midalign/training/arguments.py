@@ -104,13 +104,16 @@ def training_arguments(
         given |= {"metric_for_best_model": "eval_alignment_loss", "greater_is_better": False}
     _check_compiler(given.get("torch_compile_backend"))
     try:
-        arguments = SFTConfig(**{**ours, **TRAINING_DEFAULTS, **given})
+        return _on_one_gpu(SFTConfig(**{**ours, **TRAINING_DEFAULTS, **given}))
     except (ValueError, TypeError, ImportError) as fault:
         raise RecipeError(f"training: trl's SFTConfig refuses these arguments: {fault}") from None
-    if (
-        "WORLD_SIZE" not in os.environ and torch.cuda.device_count() > 1
-    ):  # one process would split each batch by nn.DataParallel, which trl refuses
+
+
+def _on_one_gpu(arguments: SFTConfig) -> SFTConfig:
+    """The arguments themselves; a single process takes one GPU, where nn.DataParallel would split batches of pairs."""
+    if "WORLD_SIZE" not in os.environ and torch.cuda.device_count() > 1:
         logger.info("one of %d GPUs is used; accelerate launch uses all (docs/many_gpus.md)", torch.cuda.device_count())
+        _ = arguments.device  # counts the GPUs
         arguments._n_gpu = 1
     return arguments
 

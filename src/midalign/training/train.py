@@ -36,6 +36,7 @@ from midalign.models.hidden import find_decoder
 from midalign.models.limits import check_ids, context_window
 from midalign.models.loading import default_device
 from midalign.models.source import ModelSource
+from midalign.models.tokens import sentence_tokenizer
 from midalign.progress import Progress
 from midalign.recipe.data import (
     PairData,
@@ -51,6 +52,7 @@ from midalign.training.arguments import as_chosen, lora_config, training_argumen
 from midalign.training.checkpoints import Stopwatch, last_whole_checkpoint, stopped_early_at
 from midalign.training.layer_choice import choose_layer
 from midalign.training.model_card import model_card
+from midalign.training.pair_batches import PairDataset
 from midalign.training.trackers import tensorboard_in
 from midalign.training.trainer import AlignmentTrainer
 
@@ -224,6 +226,25 @@ def build_trainer(
         if parameter.requires_grad and parameter.dtype == torch.bfloat16 and recipe.model.quantization:
             parameter.data = parameter.data.float()
     return trainer
+
+
+def check_pairs(recipe: Recipe, tokenizer: Any, config: Any, task_data: TaskData, pair_data: PairData) -> None:
+    """Check before anything is trained that pairs of every language fit into a row, and into the task's prompt.
+
+    Raises:
+        DataError: If all pairs of a language are too long.
+        RecipeError: If the task's prompts cannot take a sentence.
+    """
+    tokenize = (
+        _in_task_prompt(recipe, tokenizer, task_data.train)
+        if recipe.alignment.prompt == "task"
+        else sentence_tokenizer(tokenizer, recipe.alignment.pooling)
+    )
+    longest = training_arguments(recipe, Path(_CHECKPOINTS)).max_length
+    limit = min((limit for limit in (longest, context_window(config, tokenizer)) if limit is not None), default=None)
+    for pairs in (pair_data.train, pair_data.held_out):
+        if pairs:
+            PairDataset(pairs, tokenize, limit)
 
 
 def _in_task_prompt(recipe: Recipe, tokenizer: Any, examples: Sequence[TaskExample]) -> InTaskPrompt:

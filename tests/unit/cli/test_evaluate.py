@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from midalign.answers.predictions import write_predictions
 from midalign.answers.write import completion
 from midalign.cli.main import main
 from midalign.data.examples import read_examples
@@ -166,3 +167,35 @@ def test_segment_scores_of_comet_stand_beside_bleu(evaluate, translation, tmp_pa
     assert evaluate(*data, *seeds, "--out", "o4") == 2
     assert evaluate(*data, *seeds, "--comet", "b.segments", "--out", "o5") == 0
     assert scores_in(tmp_path / "o5")["comet", "all"]["values"] == pytest.approx([0.70, 0.75])
+
+
+def test_a_translation_into_another_language_is_not_scored(evaluate, tmp_path, capsys):
+    for name, words in {"eng": "one two", "deu": "eins zwei", "swh": "moja mbili"}.items():
+        (tmp_path / "mt").mkdir(exist_ok=True)
+        (tmp_path / "mt" / f"{name}.txt").write_text("".join(f"{words} {i}\n" for i in range(6)))
+    german = read_examples("translation", tmp_path / "mt", languages=["deu"])
+    answers = [Prediction(e.id, e.language, "", e.reference, target_language=e.target_language) for e in german]
+    write_predictions(answers, tmp_path / "de.jsonl")
+    command = ["--task", "translation", "--data", "mt", "--predictions", "de.jsonl", "--out", "out", "--languages"]
+    assert evaluate(*command, "swh") == 2
+    assert "6 predictions are translations into another language" in capsys.readouterr().err.replace("\n", " ")
+    assert evaluate(*command, "deu") == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["evaluate", "--metric", "chrf", "--predictions", "p.jsonl"], "metric: chrf is for the task chat"),
+        (["generate", "--types", "PER=people", "--model", "m"], "types: PER are for the task extraction"),
+        (["generate", "--task", "extraction", "--types", "PER", "--types", "PER", "--model", "m"], "each name once"),
+        (["generate", "--task", "extraction", "--types", "=x", "--model", "m"], "each name once"),
+    ],
+)
+def test_an_option_of_another_task_is_refused(slots, tmp_path, monkeypatch, capsys, command, says):
+    write(tmp_path / "p.jsonl", slots)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["midalign", *command, "--data", "slots", "--out", "out"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert says in " ".join(capsys.readouterr().err.split())

@@ -86,6 +86,7 @@ CALLS = {
     ),
     "validate": (["a.yaml"], {"recipe": "b.yaml", "overrides": "seed=7"}),
 }  # fmt: skip
+OF_A_TASK = {("generate", "types"): "extraction", ("evaluate", "metric"): "chat"}
 FUNCTIONS = {
     "probe": probe.probe, "train": train.train, "merge": merge.merge, "generate": generate.generate,
     "evaluate": evaluate.evaluate, "comet score": comet.score, "validate": validate.validate,
@@ -122,6 +123,8 @@ def test_the_table_names_every_option(verb):
 @pytest.mark.parametrize(("verb", "name"), [(verb, name) for verb, (_, options) in CALLS.items() for name in options])
 def test_an_option_changed_alone_is_another_run(world, tmp_path, verb, name):
     arguments, options = CALLS[verb]
+    if (verb, name) in OF_A_TASK:
+        arguments = [*arguments, "--task", OF_A_TASK[verb, name]]
     if name == "baseline_comet":  # goes with two others
         arguments = [*arguments, "--baseline", "b.jsonl", "--comet", "c.jsonl", "--baseline-comet", "a.jsonl"]
         changed = [*arguments[:-1], "c.jsonl"]

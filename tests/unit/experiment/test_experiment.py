@@ -7,7 +7,8 @@ import weakref
 
 import pytest
 
-from midalign.errors import DataError, MissingExtraError, ModelError, RecipeError
+from midalign.data.examples import TaskSource
+from midalign.errors import DataError, MissingExtraError, ModelError, RecipeError, RunError
 from midalign.experiment import experiment
 from midalign.experiment.experiment import Experiment
 from midalign.experiment.summary import SYSTEMS, TRAINED, changed_examples
@@ -209,3 +210,29 @@ def test_changed_examples_are_those_that_only_one_system_got_right():
     assert found[0]["gold"] == "who: n1"
     assert (found[2]["baseline"], found[2]["system"]) == ("who: n3", "None")
     assert changed_examples(examples, baseline, baseline) == []
+
+
+def test_a_finished_run_is_left_as_it_is_and_stays_finished_where_a_stage_is_refused(world, tmp_path):
+    made = recipe(world, "training.max_steps=1")
+    Experiment(made, tmp_path / "out").run()
+    manifest = tmp_path / "out" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"numpy": "', '"numpy": "0.'))  # an older version
+    before = manifest.read_text()
+    Experiment(made, tmp_path / "out").run()
+    assert manifest.read_text() == before, "the versions are those that computed the numbers"
+    stage = tmp_path / "out" / "evaluation" / "sft" / "manifest.json"
+    stage.write_text(stage.read_text().replace('"fingerprint": "', '"fingerprint": "x'))
+    with pytest.raises(RunError, match="holds a run of 'generate' with other inputs"):
+        Experiment(made, tmp_path / "out").run()
+    assert manifest.read_text() == before
+
+
+def test_the_items_of_a_job_stand_beside_its_other_inputs(world):
+    job = generation.GenerateJob(source.ModelSource("m"), TaskSource("slots", "d", languages=("eng_Latn",)))
+    assert {
+        "task": "slots",
+        "data": "d",
+        "languages": ["eng_Latn"],
+        "max_new_tokens": 128,
+    }.items() <= job.inputs().items()
+    assert "items" not in job.inputs()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from midalign.errors import ModelError
+from midalign.errors import DataError, ModelError
+from midalign.experiment.experiment import Experiment
 from midalign.experiment.validate import ValidateJob
 from midalign.recipe.file import load_recipe
 from tests.tiny_world import write_world
@@ -62,3 +63,12 @@ def test_what_a_run_would_refuse_after_reading_everything_is_named(recipe, tmp_p
     assert "with the evaluation data (task or probe)" in str(caught.value)
     assert "\ngeneration: " in str(caught.value)
     assert "does not fit into the model's window" in str(caught.value)
+
+
+@pytest.mark.parametrize("overrides", [["training.max_length=5"], ["training.max_length=16", "alignment.prompt=task"]])
+def test_pairs_that_training_would_leave_out_are_found_before_it(recipe, tmp_path, overrides):
+    made = load_recipe(recipe, overrides)
+    with pytest.raises(ModelError, match=r"parallel: .*no parallel pair is left to align on"):
+        ValidateJob(made).check()
+    with pytest.raises(DataError, match="no parallel pair is left to align on"):
+        Experiment(made, tmp_path / "out")

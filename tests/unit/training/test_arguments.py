@@ -113,7 +113,8 @@ def test_one_process_uses_one_gpu(recipe, tmp_path, monkeypatch, caplog):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with caplog.at_level("INFO"):
-        assert training_arguments(recipe(), tmp_path).n_gpu == 1
+        arguments = training_arguments(recipe(), tmp_path)
+    assert (arguments.device.type, arguments.n_gpu) == ("cpu", 1)
     assert "one of 2 GPUs is used; accelerate launch uses all" in caplog.text
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from midalign.data.file_names import bare, data_files, language_of_each, shown, split_name
+from midalign.data.tasks.ids import check_ids_differ
 from midalign.data.tasks.layout import files_of_split
 from midalign.data.tasks.row_language import check_all_tell, language_of_row
 from midalign.errors import DataError, LanguageError, MissingLanguageError
@@ -94,6 +95,7 @@ def read_chat(data: str | Path, *, languages: Sequence[str] | None = None, split
         )
     if not found:
         raise DataError(f"{data}: no rows in split {split!r}; check the files and the split's name")
+    check_ids_differ(found)
     return found
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from midalign.data.file_names import SPLITS, bare, split_name
 from midalign.data.tasks.columns import COLUMNS, NO_TYPE, Columns, RawItem, read_conll
+from midalign.data.tasks.ids import check_ids_differ
 from midalign.data.tasks.json_files import read_massive, read_reference, read_snips
 from midalign.data.tasks.layout import TaskFile, TaskFormat, check_format, choose_files, detect_format
 from midalign.data.tasks.row_language import check_all_tell
@@ -98,7 +99,7 @@ def read_task(
         told |= {item.language for item in items if item.language}
         of_file = [_example(item, file, task, wanted) for item in items]
         examples += [example for example in of_file if example is not None][:limit]
-    _check_ids(examples)
+    check_ids_differ(examples)
     _check_languages(examples, told, wanted, path)
     if not examples:
         raise DataError(f"{path}: no items in split {split!r}; check the files and the split's name")
@@ -126,7 +127,7 @@ def translation_examples(pairs: Iterable[ParallelPair]) -> list[TaskExample]:
     ]
     if not examples:
         raise DataError("no parallel pairs to make translation examples of; check the corpus and its languages")
-    _check_ids(examples)
+    check_ids_differ(examples)
     return examples
 
 
@@ -225,14 +226,3 @@ def _with_labels(examples: list[TaskExample], labels: Sequence[str] | None, form
         replace(example, spans=tuple(span for span in example.spans if span.label not in dropped))
         for example in examples
     ]
-
-
-def _check_ids(examples: Sequence[TaskExample]) -> None:
-    seen: set[str] = set()
-    for example in examples:
-        if example.id in seen:
-            raise DataError(
-                f"the id {example.id!r} occurs twice, so predictions could not be told apart; give the files "
-                "different names"
-            )
-        seen.add(example.id)

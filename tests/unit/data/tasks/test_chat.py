@@ -290,3 +290,12 @@ def test_any_row_is_an_example_or_a_message(tmp_path_factory, row):
     except (DataError, LanguageError) as fault:
         said = str(fault)
     assert "eng.test.jsonl" in said if said else found.reference.strip()
+
+
+def test_a_file_and_its_packed_copy_are_not_read_as_two(tmp_path):
+    text = json.dumps({"prompt": "p", "completion": "c"}) + "\n"
+    (tmp_path / "eng.train.jsonl").write_text(text)
+    assert len(read_chat(tmp_path, split="train")) == 1
+    (tmp_path / "eng.train.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(DataError, match="occurs twice"):
+        read_chat(tmp_path, split="train")
