@@ -120,6 +120,7 @@ def test_a_function_of_the_users_own_with_intervals_and_paired_tests(tmp_path, m
         "def length(prediction, reference):\n    return len(prediction) / len(reference)\n"
         "def fails(prediction, reference):\n    raise KeyError(prediction)\n"
         "def nan(prediction, reference):\n    return float('nan')\n"
+        "def edits(prediction, reference):\n    return 2\n"
     )
     items = examples(["abcd"] * 6)
     answers, others = {e.id: "ab" for e in items}, {e.id: "abc" for e in items}
@@ -129,7 +130,11 @@ def test_a_function_of_the_users_own_with_intervals_and_paired_tests(tmp_path, m
     (difference,) = (d for d in compare_runs(items, answers, others, mine, resamples=100, trials=100) if d.group)
     assert difference.difference == pytest.approx(0.25)
     assert sys.path[0] != str(tmp_path)
-    for name, words in (("fails", "item t:0: the metric 'my_metric:fails' failed with KeyError"), ("nan", "gave nan")):
+    for name, words in (
+        ("fails", "item t:0: the metric 'my_metric:fails' failed with KeyError"),
+        ("nan", "gave nan"),
+        ("edits", "gave 2.0; scores are shares"),
+    ):
         with pytest.raises(DataError, match=words):
             score(items, answers, AnswerFormat(metrics=(f"my_metric:{name}",)))
 
