@@ -174,7 +174,8 @@ alignment:
   layer: middle             # paper; auto: the layer at which the model retrieves translations best
   temperature: 0.1          # paper, for Llama 3; higher (0.5 to 1.5) for small models and Qwen 2.5
   pooling: mean_unit        # all tokens count alike, also an attention sink (docs/probe.md); mean: the paper's
-  # prompt: task            # align sentences inside the task's prompt (not for translation)
+  # prompt: task            # align sentences inside the task's prompt (not for translation); with pooling: last and
+  #                           layer: 0.67, the state the answer begins from: for labels and intents (docs/training.md)
 
 lora: {{r: 8, lora_alpha: 16, lora_dropout: 0.1}}   # paper, on all linear layers of the blocks
 
