@@ -6,11 +6,10 @@ A file of arms names each with what it changes::
     shuffled: {shuffled: true}
     warm: {like: joint, set: ["alignment.temperature=0.5"]}
 
-``objective`` is none (the base as it is), task (SFT alone), joint (the default), align (alignment alone, for merging)
-or merge (with ``of``, the arm of the alignment adapter) or answer (the adapter ``of`` another arm, answered in another
-way); ``shuffled`` is the control, each sentence aligned with the
-translation of another one; ``like`` begins with the settings of another arm; ``on`` trains on top of another arm,
-whose adapter is first added to the weights of the model.
+``objective`` is none (the base as it is), task (SFT alone), joint (the default), align (alignment alone, for merging),
+merge (with ``of``, the arm of the alignment adapter) or answer (the adapter ``of`` another arm, answered in another
+way); ``shuffled`` is the control, each sentence aligned with the translation of another one; ``like`` begins with the
+settings of another arm; ``on`` trains on top of another arm, whose adapter is first added to the weights of the model.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ def adapt(recipe: Recipe, folder: Path, spec: Mapping[str, Any], task: TaskData,
             _merge(recipe, folder, spec["of"], task)
     elif objective == "answer":
         if not (folder / ADAPTER).exists():
-            (folder / ADAPTER).symlink_to(Path("..", "..", spec["of"], ADAPTER).as_posix().replace("../../", "../", 1))
+            (folder / ADAPTER).symlink_to(Path("..", spec["of"], ADAPTER))
     elif objective != "none" and not (folder / TRAINING_FILE).exists():
         pairs = read_pair_data(recipe, evaluation_texts(task, corpus))
         if spec.get("shuffled"):
