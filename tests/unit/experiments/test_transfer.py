@@ -28,7 +28,9 @@ def test_a_gold_slot_meets_one_fate(answered, expected):
 def test_every_arm_is_a_recipe(name, monkeypatch):
     for variable in ("REAL_MODEL", "REAL_DATA", "REAL_PAIRS"):
         monkeypatch.setenv(variable, variable.lower())
-    others = ("languages.", "alignment.prompt=task") if name == "translation" else "languages."
+    others = ["languages."] if name != "xsid" else []
+    others += ["alignment.prompt=task"] if name == "translation" else []
+    others += ["generation.constrained=slots"] if name in ("translation", "uner") else []
     for arm in ARMS:
-        if name == "xsid" or not any(override.startswith(others) for override in settings(ARMS, arm)):
+        if not any(override.startswith(tuple(others)) for override in settings(ARMS, arm)):
             assert recipe_of(name, 3, arm).seed == 3
