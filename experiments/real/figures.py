@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def draw(results: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
         found.append(_save(_gains_by_level(results), folder, "evidence_gains_by_level.svg", text))
     for name, task in tasks(results).items():
         if "joint" in task["arms"]:
-            file = f"evidence_{name.lower().replace(' ', '_')}"
+            file = f"evidence_{re.sub('[^a-z]+', '_', name.lower())}"
             if task["arms"]["joint"]["retrieval"]:
                 text = f"{name}: retrieval between English and aligned languages by layer, after training"
                 found.append(_save(_layers(task), folder, f"{file}_layers.svg", text))

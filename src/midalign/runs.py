@@ -93,8 +93,8 @@ class Run:
         for folder in [path for path in map(local_path, data) if path.is_dir()]:
             if self.out.resolve().is_relative_to(folder.resolve()):
                 raise RunError(
-                    f"--out {str(self.out)!r} lies inside {str(folder)!r}, which is read: the results would change the "
-                    "content by which the run is known, so that it could not be resumed. Give a folder outside"
+                    f"--out {str(self.out)!r} lies inside {str(folder)!r}, which is read and hashed, so that the same "
+                    "command would not find its own run again. Give a folder outside, and move an earlier one there"
                 )
         self.begun = False
         self.manifest: dict[str, Any] = {

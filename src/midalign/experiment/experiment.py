@@ -122,7 +122,7 @@ class Experiment:
             )
             summary = summarise(self.recipe, self.out, self.task.test, self.manifest.manifest["timings"])
         write_json(self.out / SUMMARY, summary)
-        if self.manifest.begun or not self.manifest.was_done:  # else nothing was computed anew
+        if self.manifest.begun or not self.manifest.was_done:  # else no stage was done anew
             self.manifest.finish(systems=list(SYSTEMS))
         write_report([self.out], self.out)
         return summary
@@ -149,7 +149,7 @@ class Experiment:
         return self.out / ("merge" if system == "merged" else f"train/{system}") / ADAPTER
 
     def _stage(self, name: str, job: Job[Any], folder: Path, said: str, **given: Any) -> None:
-        """Run a job, unless an earlier call has finished it; `given` is what is already read or loaded."""
+        """Run a job, unless an earlier call has finished it; `given` is already read, or a function that makes it."""
         run = job.start(folder)
         if run.was_done and (folder / job.result).exists():
             return
@@ -157,7 +157,8 @@ class Experiment:
         self.manifest.begin()
         clear_device_cache(garbage_collection=True)  # a trainer and its model refer to each other: they outlive a stage
         with self.manifest.timed(name):
-            job.finish(run, self.progress, **given)
+            made = {key: value() if callable(value) else value for key, value in given.items()}
+            job.finish(run, self.progress, **made)
 
     def _probe(self, system: str, adapter: Path | None) -> None:
         section = self.recipe.probe
@@ -193,6 +194,12 @@ class Experiment:
         said = "merging: weights of the task and the alignment adapter tuned on dev, no test item seen"
         self._stage("merge", job, self.out / "merge", said, dev=self.task.dev)
 
+    def _vllm(self, job: GenerateJob) -> Any:
+        """The engine of vLLM, one for all systems since it keeps the GPU's memory; None for transformers."""
+        if job.backend == "vllm" and self._engine is None:
+            self._engine = job.engine(self.tokenizer, [self.adapter(each) for each in SYSTEMS])
+        return self._engine
+
     def _evaluate(self, system: str) -> None:
         recipe, folder = self.recipe, self.out / "evaluation" / system
         task, languages = recipe.task, scored_languages(recipe, self.task)
@@ -206,11 +213,10 @@ class Experiment:
             batch_tokens=recipe.generation.batch_tokens,
             backend=recipe.generation.backend,
         )
-        if recipe.generation.backend == "vllm" and self._engine is None and not (folder / job.result).exists():
-            clear_device_cache(garbage_collection=True)
-            self._engine = job.engine(self.tokenizer, [self.adapter(each) for each in SYSTEMS])  # one for all
         said = f"evaluating {system}: {len(self.task.test)} test items in {len(languages)} languages"
-        self._stage(f"evaluate.{system}", job, folder, said, engine=self._engine)
+        self._stage(f"evaluate.{system}", job, folder, said, engine=lambda: self._vllm(job))
+        if not (folder / SCORES).exists():
+            self.manifest.begin()
         if not (folder / SCORES).exists() or own_metric_files(recipe.answer_format):  # they may have changed
             EvaluateJob(
                 items,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from midalign.data.prompt_check import check_prompt
-from midalign.errors import ModelError, UserError
+from midalign.errors import ModelError, RecipeError, UserError
 from midalign.evaluation.score import check_metrics
 from midalign.experiment.named import TESTBED, ready_model
 from midalign.files import write_json
@@ -132,11 +132,17 @@ def check_packages(recipe: Recipe) -> None:
 
     Raises:
         MissingExtraError: If one is not installed.
+        RecipeError: If vLLM would answer with another adapter than the one that is trained.
         RunError: If a metric is unknown.
     """
     if recipe.generation.constrained is not None:
         load_llguidance()
     if recipe.generation.backend == "vllm":
+        if patterns := [name for name in ("rank_pattern", "alpha_pattern") if recipe.lora.given().get(name)]:
+            raise RecipeError(
+                f"lora.{patterns[0]} gives modules scales of their own, and backend: vllm would scale all alike; write "
+                "backend: transformers, or leave it out"
+            )
         check_vllm()
     check_metrics(recipe.task.name, recipe.answer_format)
 

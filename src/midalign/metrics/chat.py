@@ -265,6 +265,9 @@ def own_metric_files(answer_format: AnswerFormat) -> list[str]:
     return [file for file in found if file is not None]
 
 
+_ROUNDING = 1e-6  # a cosine of a vector with itself may be this much above 1
+
+
 def _own(name: str, function: Callable[[str, str], float], rows: Rows, _labels: Sequence[str]) -> Block:
     values = []
     for example, output in rows:
@@ -275,12 +278,12 @@ def _own(name: str, function: Callable[[str, str], float], rows: Rows, _labels: 
                 f"item {example.id}: the metric {name!r} failed with {type(fault).__name__}: {fault}. Correct the "
                 "function"
             ) from fault
-        if not 0 <= value <= 1:
+        if not -_ROUNDING <= value <= 1 + _ROUNDING:
             raise DataError(
                 f"item {example.id}: the metric {name!r} gave {value}; scores are shares, so return a number from 0 to "
                 "1, higher for a better answer (1 / (1 + distance), for a distance)"
             )
-        values.append(value)
+        values.append(min(max(value, 0.0), 1.0))
     return _mean(name, values, "mean over items|a function of the user's own")
 
 

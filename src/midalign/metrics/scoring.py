@@ -94,19 +94,17 @@ def align_outputs(examples: Sequence[TaskExample], predictions: Predictions) -> 
     if isinstance(predictions, Mapping):
         outputs.update(predictions)
     else:
-        repeated = []
+        into = {example.id: example.target_language for example in examples if example.task == "translation"}
+        repeated, told = [], {}
         for prediction in predictions:
             if prediction.id in outputs:
                 repeated.append(prediction.id)
             outputs[prediction.id] = prediction.prediction
+            if prediction.target_language and prediction.id in into:
+                told[prediction.id] = canonical(prediction.target_language, f"the prediction {prediction.id}")
         _refuse(repeated, "predictions repeat an id, so it is unclear which one counts")
-        into = {example.id: example.target_language for example in examples}
         _refuse(
-            [
-                p.id
-                for p in predictions
-                if p.target_language and into.get(p.id) not in (None, canonical(p.target_language))
-            ],
+            [id_ for id_, code in told.items() if into.get(id_) not in (None, code)],
             "predictions are translations into another language than the references with their ids; score with the "
             "languages that were generated",
         )

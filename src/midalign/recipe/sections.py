@@ -132,7 +132,7 @@ class LanguagesSection(Section):
             "aligned": tuple(code for code in self.aligned if code not in self.supervised),
             "unseen": self.unseen,
             "low_resource": tuple(code for code in transfer if code in self.low_resource),
-            "high_resource": tuple(code for code in transfer if self.low_resource and code not in self.low_resource),
+            "high_resource": tuple(code for code in transfer if code not in self.low_resource),
             "latin": tuple(code for code in transfer if "_Latn" in code),
             "non_latin": tuple(code for code in transfer if "_Latn" not in code),
         }

@@ -64,6 +64,8 @@ class Results:
         scored = [s.group for scores in self.run.scores.values() for s in scores if s.group and not s.language]
         compared = [found.key for found in self.differences if self.is_group(found.key)]
         known = dict.fromkeys([*scored, *compared])
+        if "low_resource" not in known:  # nobody said which languages are, so none is the other
+            known.pop("high_resource", None)
         return list(dict.fromkeys([*(name for name in (*ROLES, *GROUP_NAMES) if name in known), *known]))
 
 

@@ -27,6 +27,8 @@ def summary_table(summary: Mapping[str, Any], scores: Mapping[str, Iterable[Mapp
     metric = str(summary.get("main_metric") or "")
     cells = {system: _group_scores(metric, entries) for system, entries in scores.items()}
     groups = dict.fromkeys(group for by_group in cells.values() for group in by_group)
+    if "low_resource" not in groups:  # nobody said which languages are, so none is the other
+        groups.pop("high_resource", None)
     found = {
         (change.baseline, change.system, change.key): change
         for change in differences(summary.get("comparisons", ()))

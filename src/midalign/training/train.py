@@ -182,7 +182,7 @@ def build_trainer(
         # An adapter trained alone has no other objective to go over to: patience is for the joint one.
         alignment = alignment.model_copy(update={"schedule": objective, "warmup": 0, "patience": None})
     if alignment.layer == "auto" and objective != "task":
-        with _on_the_accelerator(model):
+        with _on_the_accelerator(model, cpu=bool(recipe.training.given().get("use_cpu"))):
             best, _ = choose_layer(model, tokenizer, pair_data.held_out or pair_data.train, alignment)
         alignment = alignment.model_copy(update={"layer": best})
     arguments = training_arguments(recipe, out / _CHECKPOINTS, objective=objective, held_out=bool(pair_data.held_out))
@@ -357,10 +357,10 @@ def _load(recipe: Recipe) -> PreTrainedModel:
 
 
 @contextmanager
-def _on_the_accelerator(model: PreTrainedModel) -> Iterator[None]:
+def _on_the_accelerator(model: PreTrainedModel, *, cpu: bool) -> Iterator[None]:
     """The model where it will be trained, and back; a sharded one is not moved, since it may not fit in one piece."""
     sharded = any(os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true" for name in ("FSDP", "DEEPSPEED"))
-    if sharded or model.device == default_device() or getattr(model, "quantization_method", None):
+    if cpu or sharded or model.device == default_device() or getattr(model, "quantization_method", None):
         yield
         return
     before = model.device

@@ -121,6 +121,7 @@ def test_a_function_of_the_users_own_with_intervals_and_paired_tests(tmp_path, m
         "def fails(prediction, reference):\n    raise KeyError(prediction)\n"
         "def nan(prediction, reference):\n    return float('nan')\n"
         "def edits(prediction, reference):\n    return 2\n"
+        "def rounded(prediction, reference):\n    return 1 + 1e-7\n"
     )
     items = examples(["abcd"] * 6)
     answers, others = {e.id: "ab" for e in items}, {e.id: "abc" for e in items}
@@ -129,6 +130,8 @@ def test_a_function_of_the_users_own_with_intervals_and_paired_tests(tmp_path, m
     assert [(s.metric, s.value, s.low, s.high) for s in found if s.group] == [("my_metric:length", 0.5, 0.5, 0.5)]
     (difference,) = (d for d in compare_runs(items, answers, others, mine, resamples=100, trials=100) if d.group)
     assert difference.difference == pytest.approx(0.25)
+    above = score(items, answers, AnswerFormat(metrics=("my_metric:rounded",)), resamples=100)
+    assert {s.value for s in above if s.metric.startswith("my")} == {1.0}
     assert sys.path[0] != str(tmp_path)
     for name, words in (
         ("fails", "item t:0: the metric 'my_metric:fails' failed with KeyError"),
