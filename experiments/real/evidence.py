@@ -173,9 +173,9 @@ def visible(results: dict[str, Any]) -> str:
 def page(results: dict[str, Any], images: Path) -> str:
     """The page: ``evidence.md.in`` with tables in place of its marks."""
     seeds = [f"{len(task['arms']['sft']['seeds'])} ({name})" for name, task in tasks(results).items()]
-    updates = {str(task["updates"]) for task in tasks(results).values()}
+    *most, last = sorted({task["updates"] for task in tasks(results).values()})
     marks = {
-        "updates": " or ".join(sorted(updates)),
+        "updates": " or ".join([", ".join(map(str, most)), str(last)][not most :]),
         "claims": "\n".join(claims_table(results)),
         "tables": "\n".join(tables(results)),
         "seeds": ", ".join(seeds),
