@@ -12,7 +12,6 @@ The first reads the runs and writes ``results/<task>.json``; the second needs th
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 from experiments.real.claims import CLAIMS, LARGER, SETS, gain_of, main_metric, shown, tasks
 from experiments.real.figures import draw
 from experiments.real.measured import METRICS, Runs, measure, measure_probe
-from experiments.real.run import RECIPES
+from experiments.real.run import RECIPES, add_places, set_places
 from midalign.answers.predictions import PREDICTIONS
 from midalign.files import read_json, write_atomically, write_json
 from midalign.probing.result import PROBE_FILE, ProbeResult
@@ -223,9 +222,7 @@ def main() -> None:
     """Reads the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", action="store_true", help="read the runs, and write results/")
-    parser.add_argument("--model", type=Path)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--pairs", type=Path)
+    add_places(parser, needed=False)
     parser.add_argument("--out", type=Path, help="where run.py wrote the runs")
     parser.add_argument("--larger", action="store_true", help="the runs are a recipe's larger ones, a set of their own")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are, or go with --measure")
@@ -241,8 +238,7 @@ def main() -> None:
     parser.add_argument("--readme", type=Path, help="the README whose table to write")
     given = parser.parse_args()
     if given.measure:
-        places = {"REAL_MODEL": given.model, "REAL_DATA": given.data, "REAL_PAIRS": given.pairs}
-        os.environ |= {name: str(path.resolve()) for name, path in places.items()}
+        set_places(given)
         for name in RECIPES:
             if list(given.out.glob(f"{name}/seed*/sft/{PREDICTIONS}")):
                 runs = Runs(given.out, name, overrides_of(name, given.set))

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from experiments.real.choose import choose
-from experiments.real.run import run_arm
+from experiments.real.run import add_places, run_arm, set_places
 
 CHOSEN = ("CHOSEN", "CHOSEN_SHUFFLED")
 FAULTS = 6  # if the first so many jobs fail, all would
@@ -141,16 +141,13 @@ def main() -> None:
     parser.add_argument("plan", type=Path)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=3600)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--pairs", type=Path, required=True)
+    add_places(parser)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--dev-out", type=Path, required=True)
     parser.add_argument("--probed", nargs="*", default=["sft", "joint"], help="arms whose retrieval is measured")
     parser.add_argument("--set", nargs="*", default=[], help="overrides of every recipe")
     given = parser.parse_args()
-    places = {"REAL_MODEL": given.model, "REAL_DATA": given.data, "REAL_PAIRS": given.pairs}
-    os.environ |= {name: str(path.resolve()) for name, path in places.items()}
+    set_places(given)
     sys.exit(1 if run(Queue(read_plan(given.plan), given.dev_out), given) else 0)
 
 

@@ -9,12 +9,11 @@ bfloat16 in smaller batches, and merged in bfloat16; prints how many answers are
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import torch
 
-from experiments.real.run import recipe_of
+from experiments.real.run import add_places, recipe_of, set_places
 from midalign.evaluation.score import score
 from midalign.experiment.named import resolve_names
 from midalign.generation.generate import generate
@@ -36,14 +35,11 @@ WAYS = {
 def main() -> None:
     """Reads the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--pairs", type=Path, required=True)
+    add_places(parser)
     parser.add_argument("--adapter", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    places = {"REAL_MODEL": given.model, "REAL_DATA": given.data, "REAL_PAIRS": given.pairs}
-    os.environ |= {name: str(path.resolve()) for name, path in places.items()}
+    set_places(given)
     recipe = resolve_names(recipe_of("xsid", 0, "sft", f"task.limit_test={ITEMS}"))
     items = [item for item in read_task_data(recipe).test if item.language in LANGUAGES]
     exact: list[str] = []

@@ -77,13 +77,24 @@ def run_arm(
         probe_arm(recipe, folder, "probe", corpus, adapted=objective != "none")
 
 
+def add_places(parser: argparse.ArgumentParser, *, needed: bool = True) -> None:
+    """Adds the arguments that say where model, data and pairs are."""
+    parser.add_argument("--model", type=Path, required=needed)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--pairs", type=Path, required=needed)
+
+
+def set_places(given: argparse.Namespace) -> None:
+    """Puts them where the recipes look for them."""
+    places = {"REAL_MODEL": given.model, "REAL_DATA": given.data, "REAL_PAIRS": given.pairs}
+    os.environ |= {name: str(path.resolve()) for name, path in places.items()}
+
+
 def main() -> None:
     """Reads the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", choices=RECIPES, required=True)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--pairs", type=Path, required=True)
+    add_places(parser)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=["sft", "joint", "shuffled"])
     parser.add_argument("--out", type=Path, required=True)
@@ -93,8 +104,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="further overrides of the recipe")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    places = {"REAL_MODEL": given.model, "REAL_DATA": given.data, "REAL_PAIRS": given.pairs}
-    os.environ |= {name: str(path.resolve()) for name, path in places.items()}
+    set_places(given)
     for seed in given.seeds:
         for arm in given.arms:
             run_arm(given.recipe, seed, arm, given.out, dev=given.dev, probe=not given.no_probe, more=given.set)

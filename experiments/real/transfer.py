@@ -12,7 +12,6 @@ language, the states carry the task over, whatever the answers say.
 from __future__ import annotations
 
 import argparse
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 
 from experiments.real.claims import LARGER
 from experiments.real.measured import ENGLISH, Runs
-from experiments.real.run import HERE, recipe_of
+from experiments.real.run import HERE, add_places, recipe_of, set_places
 from midalign.answers.matching import match_items, word_offsets
 from midalign.answers.parse import parse_slots
 from midalign.answers.predictions import PREDICTIONS, read_predictions
@@ -194,9 +193,7 @@ def main() -> None:
     """Reads the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", choices=("xsid", "mtop", "home"), required=True)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--pairs", type=Path, required=True)
+    add_places(parser)
     parser.add_argument("--out", type=Path, required=True, help="where run.py wrote the runs")
     parser.add_argument("--arms", nargs="+", default=["sft", "joint", "shuffled"])
     parser.add_argument("--states", nargs="*", default=["base", "sft", "joint", "shuffled"])
@@ -205,8 +202,7 @@ def main() -> None:
     parser.add_argument("--larger", action="store_true", help="the runs are the recipe's larger ones")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    places = {"REAL_MODEL": given.model, "REAL_DATA": given.data, "REAL_PAIRS": given.pairs}
-    os.environ |= {name: str(path.resolve()) for name, path in places.items()}
+    set_places(given)
     runs = Runs(given.out, given.recipe, tuple(given.set))
     file = HERE / "results" / f"transfer_{given.recipe}{LARGER if given.larger else ''}.json"
     known = read_json(file) if file.exists() else None

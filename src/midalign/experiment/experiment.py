@@ -215,9 +215,10 @@ class Experiment:
         )
         said = f"evaluating {system}: {len(self.task.test)} test items in {len(languages)} languages"
         self._stage(f"evaluate.{system}", job, folder, said, engine=lambda: self._vllm(job))
-        if not (folder / SCORES).exists():
+        missing = not (folder / SCORES).exists()
+        if missing:
             self.manifest.begin()
-        if not (folder / SCORES).exists() or own_metric_files(recipe.answer_format):  # they may have changed
+        if missing or own_metric_files(recipe.answer_format):  # they may have changed
             EvaluateJob(
                 items,
                 (str(folder / PREDICTIONS),),

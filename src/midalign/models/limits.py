@@ -28,6 +28,12 @@ def context_window(config: Any, tokenizer: Any = None) -> int | None:
     return min(limits, default=None)
 
 
+def longest_row(max_length: int | None, config: Any, tokenizer: Any) -> int | None:
+    """The longest row in tokens: as asked for, within the context window; None where neither is limited."""
+    limits = [limit for limit in (max_length, context_window(config, tokenizer)) if limit is not None]
+    return min(limits, default=None)
+
+
 def check_vocabulary(tokenizer: Any, rows: int, name: str) -> None:
     """Refuse a tokenizer with tokens that the model has no embedding for.
 

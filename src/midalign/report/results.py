@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from midalign.records import Score
 from midalign.report.views import RunView
-from midalign.report.words import GROUP_NAMES, ROLES, Difference, differences, points
+from midalign.report.words import GROUP_NAMES, ROLES, Difference, differences, points, shown_groups
 
 _STYLES = {"base": 0, "sft": 1, "joint": 2, "merged": 3, "alignment": 4, "shuffled": 5}
 
@@ -53,19 +53,14 @@ class Results:
         wanted = (self.before, system, metric or self.main, key)
         return next((d for d in self.differences if (d.baseline, d.system, d.metric, d.key) == wanted), None)
 
-    def is_group(self, key: str) -> bool:
-        """Whether a key is that of a group, neither of a language nor of a direction of translation."""
-        scores = [score for scores in self.run.scores.values() for score in scores]
-        return key not in self.run.languages and key not in {score_key(s) for s in scores if s.language}
-
     @property
     def groups(self) -> list[str]:
-        """The groups that have scores or differences, roles first."""
-        scored = [s.group for scores in self.run.scores.values() for s in scores if s.group and not s.language]
-        compared = [found.key for found in self.differences if self.is_group(found.key)]
-        known = dict.fromkeys([*scored, *compared])
-        if "low_resource" not in known:  # nobody said which languages are, so none is the other
-            known.pop("high_resource", None)
+        """The groups that have scores or differences, roles first; a direction of translation is none."""
+        scores = [score for scores in self.run.scores.values() for score in scores]
+        scored = [s.group for s in scores if s.group and not s.language]
+        single = {*self.run.languages, *(score_key(s) for s in scores if s.language)}
+        compared = [found.key for found in self.differences if found.key not in single]
+        known = shown_groups([*scored, *compared])
         return list(dict.fromkeys([*(name for name in (*ROLES, *GROUP_NAMES) if name in known), *known]))
 
 

@@ -8,7 +8,16 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from midalign.report.words import SYMBOLS, Difference, differences, group_name, metric_name, points, system_name
+from midalign.report.words import (
+    SYMBOLS,
+    Difference,
+    differences,
+    group_name,
+    metric_name,
+    points,
+    shown_groups,
+    system_name,
+)
 
 _COLOURS = {"better": "green", "worse": "red", "unclear": "default"}
 
@@ -26,9 +35,7 @@ def summary_table(summary: Mapping[str, Any], scores: Mapping[str, Iterable[Mapp
     """
     metric = str(summary.get("main_metric") or "")
     cells = {system: _group_scores(metric, entries) for system, entries in scores.items()}
-    groups = dict.fromkeys(group for by_group in cells.values() for group in by_group)
-    if "low_resource" not in groups:  # nobody said which languages are, so none is the other
-        groups.pop("high_resource", None)
+    groups = shown_groups(group for by_group in cells.values() for group in by_group)
     found = {
         (change.baseline, change.system, change.key): change
         for change in differences(summary.get("comparisons", ()))

@@ -83,6 +83,12 @@ def system_name(system: str) -> str:
     return SYSTEM_NAMES.get(system, system)
 
 
+def shown_groups(names: Iterable[str]) -> list[str]:
+    """Groups, each once; high-resource languages only beside low-resource ones: else nobody said which are which."""
+    found = dict.fromkeys(names)
+    return [name for name in found if name != "high_resource" or "low_resource" in found]
+
+
 def group_name(group: str) -> str:
     """A group's name for people."""
     kind, _, value = group.partition(":")

@@ -30,7 +30,7 @@ from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy, SaveStr
 from midalign.data.prompt_tokens import InTaskPrompt
 from midalign.errors import DataError, ModelError, RecipeError
 from midalign.models.hidden import find_decoder, unwrap, verify_stopping
-from midalign.models.limits import context_window
+from midalign.models.limits import longest_row
 from midalign.models.tokens import sentence_tokenizer
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.recipe.schedule import Objective, Schedule
@@ -129,9 +129,7 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
                 "...); with prompt: none, leave it out"
             )
         tokenize = self.tokenize_pair_side or sentence_tokenizer(self.processing_class, self.alignment.pooling)
-        window = context_window(unwrap(self.model).config, self.processing_class)
-        limits = [getattr(self.args, "max_length", None), window]
-        limit = min((limit for limit in limits if limit is not None), default=None)
+        limit = longest_row(getattr(self.args, "max_length", None), unwrap(self.model).config, self.processing_class)
         self.pairs = PairDataset(pairs, tokenize, limit)
         depth = find_decoder(self.model).depth
         self.alignment.check_model(depth, unwrap(self.model).config.get_text_config().hidden_size)

@@ -33,7 +33,7 @@ from midalign.data.prompt_tokens import InTaskPrompt, training_rows
 from midalign.errors import ModelError, RecipeError, RunError, UserError
 from midalign.files import disk_is_full, write_json
 from midalign.models.hidden import find_decoder
-from midalign.models.limits import check_ids, context_window
+from midalign.models.limits import check_ids, longest_row
 from midalign.models.loading import default_device
 from midalign.models.source import ModelSource
 from midalign.models.tokens import sentence_tokenizer
@@ -186,8 +186,7 @@ def build_trainer(
             best, _ = choose_layer(model, tokenizer, pair_data.held_out or pair_data.train, alignment)
         alignment = alignment.model_copy(update={"layer": best})
     arguments = training_arguments(recipe, out / _CHECKPOINTS, objective=objective, held_out=bool(pair_data.held_out))
-    if window := context_window(model.config, tokenizer):
-        arguments.max_length = min(arguments.max_length or window, window)
+    arguments.max_length = longest_row(arguments.max_length, model.config, tokenizer)
     check_prompt(task_data.train[0], tokenizer, recipe.answer_format)
     rows, dev_rows = (
         training_rows(split, tokenizer, recipe.answer_format, max_length=arguments.max_length)
@@ -240,8 +239,7 @@ def check_pairs(recipe: Recipe, tokenizer: Any, config: Any, task_data: TaskData
         if recipe.alignment.prompt == "task"
         else sentence_tokenizer(tokenizer, recipe.alignment.pooling)
     )
-    longest = training_arguments(recipe, Path(_CHECKPOINTS)).max_length
-    limit = min((limit for limit in (longest, context_window(config, tokenizer)) if limit is not None), default=None)
+    limit = longest_row(training_arguments(recipe, Path(_CHECKPOINTS)).max_length, config, tokenizer)
     for pairs in (pair_data.train, pair_data.held_out):
         if pairs:
             PairDataset(pairs, tokenize, limit)

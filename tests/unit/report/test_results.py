@@ -8,6 +8,7 @@ from midalign.report.read import read_run
 from midalign.report.results import Results
 from midalign.report.score_table import comparison_table
 from midalign.report.verdicts import verdicts
+from midalign.report.words import shown_groups
 from tests.synthetic_run import CODES, SYSTEMS, write_run
 
 
@@ -34,6 +35,11 @@ def test_a_verdict_counts_the_languages_that_were_scored(changed):
     members = {entry["group"]: entry["members"] for entry in verdicts(results)}
     assert members["Supervised languages"] == 4
     assert members["Aligned languages"] == 5
+
+
+def test_no_language_is_high_resource_where_none_is_low_resource():
+    assert shown_groups(["all", "high_resource", "all"]) == ["all"]
+    assert shown_groups(["high_resource", "low_resource"]) == ["high_resource", "low_resource"]
 
 
 def test_a_direction_of_translation_is_no_group(changed):
