@@ -112,6 +112,9 @@ def _check_types(recipe: Recipe, data: TaskData) -> None:
 def read_pair_data(recipe: Recipe, evaluated: Iterable[str] = ()) -> PairData:
     """Read the pairs of a recipe and hold some out per language pair, at most a fifth of them.
 
+    Every language pair holds out the same sentences where it has them: those whose English side, or with
+    ``parallel.directions: all`` whose id, has the smallest hashes.
+
     Pairs that share a text with a held-out pair or with the evaluation data are left out of training, counted and
     logged. With ``parallel.chunks: sentences``, so are chunks that share a sentence with them.
 
@@ -133,9 +136,11 @@ def read_pair_data(recipe: Recipe, evaluated: Iterable[str] = ()) -> PairData:
     grouped: dict[tuple[str, str], list[ParallelPair]] = defaultdict(list)
     for pair in corpus.pairs(languages, directions=section.directions):
         grouped[pair.source_language, pair.target_language].append(pair)
+    # A sentence that is held out in one language is held out in all: each would take its translations with it.
+    english = section.directions == "english"
     train, held_out = [], []
     for pairs in grouped.values():
-        ordered = sorted(pairs, key=lambda pair: _hash(pair.id))
+        ordered = sorted(pairs, key=lambda pair: _hash(pair.source if english else pair.id))
         aside = min(section.held_out, len(ordered) // 5)
         held_out += ordered[:aside]
         train += ordered[aside:][: section.limit_per_language]

@@ -204,6 +204,23 @@ def test_held_out_pairs_share_no_text_with_training_pairs(recipe, tmp_path, capl
             assert len(train) >= (20 - held_out - 1) * len(couples)
 
 
+def test_files_of_pairs_in_different_orders_hold_out_the_same_english_sentences(recipe, tmp_path):
+    (tmp_path / "moses").mkdir()
+    for two, order in (("de", range(40)), ("ru", reversed(range(40)))):
+        numbers = list(order)
+        for side in ("en", two):
+            text = "".join(f"{side} sentence {number}\n" for number in numbers)
+            (tmp_path / "moses" / f"pairs.en-{two}.{side}").write_text(text, encoding="utf-8")
+    train, aside = read_pair_data(
+        recipe(
+            f"parallel.data={tmp_path / 'moses'}", "parallel.format=moses", "parallel.held_out=8",
+            "languages.aligned=[de, ru]", "languages.unseen=[]",
+        )
+    )  # fmt: skip
+    assert (len(aside), len({pair.source for pair in aside})) == (16, 8)
+    assert len(train) == 2 * 32, "no pair is lost to a sentence that only the other language holds out"
+
+
 def test_at_most_a_fifth_is_held_out_and_the_limit_counts_training_pairs(recipe):
     train, aside = read_pair_data(recipe("parallel.held_out=1000"))
     assert (len(train), len(aside)) == (16, 4)
