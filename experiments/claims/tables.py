@@ -23,7 +23,6 @@ BEYOND = {
     "pool_last": "pooling: last token",
     "pool_mean_unit": "pooling: mean of unit-length states (robust to sinks)",
     "forward": "one direction, as the reference implementation",
-    "anchored": "English side detached",
     "one_language": "batches of one language",
     "three_to_one": "three task updates to one of alignment",
     "first_half": "alignment in the first half only",

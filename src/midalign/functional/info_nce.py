@@ -32,8 +32,7 @@ def info_nce(
         target: Sentence vectors of their translations, ``(n, hidden)``; row i belongs to row i of `source`.
         temperature: Divides the cosines; positive. 0.1 is the paper's value for Llama 3 (its section 4.1).
         direction: ``"forward"`` retrieves targets for sources only, as the reference implementation does;
-            ``"symmetric"`` averages both directions; ``"anchored"`` is symmetric with the source side detached, so
-            that only the target side moves.
+            ``"symmetric"`` averages both directions.
         false_negatives: Boolean ``(n, n)``; True at (i, j) where t_j is a right answer for s_i although j != i, for
             instance because the texts are equal. Those entries are left out. The diagonal is ignored.
 
@@ -58,8 +57,6 @@ def info_nce(
         raise ValueError(f"unknown direction {direction!r}; choose {listed(DIRECTIONS)}")
     if not isinstance(temperature, torch.Tensor) and not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
-    if direction == "anchored":
-        source = source.detach()
 
     # Autocast would run this product in half precision.
     with torch.autocast(device_type=source.device.type, enabled=False):

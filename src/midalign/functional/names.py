@@ -21,7 +21,7 @@ Candidates = Literal["all", "nearest"]
 """The sentences among which a translation is retrieved (`midalign.functional.margin`)."""
 CANDIDATES: tuple[Candidates, ...] = get_args(Candidates)
 
-Direction = Literal["symmetric", "forward", "anchored"]
+Direction = Literal["symmetric", "forward"]
 """The directions of the contrastive loss (`midalign.functional.info_nce`)."""
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 

@@ -85,7 +85,7 @@ class AlignmentConfig(Section):
     direction: Direction = Field(
         default="symmetric",
         description="'symmetric' averages the loss of both directions, 'forward' is that of the reference "
-        "implementation, 'anchored' has a gradient for the non-English side only.",
+        "implementation.",
         json_schema_extra=source("midalign; the reference implementation has 'forward'"),
     )
     temperature: float = Field(

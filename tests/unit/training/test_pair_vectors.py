@@ -28,7 +28,7 @@ PACKED = ["llama", "qwen2", "qwen3", "gemma2", "gemma3", "mistral", "phi3", "gpt
 PADDED = ["bloom"]
 HALF_OR_SINGLE = ["mixtral", "qwen3_moe"]  # their kernels of experts take no float64
 OPTIONS = [{"pooling": pooling} for pooling in POOLINGS if pooling != "mean_after_sink"] + [
-    {"layer": {1: 1.0, 3: 0.5}}, {"layer": 4}, {"subspace": 5}, {"direction": "anchored"},
+    {"layer": {1: 1.0, 3: 0.5}}, {"layer": 4}, {"subspace": 5}, {"direction": "forward"},
 ]  # fmt: skip
 
 
