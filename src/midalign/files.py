@@ -21,6 +21,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -321,10 +322,16 @@ def hash_paths(paths: Iterable[str | Path]) -> dict[str, str]:
             if file == path / MANIFEST:
                 continue
             digest.update(str(file.relative_to(path)).encode())
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+            known = file.stat()
+            digest.update(_digest(file, known.st_size, known.st_mtime_ns))
         hashes[str(path)] = digest.hexdigest()
     return hashes
+
+
+@cache  # a run asks for the hash of its model and data once for each stage
+def _digest(file: Path, _size: int, _changed: int) -> bytes:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
 
 
 def disk_is_full(fault: BaseException) -> bool:

@@ -78,6 +78,7 @@ class Run:
         command: The verb (``"probe"``, ``"train"``, ...).
         inputs: Everything that decides the result, as plain data: the resolved recipe or the arguments.
         data: Paths whose hashes belong in the manifest.
+        root: A run folder that this one is a part of. What lies there is named from it, so that the whole may be moved.
 
     Raises:
         RunError: If `out` is a file, lies inside a folder of the data, or holds a run of another command or of other
@@ -85,7 +86,12 @@ class Run:
     """
 
     def __init__(
-        self, out: str | Path, command: str, inputs: Mapping[str, Any], data: Iterable[str | Path] = ()
+        self,
+        out: str | Path,
+        command: str,
+        inputs: Mapping[str, Any],
+        data: Iterable[str | Path] = (),
+        root: Path | None = None,
     ) -> None:
         self.out = Path(out)
         self.command = command
@@ -97,11 +103,8 @@ class Run:
                     "command would not find its own run again. Give a folder outside, and move an earlier one there"
                 )
         self.begun = False
-        self.manifest: dict[str, Any] = {
-            "command": command,
-            "inputs": json.loads(json.dumps(inputs, default=str)),
-            "data": hash_paths(data),
-        }
+        given = {"inputs": json.loads(json.dumps(inputs, default=str)), "data": hash_paths(data)}
+        self.manifest: dict[str, Any] = {"command": command} | (given if root is None else _named_from(root, given))
         self.manifest["fingerprint"] = fingerprint(self.manifest)
         self._check_folder()
         self.manifest |= {
@@ -178,19 +181,29 @@ class Job(ABC, Generic[T]):
     def finish(self, run: Run, progress: Progress | None = None) -> T:
         """Do the work, into the run's folder."""
 
-    def start(self, out: str | Path) -> Run:
-        """The run folder of this job.
+    def start(self, out: str | Path, root: Path | None = None) -> Run:
+        """The run folder of this job; `root` as in `Run`.
 
         Raises:
             RunError: If it is a file, or holds another run.
         """
-        return Run(out, self.verb, self.inputs(), [path for path in self.paths() if path])
+        return Run(out, self.verb, self.inputs(), [path for path in self.paths() if path], root)
 
     def inputs(self) -> dict[str, Any]:
         """Every field, as plain data; those that say which items are read stand beside the others."""
         found: dict[str, Any] = {f.name: _plain(getattr(self, f.name)) for f in fields(cast("Any", self))}
         items: dict[str, Any] = found.pop("items", {})
         return found | items
+
+
+def _named_from(root: Path, value: Any) -> Any:
+    """Plain data in which paths within `root` are relative to it."""
+    if isinstance(value, dict):
+        return {_named_from(root, key): _named_from(root, item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_named_from(root, item) for item in value]
+    within = isinstance(value, str) and value.startswith(f"{root}{os.sep}")
+    return value[len(f"{root}{os.sep}") :] if within else value
 
 
 def _plain(value: Any) -> Any:

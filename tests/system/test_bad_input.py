@@ -3,6 +3,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -165,10 +167,19 @@ def test_a_folder_of_another_run_is_not_overwritten(world):
     assert "would be overwritten" in message
 
 
-def test_the_real_command_exits_with_two_and_prints_no_traceback(world):
-    import subprocess
-    import sys
+def test_an_interrupted_command_says_how_to_go_on(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
 
+    monkeypatch.setattr("midalign.recipe.file.load_recipe", interrupted)
+    monkeypatch.setattr(sys, "argv", ["midalign", "validate", "xsid_small"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 130
+    assert "the same command continues from here" in capsys.readouterr().err
+
+
+def test_the_real_command_exits_with_two_and_prints_no_traceback(world):
     done = subprocess.run(
         [sys.executable, "-m", "midalign", "probe", "--model", "model", "--data", "nowhere", "--out", "out"],
         capture_output=True, text=True, check=False,

@@ -78,6 +78,14 @@ def top(
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 
+_INTERRUPTED = 130
+
+
+def _interrupted() -> int:
+    console.print("interrupted; the same command continues from here")
+    return _INTERRUPTED
+
+
 def main() -> None:
     """Run the command line; user mistakes become one message and exit code 2."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -88,5 +96,6 @@ def main() -> None:
         console.print(f"[red]error:[/red] {escape(str(fault))}", soft_wrap=True, highlight=False)
         sys.exit(2)
     except KeyboardInterrupt:
-        console.print("interrupted; the same command continues from here")
-        sys.exit(130)
+        sys.exit(_interrupted())
+    except SystemExit as end:  # into which typer turns an interrupt of a command
+        sys.exit(_interrupted() if end.code == _INTERRUPTED else end.code)

@@ -23,7 +23,7 @@ from midalign.errors import DataError, MissingFileError, ModelError, RunError
 from midalign.evaluation.comet_worker import NO_MODEL
 from midalign.files import read_json_lines, write_atomically
 from midalign.metrics.scoring import Groups, Predictions, align_outputs, score_strata
-from midalign.metrics.translation import SegmentScores, segment_strata
+from midalign.metrics.translation import SegmentScores, one_line, segment_strata
 from midalign.records import RESAMPLES, SEED, Prediction, Score, TaskExample
 from midalign.runs import cache_folder, fingerprint
 
@@ -164,11 +164,6 @@ def score_comet(
     return score_strata(segment_strata(examples, segments), groups, resamples, seed), segments
 
 
-def one_line(output: str) -> str:
-    """A translation on one line, as COMET gets it."""
-    return " ".join(output.split("\n")).strip()
-
-
 def write_segments(segments: SegmentScores, predictions: Sequence[Prediction], path: Path) -> None:
     """Write segment scores as JSONL: ``id``, ``score``, ``translation`` (a hash of what was scored), ``signature``."""
     of = {prediction.id: fingerprint(one_line(prediction.prediction)) for prediction in predictions}
@@ -205,7 +200,7 @@ def read_segments(path: str | Path, predictions: Sequence[Prediction]) -> Segmen
                 "`midalign comet score`"
             )
         scores[name] = score
-        signatures.add(str(row.get("signature", f"{METRIC}|segments:{path.name}")))
+        signatures.add(str(row.get("signature", f"{METRIC}|segments:of another program")))
     if missing := [name for name in of if name not in scores]:
         raise DataError(f"{path}: {len(missing)} predictions have no score, such as {missing[0]!r}; score all of them")
     if len(signatures) > 1:

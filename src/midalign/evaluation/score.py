@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from midalign.answers.format import AnswerFormat
+from midalign.answers.format import METRICS, AnswerFormat
 from midalign.errors import DataError
 from midalign.files import write_json
 from midalign.metrics.chat import chat_strata, check_metric
@@ -46,12 +46,24 @@ def check_metrics(task: TaskName, answer_format: AnswerFormat) -> None:
             check_metric(name)
 
 
+def check_references(examples: Sequence[TaskExample], answer_format: AnswerFormat) -> None:
+    """Check that every metric by name can score these items, before any work is done.
+
+    Raises:
+        DataError: If one cannot, such as ``json_match`` where a reference is not JSON.
+    """
+    named = [name for name in answer_format.metrics if name in METRICS]
+    if examples and examples[0].task == "chat" and named:
+        chat_strata(examples, {example.id: example.reference for example in examples}, named)
+
+
 def strata_of(
     examples: Sequence[TaskExample],
     predictions: Predictions,
     answer_format: AnswerFormat = AnswerFormat(),
     *,
     loss: bool = True,
+    only: str | None = None,
 ) -> list[Stratum]:
     """Statistics of every item by language, for all metrics of the examples' task.
 
@@ -60,12 +72,13 @@ def strata_of(
         predictions: One per example, matched by id: records, or texts by id.
         answer_format: What was asked for.
         loss: Add the loss of the gold answers, if all predictions hold it.
+        only: The one metric that is wanted; of the other ones, those that take time are left out.
 
     Raises:
         DataError: If there are no examples, predictions are missing, or have no example.
     """
     kept = _kept(predictions)
-    strata = _strata_of_task(examples, kept, answer_format)
+    strata = _strata_of_task(examples, kept, answer_format, only)
     return with_loss(strata, examples, kept) if loss and has_loss(kept) else strata
 
 
@@ -75,14 +88,14 @@ def _kept(predictions: Predictions) -> Predictions:
 
 
 def _strata_of_task(
-    examples: Sequence[TaskExample], predictions: Predictions, answer_format: AnswerFormat
+    examples: Sequence[TaskExample], predictions: Predictions, answer_format: AnswerFormat, only: str | None
 ) -> list[Stratum]:
     if examples and examples[0].task == "translation":
-        return translation_strata(examples, predictions)
+        return translation_strata(examples, predictions, only and [only])
     if examples and examples[0].task == "extraction":
         return extraction_strata(examples, predictions)
     if examples and examples[0].task == "chat":
-        return chat_strata(examples, predictions, answer_format.metrics)
+        return chat_strata(examples, predictions, [only] if only else answer_format.metrics)
     return slot_strata(examples, predictions, style=answer_format.style)
 
 
@@ -146,8 +159,9 @@ def score_over_seeds(
         seed: Seed of the bootstrap.
 
     Raises:
-        DataError: As `score`; fewer than two runs.
+        DataError: As `score`; fewer than two runs; or the segment scores are of different models.
     """
+    _check_one_model(segments)
     beside: list[SegmentScores | None] = [*segments] or [None] * len(runs)
     kept = [_kept(predictions) for predictions in runs]
     loss = all(map(has_loss, kept))
@@ -194,11 +208,7 @@ def compare_runs(
         >>> found.difference, found.low, found.high
         (1.0, 1.0, 1.0)
     """
-    if segments is not None and segments[0].signature != segments[1].signature:
-        raise DataError(
-            f"segment scores of {segments[0].signature!r} and {segments[1].signature!r} cannot be compared; score both "
-            "with one model"
-        )
+    _check_one_model(segments or ())
     before, after = _kept(baseline), _kept(predictions)
     loss = has_loss(before) and has_loss(after)
     first = _all_strata(examples, before, answer_format, segments[0] if segments else None, loss)
@@ -208,6 +218,14 @@ def compare_runs(
         for one, other in zip(first, second, strict=True)
         for found in compare_strata(one, other, groups=groups, resamples=resamples, trials=trials, seed=seed)
     ]
+
+
+def _check_one_model(segments: Sequence[SegmentScores]) -> None:
+    if len(signatures := sorted({each.signature for each in segments})) > 1:
+        raise DataError(
+            f"segment scores of {signatures[0]!r} and {signatures[1]!r} cannot be compared or averaged; score all with "
+            "one model"
+        )
 
 
 def _all_strata(

@@ -20,7 +20,7 @@ from midalign.metrics.comparison import compare_strata
 from midalign.metrics.scoring import score_strata
 from midalign.metrics.translation import segment_strata
 from midalign.recipe.data import read_task_data
-from midalign.recipe.sections import Recipe
+from midalign.recipe.file import build_recipe
 from midalign.records import Score
 from midalign.report.page import write_report
 
@@ -46,7 +46,7 @@ def add_comet(folder: Path, *, model: str = DEFAULT_MODEL, env: Path | None = No
         raise RunError(
             f"{str(folder)!r} holds no finished `midalign run`; score single predictions with `midalign comet score`"
         )
-    recipe = Recipe.model_validate(manifest["inputs"])
+    recipe = build_recipe(manifest["inputs"], where=str(folder / MANIFEST))
     if recipe.task.name != "translation":
         raise RunError(
             f"{str(folder)!r} is a run on {recipe.task.name}, and COMET scores translations only; give a run on "

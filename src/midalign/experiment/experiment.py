@@ -22,7 +22,7 @@ from midalign.answers.predictions import PREDICTIONS
 from midalign.data.parallel.corpus import ParallelCorpus
 from midalign.errors import DataError
 from midalign.evaluation.job import EvaluateJob
-from midalign.evaluation.score import SCORES, main_metric
+from midalign.evaluation.score import SCORES, check_references, main_metric
 from midalign.experiment.probe_comparison import compare_probes, correlate_transfer
 from midalign.experiment.summary import BASELINE, SUMMARY, SYSTEMS, TRAINED, summarise
 from midalign.experiment.validate import check_packages
@@ -138,7 +138,9 @@ class Experiment:
         text = config.get_text_config()
         self.recipe.alignment.check_model(text.num_hidden_layers, text.hidden_size)
         check_lora(self.recipe, config)
+        self.recipe.merge.check_model(text.num_hidden_layers)
         check_packages(self.recipe)
+        check_references([*self.task.dev, *self.task.test], self.recipe.answer_format)
         check_pairs(self.recipe, self.tokenizer, config, self.task, self.pairs)
         asked = [*self.task.dev, *self.task.test]
         longest = self.recipe.generation.max_new_tokens
@@ -150,7 +152,7 @@ class Experiment:
 
     def _stage(self, name: str, job: Job[Any], folder: Path, said: str, **given: Any) -> None:
         """Run a job, unless an earlier call has finished it; `given` is already read, or a function that makes it."""
-        run = job.start(folder)
+        run = job.start(folder, self.out)
         if run.was_done and (folder / job.result).exists():
             return
         self.announce(said)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from midalign.probing.comparison import (
     TRANSFER_FILE,
     correlate,
     correlate_gains,
+    scores_by_language,
     write_comparison,
 )
 from midalign.probing.result import ProbeResult
@@ -61,9 +61,5 @@ def correlate_transfer(
 
 
 def _scores(folder: Path, system: str, metric: str, languages: Collection[str]) -> dict[str, float]:
-    """The score of each language; of a translation both ways, the mean of both."""
-    values = defaultdict(list)
-    for entry in read_json(folder / "evaluation" / system / SCORES)["scores"]:
-        if entry["metric"] == metric and entry.get("language") in languages:
-            values[entry["language"]].append(entry["value"])
-    return {language: sum(found) / len(found) for language, found in values.items()}
+    _, found = scores_by_language(folder / "evaluation" / system / SCORES, metric)
+    return {language: value for language, value in found.items() if language in languages}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from midalign.answers.format import AnswerFormat
+from midalign.answers.parse import parse_entities, parse_slots
 from midalign.answers.predictions import PREDICTIONS, read_predictions
 from midalign.answers.write import completion
 from midalign.evaluation.comet import SEGMENTS, read_segments
@@ -84,15 +85,24 @@ def changed_examples(
     answer_format: AnswerFormat = AnswerFormat(),
     limit: int = 3,
 ) -> list[dict[str, Any]]:
-    """Examples that only one of two systems got exactly right: the first few helped ones, then hurt ones."""
+    """Examples that only one of two systems got right: the first few helped ones, then hurt ones.
+
+    Slots and entities are compared as they are parsed, so their order does not count; other answers as text, but for
+    blanks at the ends.
+    """
+    labels = {span.label for example in examples for span in example.spans}
     found: dict[str, list[dict[str, Any]]] = {"helped": [], "hurt": []}
     answers = [{answer.id: answer for answer in answers} for answers in (baseline, system)]
     for example in examples:
         before, after = (by_id[example.id] for by_id in answers)
         gold = completion(example, answer_format.style)
-        if (before.prediction == gold) == (after.prediction == gold):
+        wanted, *given = (
+            _content(text, example, labels, answer_format) for text in (gold, before.prediction, after.prediction)
+        )
+        right = [content == wanted for content in given]
+        if right[0] == right[1]:
             continue
-        kind = "helped" if after.prediction == gold else "hurt"
+        kind = "helped" if right[1] else "hurt"
         if len(found[kind]) < limit:
             found[kind].append(
                 {
@@ -106,3 +116,14 @@ def changed_examples(
                 }
             )
     return found["helped"] + found["hurt"]
+
+
+def _content(text: str, example: TaskExample, labels: set[str], answer_format: AnswerFormat) -> Any:
+    """What an answer says."""
+    if example.task == "slots":
+        slots = parse_slots(text, example.words, labels=labels, style=answer_format.style)
+        return slots.parsed, slots.intent, sorted(slots.items)
+    if example.task == "extraction":
+        entities = parse_entities(text)
+        return entities.failure, sorted(entities.items)
+    return text.strip()

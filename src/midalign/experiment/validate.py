@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from midalign.data.prompt_check import check_prompt
 from midalign.errors import ModelError, RecipeError, UserError
-from midalign.evaluation.score import check_metrics
+from midalign.evaluation.score import check_metrics, check_references
 from midalign.experiment.named import TESTBED, ready_model
 from midalign.files import write_json
 from midalign.generation.constraint import load_llguidance
@@ -87,6 +87,9 @@ class ValidateJob(Job[dict[str, str]]):
                 with _noted(section, faults):
                     data[section] = read(self.recipe)
                     found[section] = _counted(data[section])
+        if "task" in data:
+            with _noted("task", faults):
+                check_references([*data["task"].dev, *data["task"].test], self.recipe.answer_format)
         with _noted("training and lora", faults):
             check_arguments(self.recipe, self.file)
         with _noted("generation", faults):
@@ -110,6 +113,8 @@ class ValidateJob(Job[dict[str, str]]):
         with _noted("alignment", faults):
             text = config.get_text_config()
             recipe.alignment.check_model(text.num_hidden_layers, text.hidden_size)
+        with _noted("merge", faults):
+            recipe.merge.check_model(config.get_text_config().num_hidden_layers)
         with _noted("lora", faults):
             check_lora(recipe, config)
         with _noted("training", faults):

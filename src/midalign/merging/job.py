@@ -28,6 +28,7 @@ from midalign.functional.names import MergeOptions
 from midalign.generation.engine import end_tokens
 from midalign.merging.export import MERGE_RECORD, check_merge, export_merged_base, merge_adapters
 from midalign.merging.tune import tune_weights
+from midalign.metrics.chat import own_metric_files
 from midalign.models.source import ModelSource
 from midalign.progress import Progress
 from midalign.recipe.data import data_paths, read_task_data
@@ -86,7 +87,8 @@ class MergeJob(Job[Mapping[str, Weight]]):
 
     def paths(self) -> list[str]:
         """What the job reads."""
-        return [self.base.path, *self.adapters.values(), *(data_paths(self.recipe) if self.recipe is not None else [])]
+        read = [] if self.recipe is None else data_paths(self.recipe) + own_metric_files(self.recipe.answer_format)
+        return [self.base.path, *self.adapters.values(), *read]
 
     def finish(
         self, run: Run, progress: Progress | None = None, *, dev: Sequence[TaskExample] | None = None

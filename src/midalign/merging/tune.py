@@ -145,6 +145,7 @@ def _score_of(
     model: Any, tokenizer: Any, dev: Sequence[TaskExample], recipe: Recipe
 ) -> Callable[[], tuple[float, FloatArray]]:
     """Objective: the task's main metric of the model in its current state, with its resampled values."""
+    name = main_metric(recipe.task.name, recipe.answer_format)
 
     def measure() -> tuple[float, FloatArray]:
         predictions = generate(
@@ -155,8 +156,7 @@ def _score_of(
             max_new_tokens=recipe.generation.max_new_tokens,
             batch_tokens=recipe.generation.batch_tokens,
         )
-        strata = strata_of(dev, predictions, recipe.answer_format)
-        name = main_metric(recipe.task.name, recipe.answer_format)
+        strata = strata_of(dev, predictions, recipe.answer_format, only=name)
         sums = [resample_sums(stratum.stats, recipe.evaluation.resamples) for stratum in strata]
         draws = [stratum.measure(name).of_sums(drawn) for stratum, drawn in zip(strata, sums, strict=True)]
         return float(np.mean([s.value(name) for s in strata])), mean_over(strata, draws)

@@ -32,7 +32,7 @@ from midalign.answers.format import METRICS, AnswerFormat
 from midalign.errors import DataError, MissingExtraError, RunError, did_you_mean
 from midalign.functional.statistics import FloatArray
 from midalign.metrics.scoring import Measure, Predictions, Stratum, align_outputs, by_language, f1, share
-from midalign.metrics.translation import direction_statistics
+from midalign.metrics.translation import direction_statistics, one_line
 from midalign.records import TaskExample
 
 Block = tuple[FloatArray, tuple[Measure, ...]]
@@ -102,9 +102,8 @@ def _mean(name: str, values: Sequence[float], how: str) -> Block:
     return stats, (Measure(name, slice(0, 2), share, f"{name}|{how}"),)
 
 
-def _exact_match(rows: Rows, _labels: Sequence[str]) -> Block:
-    right = [float(output.strip() == example.reference.strip()) for example, output in rows]
-    return _mean("exact_match", right, "share of answers|blanks at the ends dropped")
+def _equal(name: str, how: str, rows: Rows, _labels: Sequence[str]) -> Block:
+    return _mean(name, [float(output.strip() == example.reference.strip()) for example, output in rows], how)
 
 
 def _token_f1(rows: Rows, _labels: Sequence[str]) -> Block:
@@ -126,11 +125,8 @@ def _squad_words(text: str) -> list[str]:
 
 
 def _sacrebleu(name: str, rows: Rows, _labels: Sequence[str]) -> Block:
-    texts = [" ".join(output.split("\n")).strip() for _, output in rows]
-    stats, measures = direction_statistics(texts, [example.reference for example, _ in rows], rows[0][0].language)
-    (measure,) = (measure for measure in measures if measure.name == name)
-    width = measure.columns.stop - measure.columns.start
-    return stats[:, measure.columns], (Measure(name, slice(0, width), measure.formula, measure.signature),)
+    texts, references = [one_line(output) for _, output in rows], [example.reference for example, _ in rows]
+    return direction_statistics(texts, references, rows[0][0].language, [name])
 
 
 def _rouge_l(rows: Rows, _labels: Sequence[str]) -> Block:
@@ -203,11 +199,6 @@ def _fields(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
             yield from _fields(inner, f"{path}/{place}")
     else:
         yield path, json.dumps(value)
-
-
-def _accuracy(rows: Rows, _labels: Sequence[str]) -> Block:
-    right = [float(output.strip() == example.reference.strip()) for example, output in rows]
-    return _mean("accuracy", right, "share of right labels")
 
 
 def _macro_f1(rows: Rows, labels: Sequence[str]) -> Block:
@@ -288,12 +279,12 @@ def _own(name: str, function: Callable[[str, str], float], rows: Rows, _labels: 
 
 
 _BY_NAME: dict[str, Callable[[Rows, Sequence[str]], Block]] = {
-    "exact_match": _exact_match,
+    "exact_match": functools.partial(_equal, "exact_match", "share of answers|blanks at the ends dropped"),
     "token_f1": _token_f1,
     "chrf": functools.partial(_sacrebleu, "chrf"),
     "bleu": functools.partial(_sacrebleu, "bleu"),
     "rougeL": _rouge_l,
     "json_match": _json_match,
-    "accuracy": _accuracy,
+    "accuracy": functools.partial(_equal, "accuracy", "share of right labels"),
     "macro_f1": _macro_f1,
 }

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -42,7 +42,9 @@ _CHARACTER_TER = ("zho", "yue", "jpn")
 _MECAB_MODULES = {"ja-mecab": "MeCab", "ko-mecab": "mecab_ko"}
 
 
-def translation_strata(examples: Sequence[TaskExample], predictions: Predictions) -> list[Stratum]:
+def translation_strata(
+    examples: Sequence[TaskExample], predictions: Predictions, names: Collection[str] | None = None
+) -> list[Stratum]:
     """The statistics of each direction, for scores and for comparisons.
 
     A direction belongs to the language of its side that is not English (of the target, if neither is). Where both
@@ -52,6 +54,7 @@ def translation_strata(examples: Sequence[TaskExample], predictions: Predictions
         examples: Source texts with references.
         predictions: What was answered, for exactly the examples' ids. Blanks around an output are dropped. Line breaks
             in it become spaces, since one line is one segment.
+        names: As `direction_statistics`.
 
     Raises:
         DataError: No examples, or ids that do not fit.
@@ -62,9 +65,10 @@ def translation_strata(examples: Sequence[TaskExample], predictions: Predictions
             language,
             direction,
             *direction_statistics(
-                [" ".join(output.split("\n")).strip() for _, output in rows],
+                [one_line(output) for _, output in rows],
                 [example.reference for example, _ in rows],
                 rows[0][0].target_language,
+                names,
             ),
         )
         for language, direction, rows in by_direction(examples, outputs)
@@ -108,14 +112,29 @@ def by_direction(
         yield language, f"{source}-{target}" if filed.count(language) > 1 else None, rows
 
 
+def one_line(text: str) -> str:
+    """An output as one segment: line breaks become spaces, blanks around it are dropped."""
+    return " ".join(text.split("\n")).strip()
+
+
 def direction_statistics(
-    outputs: Sequence[str], references: Sequence[str], target: str
+    outputs: Sequence[str], references: Sequence[str], target: str, names: Collection[str] | None = None
 ) -> tuple[FloatArray, tuple[Measure, ...]]:
-    """SacreBLEU's statistics of each segment, ``(segments, columns)``, and the measures over them."""
+    """SacreBLEU's statistics of each segment, ``(segments, columns)``, and the measures over them.
+
+    Args:
+        outputs: What was answered, one line each.
+        references: Gold.
+        target: Canonical code of their language.
+        names: Of ``bleu``, ``chrf``, ``chrf++`` and ``ter``, those to compute; None for all. TER takes seconds for a
+            long text that shares little with its reference.
+    """
     blocks: list[FloatArray] = []
     measures: list[Measure] = []
     column = 0
     for name, metric in _metrics(target).items():
+        if names is not None and name not in names:
+            continue
         block = np.array(metric._extract_corpus_statistics(outputs, [references]), dtype=np.float64)
         columns = slice(column, column + block.shape[1])
         formula = functools.partial(_formula, metric)

@@ -8,6 +8,7 @@ plain data for JSON.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -224,17 +225,35 @@ def write_transfer(result: ProbeResult, scores: Path, folder: Path) -> None:
         RunError: If the file is missing or damaged.
         DataError: If the file has no score by language, or as `correlate`.
     """
-    content = read_json(scores)
-    entries = content.get("scores", []) if isinstance(content, dict) else []
-    by_language = [entry for entry in entries if isinstance(entry, dict) and entry.get("language")]
-    name = by_language[0].get("metric") if by_language else None
-    found = {entry["language"]: float(entry["value"]) for entry in by_language if entry.get("metric") == name}
-    if not found:
+    name, found = scores_by_language(scores)
+    write_json(folder / TRANSFER_FILE, {"metric": name, **correlate(result, found)})
+
+
+def scores_by_language(path: Path, metric: str | None = None) -> tuple[str, dict[str, float]]:
+    """A metric and its score by language; of a translation both ways, the mean of both.
+
+    Args:
+        path: A ``scores.json`` of midalign or any other program.
+        metric: The metric; None for the first one in the file.
+
+    Raises:
+        RunError: If the file is missing or damaged.
+        DataError: If it has no score by language.
+    """
+    content = read_json(path)
+    entries = content.get("scores") if isinstance(content, dict) else None
+    values: dict[str, list[float]] = defaultdict(list)
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, dict) and entry.get("language") and isinstance(entry.get("value"), int | float):
+            metric = entry.get("metric") if metric is None else metric
+            if entry.get("metric") == metric:
+                values[entry["language"]].append(float(entry["value"]))
+    if metric is None or not values:
         raise DataError(
-            f"{scores}: no score of metric {name!r} by language; `midalign evaluate` writes a file of the form "
+            f"{path}: no score of metric {metric!r} by language; `midalign evaluate` writes a file of the form "
             '{"scores": [{"metric": "slot_f1", "language": "deu_Latn", "value": 0.61, ...}]}'
         )
-    write_json(folder / TRANSFER_FILE, {"metric": name, **correlate(result, found)})
+    return metric, {language: sum(found) / len(found) for language, found in values.items()}
 
 
 def _coefficient(x: FloatArray, y: FloatArray, drawn: npt.NDArray[np.int64], ranks: bool = False) -> Coefficient:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 
 from midalign.data.parallel.corpus import OnEmpty, ParallelCorpus, read_parallel
 from midalign.data.parallel.layout import ParallelFormat
+from midalign.data.parallel.moses import named_files
 from midalign.functional.margin import check_names
 from midalign.functional.pooling import check_pooling
 from midalign.models.adapters import attach_adapter
@@ -73,7 +74,7 @@ class ProbeJob(Job[ProbeResult]):
 
     def paths(self) -> list[str | None]:
         """What the job reads."""
-        return [self.model.path, self.data, self.adapter, self.compare, self.transfer]
+        return [self.model.path, *named_files(self.data), self.adapter, self.compare, self.transfer]
 
     def finish(self, run: Run, progress: Progress | None = None) -> ProbeResult:
         """Probe into the run's folder.

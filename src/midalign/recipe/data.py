@@ -11,9 +11,9 @@ from typing import NamedTuple
 from midalign.data.examples import TaskSource, limited, role_language
 from midalign.data.file_names import split_name
 from midalign.data.parallel.corpus import ParallelCorpus, read_parallel
+from midalign.data.parallel.moses import named_files
 from midalign.data.parallel.sentences import chunked, sentences
 from midalign.errors import DataError, MissingLanguageError, did_you_mean
-from midalign.files import local_path
 from midalign.languages import ENGLISH
 from midalign.recipe.sections import Recipe
 from midalign.recipe.task import TaskSection
@@ -187,9 +187,8 @@ def read_probe_corpus(recipe: Recipe) -> ParallelCorpus:
 
 
 def data_paths(recipe: Recipe) -> list[str]:
-    """The local files and folders that a recipe reads, the model among them, for the hashes in the manifest."""
-    named = (recipe.model.path, recipe.task.data, recipe.parallel.data, recipe.probe.data)
-    return [path for path in named if local_path(path).exists()]
+    """The files and folders that a recipe reads, the model among them, for the hashes in the manifest."""
+    return [recipe.model.path, recipe.task.data, *named_files(recipe.parallel.data), *named_files(recipe.probe.data)]
 
 
 def task_source(task: TaskSection, split: str, languages: Sequence[str], limit: int | None = None) -> TaskSource:

@@ -23,6 +23,7 @@ from midalign.answers.format import (
 )
 from midalign.data.parallel.corpus import Directions, OnEmpty
 from midalign.data.parallel.layout import ParallelFormat
+from midalign.errors import ModelError
 from midalign.functional.names import Candidates, Margin, MergeMethod, Pooling
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.recipe.fields import (
@@ -241,6 +242,18 @@ class MergeSection(Section):
     @model_validator(mode="after")
     def _search_fits_the_weights(self) -> MergeSection:
         return refuse_conflicts(self, list(self._conflicts()))
+
+    def check_model(self, depth: int) -> None:
+        """Check before training that a model of `depth` blocks can be cut into the bands.
+
+        Raises:
+            ModelError: If there are more bands than blocks.
+        """
+        if self.bands > depth:
+            raise ModelError(
+                f"merge.bands is {self.bands}, but this model has {depth} blocks, so that some bands would be empty; "
+                f"write a number up to {depth}"
+            )
 
     def _conflicts(self) -> Iterator[str]:
         if not self.task_weights or not self.alignment_weights:

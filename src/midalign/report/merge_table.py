@@ -24,6 +24,7 @@ def merge_table(results: Results) -> dict[str, Any] | None:
     metric = str(content.get("metric") or results.main)
     return {
         "method": content.get("method", ""),
+        "metric": metric_name(metric),
         "flat": bool(content.get("flat")),
         "names": names,
         "rows": [_merge_row(entry, names, chosen, metric) for entry in content["table"]],

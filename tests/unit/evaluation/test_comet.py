@@ -231,7 +231,7 @@ def test_segment_scores_are_read_back_and_anybodys_need_only_id_and_score(tmp_pa
     (tmp_path / "theirs.jsonl").write_text("\n".join(lines))
     theirs = comet.read_segments(tmp_path / "theirs.jsonl", OUTPUTS)
     assert set(theirs.scores.values()) == {1.0}
-    assert theirs.signature == "comet|segments:theirs.jsonl"
+    assert theirs.signature == "comet|segments:of another program"
 
 
 @pytest.mark.parametrize(

@@ -174,8 +174,10 @@ def test_segment_scores_are_one_metric_more_with_interval_and_paired_test():
 
 def test_segment_scores_of_different_models_or_other_tasks_are_refused():
     pair = segments_of([0, 0, 0]), segments_of([0, 0, 0], "other")
-    with pytest.raises(DataError, match="score both with one model"):
+    with pytest.raises(DataError, match="score all with one model"):
         compare_runs(TRANSLATION, predict(TRANSLATION), predict(TRANSLATION), segments=pair, resamples=100)
+    with pytest.raises(DataError, match="score all with one model"):
+        score_over_seeds(TRANSLATION, [predict(TRANSLATION)] * 2, segments=pair, resamples=100)
     with pytest.raises(DataError, match="the task is 'slots'"):
         score(SLOTS, predict(SLOTS), segments=pair[0], resamples=100)
 

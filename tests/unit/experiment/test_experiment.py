@@ -46,6 +46,7 @@ def recipe(world, *overrides):
         ),
         ("training.eos_token=<|x|>", ModelError, "no token"),
         ("generation.max_new_tokens=250", DataError, "does not fit into the model's window of 256"),
+        ("merge={search: coordinate, bands: 32}", ModelError, "merge.bands is 32, but this model has 4 blocks"),
     ],
 )
 def test_what_cannot_fit_is_found_before_anything_is_written(world, tmp_path, override, kind, says):
@@ -212,6 +213,16 @@ def test_changed_examples_are_those_that_only_one_system_got_right():
     assert changed_examples(examples, baseline, baseline) == []
 
 
+def test_an_answer_is_right_in_any_order_of_slots_and_with_blanks_around_it():
+    spans = (Span("who", 1, 2), Span("when", 2, 3))
+    slots = [TaskExample("x:0", "slots", "eng_Latn", "call n0 now", ("call", "n0", "now"), spans)]
+    right, other = answers(slots, ["who: n0; when: now"]), answers(slots, ["when: now; who: n0"])
+    assert changed_examples(slots, right, other) == []
+    chat = [TaskExample("x:0", "chat", "eng_Latn", "?", reference=" good")]
+    (row,) = changed_examples(chat, answers(chat, ["bad"]), answers(chat, ["good"]))
+    assert row["kind"] == "helped"
+
+
 def test_a_finished_run_is_left_as_it_is_and_stays_finished_where_a_stage_is_refused(world, tmp_path):
     made = recipe(world, "training.max_steps=1")
     Experiment(made, tmp_path / "out").run()
@@ -220,6 +231,10 @@ def test_a_finished_run_is_left_as_it_is_and_stays_finished_where_a_stage_is_ref
     before = manifest.read_text()
     Experiment(made, tmp_path / "out").run()
     assert manifest.read_text() == before, "the versions are those that computed the numbers"
+    (tmp_path / "out").rename(tmp_path / "moved")
+    Experiment(made, tmp_path / "moved").run()
+    assert (tmp_path / "moved" / "manifest.json").read_text() == before, "it may stand elsewhere"
+    (tmp_path / "moved").rename(tmp_path / "out")
     stage = tmp_path / "out" / "evaluation" / "sft" / "manifest.json"
     stage.write_text(stage.read_text().replace('"fingerprint": "', '"fingerprint": "x'))
     with pytest.raises(RunError, match="holds a run of 'generate' with other inputs"):

@@ -33,6 +33,7 @@ def test_a_sound_recipe_is_counted(recipe):
         ("training.chat_template_path=/nowhere/chat.jinja", "there is no such file"),
         ("training.chat_template_path=/nowhere", "no tokenizer can be loaded"),
         ("alignment.layer=9", "alignment.layer is 9"),
+        ("merge={search: coordinate, bands: 5}", "merge.bands is 5, but this model has 4 blocks"),
     ],
 )
 def test_what_the_model_has_not_is_named(recipe, override, says):

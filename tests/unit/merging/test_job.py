@@ -441,6 +441,14 @@ def test_the_base_is_one_of_what_is_read():
     assert "base" in MergeJob(ModelSource("base"), {"task": "a"}, {"task": 1.0}).paths()
 
 
+def test_ones_own_metric_is_one_of_what_is_read(recipe, tmp_path, monkeypatch):
+    (tmp_path / "mine_merged.py").write_text("def score(prediction, reference):\n    return 1.0\n")
+    monkeypatch.chdir(tmp_path)
+    task = recipe.task.model_copy(update={"name": "chat", "metric": ("mine_merged:score",)})
+    job = MergeJob(ModelSource("base"), {"task": "a", "alignment": "b"}, None, recipe.model_copy(update={"task": task}))
+    assert str(tmp_path / "mine_merged.py") in job.paths()
+
+
 def test_the_weights_are_given_or_tuned_and_not_both(recipe):
     for weights, checked in ((None, None), ({"task": 1.0}, recipe)):
         with pytest.raises(RunError, match="either --weights"):

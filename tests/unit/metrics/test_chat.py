@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.metrics.ter import TER
 from sklearn.metrics import accuracy_score, f1_score
 
 from midalign.answers.format import METRICS, AnswerFormat
 from midalign.errors import DataError, RunError
-from midalign.evaluation.score import compare_runs, score
+from midalign.evaluation.score import check_references, compare_runs, score
 from midalign.metrics import chat
 from midalign.metrics.chat import chat_strata, check_metric, own_metric_files
 from midalign.records import TaskExample
@@ -62,6 +63,17 @@ def test_text_is_scored_by_sacrebleu(found):
     ours = values(gold, answers, "chrf", "bleu")
     assert ours["chrf"] == pytest.approx(CHRF().corpus_score(answers, [gold]).score)
     assert ours["bleu"] == pytest.approx(BLEU().corpus_score(answers, [gold]).score)
+
+
+def test_a_metric_of_text_computes_no_other_one(monkeypatch):
+    monkeypatch.setattr(TER, "_extract_corpus_statistics", lambda *_: pytest.fail("TER takes minutes for long texts"))
+    assert values(["ein Satz"], ["ein Satz"], "chrf", "bleu")["chrf"] == 100
+
+
+def test_references_that_a_metric_cannot_score_are_found_before_any_work():
+    check_references(examples(['{"a": 1}']), AnswerFormat(metrics=("json_match", "mine:own")))
+    with pytest.raises(DataError, match="t:1: its reference is not JSON"):
+        check_references(examples(["1", "no"]), AnswerFormat(metrics=("json_match",)))
 
 
 def test_rouge_is_that_of_the_library_on_english_and_knows_other_scripts():

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from midalign.errors import DataError, LanguageError, RunError
-from midalign.probing.comparison import compare, correlate, correlate_gains
+from midalign.probing.comparison import compare, correlate, correlate_gains, scores_by_language
 from midalign.probing.probe import ProbeResult
 from midalign.probing.statistics import find_groups
 
@@ -157,3 +157,20 @@ def test_too_few_languages_or_unknown_ones_are_an_error():
         correlate(made_result([LOW]), {"en": 1.0, "de": 2.0, "ru": 3.0, "swh": 4.0})
     with pytest.raises(LanguageError, match="transfer scores"):
         correlate(made_result([LOW]), {"klingon": 1.0})
+
+
+def test_scores_by_language_are_those_of_the_first_metric_and_the_mean_of_both_directions(tmp_path):
+    rows = [
+        {"metric": "chrf", "language": "deu_Latn", "group": "deu_Latn-eng_Latn", "value": 40},
+        {"metric": "bleu", "language": "deu_Latn", "value": 3},
+        {"metric": "chrf", "language": "deu_Latn", "group": "eng_Latn-deu_Latn", "value": 20.0},
+        {"metric": "chrf", "group": "all", "value": 30.0},
+        {"metric": "chrf", "language": "fra_Latn"},
+    ]
+    (tmp_path / "scores.json").write_text(json.dumps({"scores": rows}))
+    assert scores_by_language(tmp_path / "scores.json") == ("chrf", {"deu_Latn": 30.0})
+    assert scores_by_language(tmp_path / "scores.json", "bleu") == ("bleu", {"deu_Latn": 3.0})
+    for content in ({"scores": [{"metric": "chrf", "language": "deu_Latn"}]}, {"scores": 3}, []):
+        (tmp_path / "scores.json").write_text(json.dumps(content))
+        with pytest.raises(DataError, match="no score of metric"):
+            scores_by_language(tmp_path / "scores.json")

@@ -13,7 +13,7 @@ from pathlib import Path
 from midalign.data.file_names import bare, data_files, shown, splits_in
 from midalign.data.parallel.line_files import RawRow, choose_split, files_by_language, read_aligned, restrict
 from midalign.errors import DataError
-from midalign.files import missing_file
+from midalign.files import local_path, missing_file
 from midalign.languages import known
 
 logger = logging.getLogger(__name__)
@@ -75,8 +75,20 @@ def _pair_of(prefix: str) -> dict[str, str]:
     return {}
 
 
+def named_files(path: str) -> list[str]:
+    """What a corpus' path names: itself, or the files of a prefix, which no file or folder is called like."""
+    place = local_path(path)
+    if place.exists() or not place.parent.is_dir():
+        return [path]
+    return [str(file) for file in _sides(place) if known(bare(file).suffix[1:])] or [path]
+
+
+def _sides(path: Path) -> list[Path]:
+    return [file for file in data_files(path.parent) if bare(file).stem == path.name and bare(file).suffix]
+
+
 def _one_prefix(path: Path) -> list[tuple[str, Path]]:
-    sides = [file for file in data_files(path.parent) if bare(file).stem == path.name and bare(file).suffix]
+    sides = _sides(path)
     if not sides and not path.exists():
         raise missing_file(path)
     languages = [file for file in sides if known(bare(file).suffix[1:])]

@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from midalign.data.parallel.corpus import read_parallel
+from midalign.data.parallel.moses import named_files
 from midalign.errors import DataError, MissingFileError
 from midalign.records import ParallelPair
 from tests.unit.data.parallel.corpora import DE, EN, TR, WORDS, fails, tatoeba, write
@@ -23,6 +24,14 @@ def test_a_folder_is_read_pair_by_pair_and_each_is_limited(tmp_path):
         "tatoeba.deu-eng:0", "tatoeba.deu-eng:1", "tatoeba.tur-eng:0", "tatoeba.tur-eng:1",
     ]  # fmt: skip
     assert corpus.pairs()[0] == ParallelPair("one", "eins", EN, DE, "tatoeba.deu-eng:0")
+
+
+def test_the_files_of_a_prefix_are_what_its_hash_is_of(tmp_path):
+    pair(tmp_path, "train", en=WORDS["eng"], de=WORDS["deu"])
+    (tmp_path / "train.log").write_text("no language")
+    assert named_files(str(tmp_path / "train")) == [str(tmp_path / name) for name in ("train.de", "train.en")]
+    for path in (str(tmp_path), str(tmp_path / "train.de"), str(tmp_path / "none"), "owner/name"):
+        assert named_files(path) == [path]
 
 
 @pytest.mark.parametrize("prefix", ["train", "corpus.clean", "europarl-v7.de-en", "de-en"])
