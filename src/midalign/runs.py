@@ -29,6 +29,8 @@ from midalign.progress import Progress
 
 T = TypeVar("T")
 
+_DISTRIBUTED = ("train", "probe")  # the commands that work in several processes
+
 _PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "sacrebleu", "numpy", "scipy")
 
 
@@ -81,8 +83,8 @@ class Run:
         root: A run folder that this one is a part of. What lies there is named from it, so that the whole may be moved.
 
     Raises:
-        RunError: If `out` is a file, lies inside a folder of the data, or holds a run of another command or of other
-            inputs.
+        RunError: If a launcher started several processes of a command that works in one; if `out` is a file, lies
+            inside a folder of the data, or holds a run of another command or of other inputs.
     """
 
     def __init__(
@@ -95,6 +97,11 @@ class Run:
     ) -> None:
         self.out = Path(out)
         self.command = command
+        if command not in _DISTRIBUTED and (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+            raise RunError(
+                f"`midalign {command}` works in one process, and a launcher started {processes}, which would all write "
+                f"into {str(self.out)!r}. Launch only midalign {' and midalign '.join(_DISTRIBUTED)}"
+            )
         data = list(data)
         for folder in [path for path in map(local_path, data) if path.is_dir()]:
             if self.out.resolve().is_relative_to(folder.resolve()):

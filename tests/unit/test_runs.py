@@ -105,3 +105,12 @@ def test_an_out_inside_a_folder_that_is_read_is_refused(tmp_path):
     with pytest.raises(RunError, match=r"lies inside .*data', which is read"):
         Run(tmp_path / "data" / "scores", "evaluate", {}, [tmp_path / "data"])
     Run(tmp_path / "data-scores", "evaluate", {}, [tmp_path / "data", tmp_path / "data" / "a.txt", "hub/name"])
+
+
+def test_a_launcher_is_refused_where_all_its_processes_would_write_into_one_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for command in ("run", "merge", "generate", "evaluate"):
+        with pytest.raises(RunError, match=f"midalign {command}` works in one process, and a launcher started 2"):
+            Run(tmp_path / "out", command, {})
+    for command in ("train", "probe"):
+        Run(tmp_path / "out", command, {})

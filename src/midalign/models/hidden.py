@@ -170,6 +170,24 @@ def stopped_forward(
     return states_up_to(model, input_ids, attention_mask, layer)[-1]
 
 
+@contextmanager
+def eager_on_a_cpu(model: nn.Module) -> Iterator[None]:
+    """Eager attention in place of flash attention while the model is on the CPU, which flash attention does not know.
+
+    A model that FSDP or DeepSpeed will shard is still there when it is checked.
+    """
+    plain, device = unwrap(model), next(model.parameters()).device
+    chosen = plain.config.get_text_config()._attn_implementation
+    if device.type != "cpu" or chosen in (None, "eager", "sdpa"):
+        yield
+        return
+    plain.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        plain.set_attn_implementation(chosen)
+
+
 def verify_stopping(model: nn.Module, layer: int) -> None:
     """Check once that `stopped_forward` equals a hook on the full model, on a two-row batch.
 
@@ -188,7 +206,7 @@ def verify_stopping(model: nn.Module, layer: int) -> None:
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), eager_on_a_cpu(model):
             model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, logits_to_keep=1)
             stopped = stopped_forward(model, input_ids, attention_mask, layer)
     finally:

@@ -39,9 +39,10 @@ logger = logging.getLogger(__name__)
 def default_device() -> torch.device:
     """The accelerator of this process (by ``LOCAL_RANK``, where a launcher sets it), or the CPU."""
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return (
-        torch.device(accelerator.type, int(os.environ.get("LOCAL_RANK", "0"))) if accelerator else torch.device("cpu")
-    )
+    if accelerator is None:
+        return torch.device("cpu")
+    # As accelerate: a launcher may show each process one accelerator only, whatever its rank.
+    return torch.device(accelerator.type, int(os.environ.get("LOCAL_RANK", "0")) % torch.accelerator.device_count())
 
 
 def check_model_path(name: str, gguf_file: str | None = None) -> str:

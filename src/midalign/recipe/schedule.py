@@ -26,8 +26,9 @@ class Schedule:
         per_micro_batch: Whether one step of the pattern is a micro-batch (the reference implementation's mixing, in
             which an accumulation window holds both objectives) rather than an optimiser update (the paper's text).
         warmup: Number of task updates before the pattern starts.
-        max_updates: Largest number of alignment steps; all later steps train the task. None for no bound. It has no
-            effect on a pattern without task.
+        max_updates: Largest number of alignment updates; all later ones train the task. None for no bound. With
+            ``micro_batch``, where each update is half an alignment update, alignment takes part in twice as many. It
+            has no effect on a pattern without task.
     """
 
     pattern: tuple[Objective, ...] = NAMED_SCHEDULES["update"]
@@ -60,12 +61,12 @@ class Schedule:
         if update < self.warmup and "task" in self.pattern:
             return "task"
         step = update - self.warmup if "task" in self.pattern else update
-        if self.per_micro_batch:
-            step = step * accumulation + micro_batch
         if self.max_updates is not None and "task" in self.pattern:
             rounds, rest = divmod(step, len(self.pattern))
             if rounds * self.pattern.count("align") + self.pattern[:rest].count("align") >= self.max_updates:
                 return "task"
+        if self.per_micro_batch:
+            step = step * accumulation + micro_batch
         return self.pattern[step % len(self.pattern)]
 
     def updates_for(self, task_updates: int) -> int:

@@ -55,7 +55,7 @@ class SftArguments(Arguments):
       ``packing_strategy``, ``eval_packing``.
     - Evaluation, checkpoints and the choice of the best one: ``eval_strategy``, ``eval_steps``, ``eval_delay``,
       ``eval_on_start``, ``per_device_eval_batch_size``, ``save_strategy``, ``save_steps``, ``save_total_limit``,
-      ``save_on_each_node``, ``load_best_model_at_end``, ``metric_for_best_model``, ``greater_is_better``.
+      ``load_best_model_at_end``, ``metric_for_best_model``, ``greater_is_better``.
     - Numbers, memory and the machine: ``bf16``, ``fp16``, ``tf32``, ``use_cpu``, ``gradient_checkpointing``,
       ``gradient_checkpointing_kwargs``, ``activation_checkpointing``, ``activation_checkpointing_kwargs``,
       ``activation_offloading``, ``torch_compile``, ``torch_compile_backend``, ``torch_compile_mode``,
@@ -123,7 +123,6 @@ class SftArguments(Arguments):
     save_strategy: Literal[Interval, "best"] = argument("When to write a checkpoint.")
     save_steps: Steps = argument("Updates between checkpoints; below 1, a share of all updates.", gt=0, le=LARGEST)
     save_total_limit: Count | None = argument("Largest number of checkpoints to keep.")
-    save_on_each_node: bool = argument("With several machines: write checkpoints on each, not on the first only.")
     load_best_model_at_end: bool = argument("Save the adapter of the best checkpoint rather than of the last.")
     metric_for_best_model: Metric | None = argument(
         "What the best checkpoint is chosen by; the reference implementation takes eval_total_loss."
@@ -270,6 +269,8 @@ REFUSED = _refused(
         "an interrupted training could not continue from such a checkpoint; leave it out, or write save_strategy: no": (
             "save_only_model"
         ),
+        "a training whose checkpoints lie on several machines could not continue; leave it out, and give an --out that "
+        "all machines see": "save_on_each_node",
         "a training that is stopped by a signal would be saved as a finished one; leave it out, the same command "
         "continues from the newest checkpoint (save_steps)": "enable_jit_checkpoint",
         "updates and batches are planned from the batch size; lower per_device_train_batch_size and raise "

@@ -69,6 +69,11 @@ def _missing_random_states(checkpoint: Path) -> list[str]:
     return [name for name in expected if not (checkpoint / name).exists()]
 
 
+def processes_of(checkpoint: str) -> int:
+    """The number of processes that wrote a whole checkpoint: each keeps its random state."""
+    return len(list(Path(checkpoint).glob("rng_state*.pth")))
+
+
 def stopped_early_at(checkpoint: str) -> int | None:
     """The update at which a callback had ended the training before the checkpoint was written; None if none had.
 

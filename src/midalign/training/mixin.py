@@ -15,6 +15,7 @@ overridden.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Sequence
@@ -85,6 +86,7 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         **kwargs: object,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.args: Any = copy.copy(self.args)  # changed below; the caller may use them for another trainer
         if self.args.n_gpu > 1:
             raise RecipeError(
                 f"this process sees {self.args.n_gpu} GPUs, and batches of pairs cannot be split by nn.DataParallel. "
@@ -93,6 +95,12 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         check_task_data(self.train_dataset, self.args)
         self.tokenize_pair_side = tokenize_pair_side
         self.alignment = alignment or AlignmentConfig()
+        if self.alignment.mini_batch_size is not None and self.is_deepspeed_enabled:
+            raise RecipeError(
+                f"alignment.mini_batch_size = {self.alignment.mini_batch_size} with DeepSpeed: it would update the "
+                "weights after each piece of a batch. Leave it out and lower alignment.batch_size, or train with FSDP "
+                "or DDP"
+            )
         self.schedule = Schedule.parse(self.alignment.schedule, self.alignment.warmup, self.alignment.max_updates)
         self._sums: dict[str, torch.Tensor] = {}
         self.pairs: PairDataset | None = None
@@ -194,8 +202,7 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
 
     def get_train_dataloader(self) -> DataLoader[Batch]:
         """All batches of this process for the whole run; the sampler divides them among processes."""
-        columns = [name for name in ("input_ids", "labels", "seq_lengths") if name in self.train_dataset.column_names]
-        task = self.train_dataset.select_columns(columns)
+        task: Any = self._remove_unused_columns(self.train_dataset, description="training")
         parts: list[Any] = [task] + ([self.pairs] if self.pairs is not None else [])
         sampler = AlternatingBatchSampler(
             schedule=self.schedule,
@@ -250,9 +257,12 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         """The task loss of a task batch, or the alignment loss of a batch of pairs."""
         # Where a window holds both objectives, a token count over it means nothing: each micro-batch is a mean of its
         # own, as in the reference implementation, and is divided by the accumulation here, since the Trainer does not.
+        # Nor does it divide any loss where it is given a loss function.
         own_mean = self.schedule.per_micro_batch and num_items_in_batch is not None
-        share = 1 / self.current_gradient_accumulation_steps if own_mean else 1.0
-        if PAIR_KEYS in inputs:
+        pairs = PAIR_KEYS in inputs
+        undivided = own_mean or (pairs and self.compute_loss_func is not None)
+        share = 1 / self.current_gradient_accumulation_steps if undivided else 1.0
+        if pairs:
             assert self.objective is not None
             loss = self.objective.loss(model, inputs)
             self._remember("alignment_loss", loss, 1.0)
@@ -378,6 +388,7 @@ class _StopAligning(TrainerCallback):  # type: ignore[misc]
                 until,
                 self.trainer.alignment.patience,
             )
-        done = sum(self.trainer.objective_of(update) == "task" for update in range(state.global_step))
+        planned = self.trainer.schedule.objective
+        done = sum(update >= until or planned(update) == "task" for update in range(state.global_step))
         if done >= self.trainer.planned_task_updates:
             control.should_training_stop = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from midalign.errors import DataError
 from midalign.records import ParallelPair
 
 logger = logging.getLogger(__name__)
+
+Row = dict[str, list[int]]
 
 PAIR_KEYS = "pair_keys"
 """The entry of a batch that tells a batch of pairs from a task batch."""
@@ -39,10 +41,10 @@ class PairDataset(Dataset[dict[str, Any]]):
     """
 
     def __init__(self, pairs: Sequence[ParallelPair], tokenizer: Any, max_length: int | None = None) -> None:
-        self.tokens: list[tuple[Any, Any]] = []
+        self.tokens: list[tuple[Row, Row]] = []
         self.pairs: list[ParallelPair] = []
         for pair in pairs:
-            sides = [tokenizer(text, return_special_tokens_mask=True) for text in (pair.source, pair.target)]
+            sides = [_plain(tokenizer(text, return_special_tokens_mask=True)) for text in (pair.source, pair.target)]
             if max_length is not None and max(len(side["input_ids"]) for side in sides) > max_length:
                 continue
             self.pairs.append(pair)
@@ -77,6 +79,11 @@ class PairDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One pair with its tokens."""
         return {"pair": self.pairs[index], "tokens": self.tokens[index]}
+
+
+def _plain(row: Mapping[str, Any]) -> Row:
+    """The lists of a row alone: what a tokenizer returns holds offsets and strings of each token as well."""
+    return {name: list(row[name]) for name in ("input_ids", "special_tokens_mask", "pooled_mask") if name in row}
 
 
 def _languages(pair: ParallelPair) -> str:

@@ -184,7 +184,7 @@ def check_task_data(train_dataset: object, args: TrainingArguments) -> None:
     """Refuse task data that cannot be drawn in an order that a resumed training finds again.
 
     Raises:
-        DataError: If it is streamed.
+        DataError: If it is streamed, or has no column ``input_ids``.
         RecipeError: If the sampling strategy is none of `SAMPLING_STRATEGIES`.
     """
     if not hasattr(train_dataset, "__len__"):
@@ -192,6 +192,11 @@ def check_task_data(train_dataset: object, args: TrainingArguments) -> None:
             f"the training data is a {type(train_dataset).__name__}, which is streamed: midalign draws examples in an "
             "order that a resumed training can find again, so it needs their number. Load the data set without "
             "streaming, or take a part of it: Dataset.from_list(list(data.take(100_000)))."
+        )
+    if "input_ids" not in getattr(train_dataset, "column_names", ()):
+        raise DataError(
+            f"the training data is a {type(train_dataset).__name__} without a column input_ids, and batches are formed "
+            "by length. Pass a datasets.Dataset of token ids: Dataset.from_list(rows)"
         )
     if args.train_sampling_strategy not in SAMPLING_STRATEGIES:
         raise RecipeError(

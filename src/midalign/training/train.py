@@ -32,7 +32,7 @@ from midalign.data.prompt_check import check_prompt
 from midalign.data.prompt_tokens import InTaskPrompt, training_rows
 from midalign.errors import ModelError, RecipeError, RunError, UserError
 from midalign.files import disk_is_full, write_json
-from midalign.models.hidden import find_decoder
+from midalign.models.hidden import eager_on_a_cpu, find_decoder
 from midalign.models.limits import check_ids, longest_row
 from midalign.models.loading import default_device
 from midalign.models.source import ModelSource
@@ -49,7 +49,7 @@ from midalign.recipe.data import (
 from midalign.recipe.sections import Recipe
 from midalign.records import TaskExample
 from midalign.training.arguments import as_chosen, lora_config, training_arguments
-from midalign.training.checkpoints import Stopwatch, last_whole_checkpoint, stopped_early_at
+from midalign.training.checkpoints import Stopwatch, last_whole_checkpoint, processes_of, stopped_early_at
 from midalign.training.layer_choice import choose_layer
 from midalign.training.model_card import model_card
 from midalign.training.pair_batches import PairDataset
@@ -145,8 +145,14 @@ def train(
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(_Report(progress, objective))
     trainer.add_callback(Stopwatch())
+    _check_gathering(trainer)
     with trainer.accelerator.main_process_first():  # it deletes what is half-written
         checkpoint = last_whole_checkpoint(out / _CHECKPOINTS)
+    if checkpoint is not None and (before := processes_of(checkpoint)) != trainer.args.world_size:
+        raise RunError(
+            f"{str(out)!r} holds a training in {before} processes, and now there are {trainer.args.world_size}: "
+            f"batches and learning rates would be others. Start {before}, or give another --out"
+        )
     if checkpoint is not None and (end := stopped_early_at(checkpoint)) is not None:
         trainer.args.max_steps = end
     if begin is not None:
@@ -182,7 +188,7 @@ def build_trainer(
         # An adapter trained alone has no other objective to go over to: patience is for the joint one.
         alignment = alignment.model_copy(update={"schedule": objective, "warmup": 0, "patience": None})
     if alignment.layer == "auto" and objective != "task":
-        with _on_the_accelerator(model, cpu=bool(recipe.training.given().get("use_cpu"))):
+        with _on_the_accelerator(model, cpu=bool(recipe.training.given().get("use_cpu"))), eager_on_a_cpu(model):
             best, _ = choose_layer(model, tokenizer, pair_data.held_out or pair_data.train, alignment)
         alignment = alignment.model_copy(update={"layer": best})
     arguments = training_arguments(recipe, out / _CHECKPOINTS, objective=objective, held_out=bool(pair_data.held_out))
@@ -319,6 +325,27 @@ def head_on_completions_only() -> Iterator[None]:
         yield
     finally:
         trl_utils._use_triton = known
+
+
+def _check_gathering(trainer: AlignmentTrainer) -> None:
+    """Check before the first update that a sharded adapter will be gathered when it is saved.
+
+    Raises:
+        RecipeError: If the launcher's configuration says that it is not: the Trainer would save nothing.
+    """
+    state = trainer.accelerator.state
+    if trainer.is_fsdp_enabled and "FULL_STATE_DICT" not in str(state.fsdp_plugin.state_dict_type):
+        raise RecipeError(
+            f"fsdp_state_dict_type is {state.fsdp_plugin.state_dict_type} in the launcher's configuration, so that no "
+            "adapter would be saved. Write FULL_STATE_DICT there"
+        )
+    if trainer.is_deepspeed_enabled:
+        zero = state.deepspeed_plugin.deepspeed_config.get("zero_optimization", {})
+        if zero.get("stage") == 3 and not zero.get("stage3_gather_16bit_weights_on_model_save"):
+            raise RecipeError(
+                "zero3_save_16bit_model is false in the launcher's configuration, so that no adapter would be saved. "
+                "Write true there"
+            )
 
 
 def _process_is_gone(fault: Exception) -> bool:

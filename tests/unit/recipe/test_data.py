@@ -282,9 +282,11 @@ def test_the_probe_corpus_follows_languages_and_limit(recipe):
     assert len(corpus.rows) == 5
 
 
-def test_data_paths_are_the_local_ones(recipe, tmp_path):
-    paths = data_paths(recipe("probe.data=someone/corpus"))
-    assert paths == [str(tmp_path / "slots"), str(tmp_path / "lines")]
+def test_data_paths_are_all_that_is_read_and_a_prefix_is_its_files(recipe, tmp_path):
+    for code in ("en", "de"):
+        (tmp_path / f"train.{code}").write_text("a\n")
+    paths = data_paths(recipe("probe.data=someone/corpus", f"parallel.data={tmp_path / 'train'}"))
+    assert paths[1:] == [*(str(tmp_path / name) for name in ("slots", "train.de", "train.en")), "someone/corpus"]
 
 
 def test_examples_of_a_language_given_twice_are_read_once(recipe, tmp_path):

@@ -33,6 +33,18 @@ def test_after_the_most_alignment_updates_all_is_the_task(text):
     assert sum(capped.objective(update) == "task" for update in range(capped.updates_for(20))) == 20
 
 
+@pytest.mark.parametrize("accumulation", [1, 2, 8])
+def test_by_micro_batch_the_bound_counts_updates_and_leaves_the_planned_task_updates(accumulation):
+    schedule = Schedule.parse("micro_batch", max_updates=3)
+    found = [
+        schedule.objective(update, micro, accumulation)
+        for update in range(schedule.updates_for(10))
+        for micro in range(accumulation)
+    ]
+    assert found.count("align") == 3 * accumulation
+    assert found.count("task") == 10 * accumulation
+
+
 def test_warmup_delays_alignment():
     schedule = Schedule.parse("update", warmup=3)
     assert [schedule.objective(i) for i in range(7)] == ["task"] * 3 + ["task", "align", "task", "align"]

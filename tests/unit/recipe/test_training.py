@@ -47,7 +47,6 @@ APPLIED = {
     "save_strategy": ("no", SaveStrategy.NO),
     "save_steps": "11",
     "save_total_limit": "4",
-    "save_on_each_node": "true",
     "load_best_model_at_end": "true",
     "metric_for_best_model": "eval_retrieval",
     "greater_is_better": "true",

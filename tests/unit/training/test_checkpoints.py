@@ -9,13 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from midalign.errors import RecipeError, RunError
 from midalign.recipe.file import build_recipe
 from midalign.training.checkpoints import last_whole_checkpoint
-from midalign.training.train import train
+from midalign.training.train import _check_gathering, train
 from tests.interrupted import KilledError, adapter, interrupted, quiet, same
 from tests.tiny_world import recipe_content, write_world
 
@@ -105,6 +107,43 @@ def test_a_checkpoint_without_the_random_state_of_a_killed_process_is_skipped(ch
     (copied / "checkpoint-4" / "rng_state_1.pth").unlink()
     assert Path(last_whole_checkpoint(copied)).name == "checkpoint-3"
     assert "(rng_state_1.pth)" in caplog.text
+
+
+def test_a_training_is_continued_by_as_many_processes_only(checkpoints, tmp_path):
+    made, folder = checkpoints
+    out = shutil.copytree(folder / "cut", tmp_path / "cut")
+    for checkpoint in (out / "checkpoints").glob("checkpoint-*"):
+        shutil.copy(checkpoint / "rng_state.pth", checkpoint / "rng_state_1.pth")
+        (checkpoint / "rng_state.pth").rename(checkpoint / "rng_state_0.pth")
+    with pytest.raises(RunError, match="in 2 processes, and now there are 1"):
+        train(made, out, progress=quiet)
+    assert len(list((out / "checkpoints").iterdir())) == len(list((folder / "cut" / "checkpoints").iterdir()))
+
+
+def sharded(fsdp=None, zero=None):
+    state = SimpleNamespace(
+        fsdp_plugin=SimpleNamespace(state_dict_type=fsdp),
+        deepspeed_plugin=SimpleNamespace(deepspeed_config={"zero_optimization": zero}),
+    )
+    return SimpleNamespace(
+        accelerator=SimpleNamespace(state=state), is_fsdp_enabled=bool(fsdp), is_deepspeed_enabled=bool(zero)
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"fsdp": "StateDictType.SHARDED_STATE_DICT"}, "Write FULL_STATE_DICT"),
+        ({"zero": {"stage": 3}}, "zero3_save_16bit_model is false"),
+    ],
+)
+def test_an_adapter_that_would_not_be_gathered_is_refused_before_the_first_update(given, says):
+    with pytest.raises(RecipeError, match=says):
+        _check_gathering(sharded(**given))
+    _check_gathering(sharded(fsdp="StateDictType.FULL_STATE_DICT"))
+    _check_gathering(sharded(zero={"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}))
+    _check_gathering(sharded(zero={"stage": 2}))
+    _check_gathering(sharded())
 
 
 def test_after_a_half_written_checkpoint_the_adapter_is_still_the_same(checkpoints, tmp_path, caplog):

@@ -290,6 +290,50 @@ def test_patience_needs_one_data_set_to_evaluate(tmp_path):
         trainer(tmp_path, held_out=PAIRS[:4], alignment={"patience": 1}, eval_dataset=sets)
 
 
+def test_the_arguments_of_the_caller_are_left_as_they_are(tmp_path):
+    arguments = SFTConfig(
+        str(tmp_path), max_steps=3, eval_delay=1, save_strategy="epoch", report_to="none", use_cpu=True
+    )
+    for _ in range(2):
+        made = AlignmentTrainer(
+            build_model("llama"), args=arguments, train_dataset=Dataset.from_list(TASK), pairs=PAIRS,
+            processing_class=build_tokenizer(), alignment=AlignmentConfig(batch_size=4),
+        )  # fmt: skip
+        assert made.args.max_steps == 6
+    assert (arguments.max_steps, arguments.save_strategy) == (3, "epoch")
+
+
+@pytest.mark.parametrize("mini_batch_size", [None, 2])
+def test_the_gradient_of_alignment_is_the_same_with_a_loss_function_of_ones_own(tmp_path, mini_batch_size):
+    def task_loss(outputs, labels, num_items_in_batch=None):
+        return outputs.logits.sum() * 0
+
+    gradients = []
+    for given in ({}, {"compute_loss_func": task_loss}):
+        made = trainer(tmp_path, dropout=0.0, alignment={"mini_batch_size": mini_batch_size}, loss_type="nll")
+        made.compute_loss_func = given.get("compute_loss_func")
+        made.current_gradient_accumulation_steps = 4
+        rows = [made.pairs[index] for index in range(4)]
+        made.training_step(made.model, made.collate_pairs(rows))
+        gradients.append([p.grad.clone() for p in made.model.parameters() if p.grad is not None])
+    assert gradients[0]
+    assert all(torch.allclose(one, other, atol=1e-7) for one, other in zip(*gradients, strict=True))
+
+
+def test_cached_gradients_are_refused_where_each_piece_would_be_an_update():
+    class Sharded:
+        def __init__(self):
+            self.args = TrainingArguments("out", use_cpu=True, report_to="none")
+            self.train_dataset = Dataset.from_list([{"input_ids": [1]}])
+            self.is_deepspeed_enabled = True
+
+    class Both(AlternatingMixin, Sharded):
+        pass
+
+    with pytest.raises(RecipeError, match="mini_batch_size = 2 with DeepSpeed"):
+        Both(alignment=AlignmentConfig(mini_batch_size=2))
+
+
 def test_several_gpus_in_one_process_are_refused_with_what_to_do(tmp_path, monkeypatch):
     class Both(AlternatingMixin, Trainer):
         pass
