@@ -20,6 +20,7 @@ from accelerate.utils.memory import clear_device_cache
 
 from midalign.answers.predictions import PREDICTIONS
 from midalign.data.parallel.corpus import ParallelCorpus
+from midalign.data.prompt_check import check_prompt
 from midalign.errors import DataError
 from midalign.evaluation.job import EvaluateJob
 from midalign.evaluation.score import SCORES, check_references, main_metric
@@ -140,6 +141,7 @@ class Experiment:
         check_lora(self.recipe, config)
         self.recipe.merge.check_model(text.num_hidden_layers)
         check_packages(self.recipe)
+        check_prompt(self.task.train[0], self.tokenizer, self.recipe.answer_format)
         check_references([*self.task.dev, *self.task.test], self.recipe.answer_format)
         check_pairs(self.recipe, self.tokenizer, config, self.task, self.pairs)
         asked = [*self.task.dev, *self.task.test]

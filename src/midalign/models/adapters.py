@@ -24,12 +24,10 @@ from transformers.pytorch_utils import Conv1D
 from midalign.errors import ModelError
 from midalign.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE, Adapter, read_adapter
 from midalign.models.adapter_fit import fitted
+from midalign.models.load_report import PLAIN_TYPES
 from midalign.models.loading import first_line
 
 logger = logging.getLogger(__name__)
-
-
-_EXACT_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def attach_adapter(model: PreTrainedModel, path: str | Path) -> PeftModel:
@@ -74,7 +72,7 @@ def merge_into_base(model: PreTrainedModel, path: str | Path) -> Callable[[], No
         module = model.get_submodule(name)
         weight = module.weight
         assert isinstance(weight, Tensor), "`fitted` lets only linear layers through"
-        if weight.dtype not in _EXACT_TYPES:
+        if weight.dtype not in PLAIN_TYPES:
             raise ModelError(
                 f"The weight of {name!r} is quantised ({weight.dtype}), so an update cannot be added exactly. "
                 "Load the base model in bfloat16 or float32."

@@ -3,7 +3,7 @@
 *Layer k* is the output of decoder block k before the final norm; layer 0 is what enters the first block (the
 embeddings). Two ways to get at it, both equal to a hook on the full model:
 
-1. `stopped_forward` runs only blocks 1 to k, with gradients, through the outermost wrapped model (DDP, FSDP2, PEFT):
+1. `states_up_to` runs only blocks 1 to k, with gradients, through the outermost wrapped model (DDP, FSDP2, PEFT):
    for the length of one call, the first k blocks replace the list of blocks, and an identity replaces the final norm;
 2. `pooled_states` runs the whole decoder once, without the LM head, and pools inside hooks as each block finishes, so
    that memory does not grow with layers x tokens.
@@ -163,13 +163,6 @@ def states_up_to(
     return states
 
 
-def stopped_forward(
-    model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, layer: int
-) -> torch.Tensor:
-    """The last of `states_up_to`: the raw output of block `layer`, ``(batch, seq, hidden)``."""
-    return states_up_to(model, input_ids, attention_mask, layer)[-1]
-
-
 @contextmanager
 def eager_on_a_cpu(model: nn.Module) -> Iterator[None]:
     """Eager attention in place of flash attention while the model is on the CPU, which flash attention does not know.
@@ -189,7 +182,7 @@ def eager_on_a_cpu(model: nn.Module) -> Iterator[None]:
 
 
 def verify_stopping(model: nn.Module, layer: int) -> None:
-    """Check once that `stopped_forward` equals a hook on the full model, on a two-row batch.
+    """Check once that `states_up_to` equals a hook on the full model, on a two-row batch.
 
     Raises:
         ModelError: If the values differ, which means that this architecture needs support of its own.
@@ -208,7 +201,7 @@ def verify_stopping(model: nn.Module, layer: int) -> None:
     try:
         with torch.no_grad(), eager_on_a_cpu(model):
             model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, logits_to_keep=1)
-            stopped = stopped_forward(model, input_ids, attention_mask, layer)
+            stopped = states_up_to(model, input_ids, attention_mask, layer)[-1]
     finally:
         handle.remove()
         model.train(training)

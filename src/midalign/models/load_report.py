@@ -34,7 +34,7 @@ _WRAPPERS = {
 _CLASSES = {r"^(?:base_model\.model|pretrained_model|model|llm|lm)\.": ""}
 _SHOWN = 3
 _PLAIN_IN_FILES = ("F64", "F32", "BF16", "F16")
-_PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+PLAIN_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # the others are of quantised weights
 
 
 def renamings(report: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -122,7 +122,7 @@ def check_values(model: nn.Module, name: str) -> None:
     """
     empty = []
     for key, tensor in model.named_parameters():
-        if tensor.dtype not in _PLAIN or not tensor.numel() or tensor.is_meta:
+        if tensor.dtype not in PLAIN_TYPES or not tensor.numel() or tensor.is_meta:
             continue
         low, high = (float(end) for end in tensor.detach().aminmax())
         if not (math.isfinite(low) and math.isfinite(high)):

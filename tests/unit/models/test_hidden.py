@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from midalign.errors import ModelError
-from midalign.models.hidden import find_decoder, pooled_states, stopped_forward, verify_stopping
+from midalign.models.hidden import find_decoder, pooled_states, states_up_to, verify_stopping
 from tests.conftest import build_model
 
 FAMILIES = [
@@ -43,12 +43,12 @@ def raw_states(model, input_ids, attention_mask):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_stopped_forward_equals_a_hook_on_the_full_model(family, batch):
+def test_a_stopped_forward_pass_equals_a_hook_on_the_full_model(family, batch):
     model = build_model(family)
     with torch.no_grad():
         states = raw_states(model, *batch)
         for layer in (1, 2, 4):
-            assert torch.equal(stopped_forward(model, *batch, layer), states[layer])
+            assert torch.equal(states_up_to(model, *batch, layer)[-1], states[layer])
     assert find_decoder(model).depth == 4
     verify_stopping(model, 2)
 
@@ -76,7 +76,7 @@ def test_gradients_stop_at_the_layer_and_equal_those_of_a_hook(family, batch):
         states.float().pow(2).sum().backward()
         return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
-    stopped = gradients(stopped_forward(model, *batch, 2))
+    stopped = gradients(states_up_to(model, *batch, 2)[-1])
     hooked = gradients(raw_states(model, *batch)[2])
     assert stopped.keys() == hooked.keys()
     assert stopped
@@ -87,7 +87,7 @@ def test_gradients_stop_at_the_layer_and_equal_those_of_a_hook(family, batch):
 
 def test_a_stopped_first_call_leaves_all_hidden_states_to_later_calls(batch):
     model = build_model("llama")
-    stopped_forward(model, *batch, 1)
+    states_up_to(model, *batch, 1)
     full = model(input_ids=batch[0], attention_mask=batch[1], output_hidden_states=True)
     assert len(full.hidden_states) == 5
 
@@ -95,7 +95,7 @@ def test_a_stopped_first_call_leaves_all_hidden_states_to_later_calls(batch):
 def test_the_model_is_whole_again_after_a_failure(batch):
     model = build_model("llama")
     with pytest.raises(RuntimeError):
-        stopped_forward(model, batch[0].float() @ torch.ones(2, 2), batch[1], 2)
+        states_up_to(model, batch[0].float() @ torch.ones(2, 2), batch[1], 2)
     assert find_decoder(model).depth == 4
     assert type(model.model.norm).__name__ == "LlamaRMSNorm"
 
@@ -103,7 +103,7 @@ def test_the_model_is_whole_again_after_a_failure(batch):
 @pytest.mark.parametrize("layer", [0, 5, -1])
 def test_a_layer_beyond_the_depth_is_refused_with_the_depth(layer, batch):
     with pytest.raises(ModelError, match="4 blocks"):
-        stopped_forward(build_model("llama"), *batch, layer)
+        states_up_to(build_model("llama"), *batch, layer)
 
 
 def test_a_model_without_a_list_of_blocks_is_refused():
