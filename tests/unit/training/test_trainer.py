@@ -8,13 +8,11 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from safetensors.torch import load_file
-from transformers import Trainer, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from midalign.errors import DataError, ModelError, RecipeError
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.records import ParallelPair
-from midalign.training.mixin import AlternatingMixin
 from midalign.training.objective import subspace
 from midalign.training.pair_batches import PAIR_KEYS
 from midalign.training.trainer import AlignmentTrainer, SFTOptions
@@ -318,30 +316,6 @@ def test_the_gradient_of_alignment_is_the_same_with_a_loss_function_of_ones_own(
         gradients.append([p.grad.clone() for p in made.model.parameters() if p.grad is not None])
     assert gradients[0]
     assert all(torch.allclose(one, other, atol=1e-7) for one, other in zip(*gradients, strict=True))
-
-
-def test_cached_gradients_are_refused_where_each_piece_would_be_an_update():
-    class Sharded:
-        def __init__(self):
-            self.args = TrainingArguments("out", use_cpu=True, report_to="none")
-            self.train_dataset = Dataset.from_list([{"input_ids": [1]}])
-            self.is_deepspeed_enabled = True
-
-    class Both(AlternatingMixin, Sharded):
-        pass
-
-    with pytest.raises(RecipeError, match="mini_batch_size = 2 with DeepSpeed"):
-        Both(alignment=AlignmentConfig(mini_batch_size=2))
-
-
-def test_several_gpus_in_one_process_are_refused_with_what_to_do(tmp_path, monkeypatch):
-    class Both(AlternatingMixin, Trainer):
-        pass
-
-    arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", max_steps=1)
-    monkeypatch.setattr(type(arguments), "n_gpu", 2)
-    with pytest.raises(RecipeError, match=r"sees 2 GPUs.*CUDA_VISIBLE_DEVICES=0"):
-        Both(build_model("llama"), arguments, processing_class=build_tokenizer())
 
 
 def evaluated(run, values):
