@@ -253,12 +253,19 @@ def _share_of_joint(task: Task, arm: str) -> float | None:
     return gain["value"] / joint["value"] if gain and joint and joint["value"] > 0 else None
 
 
+_APART = {
+    "merged": "merged",
+    "on_top": "alignment trained on top of the task",
+    "task_on_top": "the task trained on top of alignment",
+}
+
+
 def merged(results: Results) -> Row:
     """Claim 10: adapters trained apart and merged, as a share of the joint gain."""
 
     def say(task: Task) -> str:
         parts = []
-        for arm, name in (("merged", "merged"), ("on_top", "trained on top")):
+        for arm, name in _APART.items():
             if gain := gain_of(task, arm, "aligned"):
                 share = _share_of_joint(task, arm)
                 parts.append(f"{name} {shown(gain)}" + ("" if share is None else f" ({100 * share:.0f} % of joint)"))
