@@ -29,8 +29,6 @@ from midalign.progress import Progress
 
 T = TypeVar("T")
 
-_DISTRIBUTED = ("train", "probe")  # the commands that work in several processes
-
 _PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "sacrebleu", "numpy", "scipy")
 
 
@@ -97,10 +95,10 @@ class Run:
     ) -> None:
         self.out = Path(out)
         self.command = command
-        if command not in _DISTRIBUTED and (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        if command != "train" and (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
             raise RunError(
                 f"`midalign {command}` works in one process, and a launcher started {processes}, which would all write "
-                f"into {str(self.out)!r}. Launch only midalign {' and midalign '.join(_DISTRIBUTED)}"
+                f"into {str(self.out)!r}. Launch only `midalign train`"
             )
         data = list(data)
         for folder in [path for path in map(local_path, data) if path.is_dir()]:
