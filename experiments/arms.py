@@ -9,7 +9,7 @@ A file of arms names each with what it changes::
 ``objective`` is none (the base as it is), task (SFT alone), joint (the default), align (alignment alone, for merging),
 merge (with ``of``, the arm of the alignment adapter) or answer (the adapter ``of`` another arm, answered in another
 way); ``shuffled`` is the control, each sentence aligned with the translation of another one; ``like`` begins with the
-settings of another arm; ``on`` trains on top of another arm, whose adapter is first added to the weights of the model.
+settings of another arm; ``above`` trains on top of another arm, whose adapter is first added to the weights of the model.
 """
 
 from __future__ import annotations
@@ -42,12 +42,16 @@ from midalign.training.train import ADAPTER, TRAINING_FILE, train
 
 SHOWN = ("slot_f1", "label_f1", "value_f1", "intent_accuracy", "entity_f1", "chrf")
 SETTINGS = "settings.json"
+_KEYS = {"objective", "of", "shuffled", "like", "above", "set"}
 _DECISIVE = ("alignment", "training", "lora", "task")
 
 
 def read_arms(file: Path) -> dict[str, dict[str, Any]]:
     """The arms of a file, by name."""
     arms: dict[str, dict[str, Any]] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    for arm, spec in arms.items():
+        if strange := set(spec) - _KEYS:  # YAML reads `on` as true
+            raise ValueError(f"{file}: {arm} has {strange}, which is none of {sorted(_KEYS)}")
     return arms
 
 

@@ -55,8 +55,8 @@ def run_arm(
     folder = out / name / f"seed{seed}" / arm
     recipe = resolve_names(recipe_of(name, seed, arm, *more))
     same_settings(recipe, folder)
-    if "on" in ARMS[arm]:
-        below = folder.parent / ARMS[arm]["on"]
+    if "above" in ARMS[arm]:
+        below = folder.parent / ARMS[arm]["above"]
         model = add_to_the_model(recipe, below / ADAPTER, below / "model")
         recipe = resolve_names(recipe_of(name, seed, arm, *more, f"model.path={model}"))
     probed = dev or not probe or (folder / "probe" / "probe.json").exists()
@@ -68,7 +68,7 @@ def run_arm(
     adapt(recipe, folder, ARMS[arm], task, corpus)
     times.append(time.monotonic())
     if not (folder / SCORES).exists():
-        on_the_task = ARMS[arm].get("on") == "sft"
+        on_the_task = ARMS[arm].get("above") == "sft"
         scores = score_arm(recipe, folder, objective, task.dev if dev else task.test, on_the_task=on_the_task)
         times.append(time.monotonic())
         spent = " and ".join(f"{end - start:.0f} s" for start, end in pairwise(times))
