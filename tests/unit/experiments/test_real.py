@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from experiments.arms import read_arms
 from experiments.real import evidence, many
 from experiments.real.choose import choose
 from experiments.real.claims import middle_layers, sft_does_not_align, verdict
@@ -177,3 +178,9 @@ def test_an_arm_is_chosen_by_aligned_languages_unless_supervised_ones_lose(tmp_p
             write_json(tmp_path / recipe / "seed0" / arm / "scores.json", {"scores": scores})
     assert choose(tmp_path) == chosen
     assert f"chosen: {chosen}" in capsys.readouterr().out
+
+
+def test_an_arm_with_a_key_that_yaml_reads_as_a_number_or_a_truth_value_is_refused(tmp_path):
+    (tmp_path / "arms.yaml").write_text("sft: {objective: task}\non_top: {objective: align, on: sft}\n")
+    with pytest.raises(ValueError, match=r"on_top has \{True\}"):
+        read_arms(tmp_path / "arms.yaml")
