@@ -9,7 +9,7 @@ A file of arms names each with what it changes::
 ``objective`` is none (the base as it is), task (SFT alone), joint (the default), align (alignment alone, for merging),
 merge (with ``of``, the arm of the alignment adapter) or answer (the adapter ``of`` another arm, answered in another
 way); ``shuffled`` is the control, each sentence aligned with the translation of another one; ``like`` begins with the
-settings of another arm; ``above`` trains on top of another arm, whose adapter is first added to the weights of the model.
+settings of another arm; ``above`` trains on top of another arm, whose adapter is first added to the model's weights.
 """
 
 from __future__ import annotations
