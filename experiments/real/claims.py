@@ -248,9 +248,9 @@ def _of_arms(
 
 
 def _share_of_joint(task: Task, arm: str) -> float | None:
-    """The gain of an arm as a share of that of joint training with the same seeds; None where that gained nothing."""
+    """The gain of an arm as a share of that of joint training with the same seeds; None where either gained nothing."""
     gain, joint = gain_of(task, arm, "aligned"), task["arms"].get(arm, {}).get("joint_on_its_seeds")
-    return gain["value"] / joint["value"] if gain and joint and joint["value"] > 0 else None
+    return gain["value"] / joint["value"] if gain and joint and min(gain["value"], joint["value"]) > 0 else None
 
 
 _APART = {
