@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from midalign.answers.format import METRICS, AnswerFormat
+from midalign.answers.format import AnswerFormat
 from midalign.errors import DataError
 from midalign.files import write_json
 from midalign.metrics.chat import chat_strata, check_metric
@@ -47,14 +47,13 @@ def check_metrics(task: TaskName, answer_format: AnswerFormat) -> None:
 
 
 def check_references(examples: Sequence[TaskExample], answer_format: AnswerFormat) -> None:
-    """Check that every metric by name can score these items, before any work is done.
+    """Check that ``json_match`` can score these items, before any work is done; every other metric by name can.
 
     Raises:
-        DataError: If one cannot, such as ``json_match`` where a reference is not JSON.
+        DataError: If a reference is not JSON.
     """
-    named = [name for name in answer_format.metrics if name in METRICS]
-    if examples and examples[0].task == "chat" and named:
-        chat_strata(examples, {example.id: example.reference for example in examples}, named)
+    if examples and examples[0].task == "chat" and "json_match" in answer_format.metrics:
+        chat_strata(examples, {example.id: example.reference for example in examples}, ["json_match"])
 
 
 def strata_of(

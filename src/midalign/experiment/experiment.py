@@ -142,7 +142,8 @@ class Experiment:
         self.recipe.merge.check_model(text.num_hidden_layers)
         check_packages(self.recipe)
         check_prompt(self.task.train[0], self.tokenizer, self.recipe.answer_format)
-        check_references([*self.task.dev, *self.task.test], self.recipe.answer_format)
+        for part in (self.task.dev, self.task.test):
+            check_references(part, self.recipe.answer_format)
         check_pairs(self.recipe, self.tokenizer, config, self.task, self.pairs)
         asked = [*self.task.dev, *self.task.test]
         longest = self.recipe.generation.max_new_tokens

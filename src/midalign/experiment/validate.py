@@ -89,7 +89,8 @@ class ValidateJob(Job[dict[str, str]]):
                     found[section] = _counted(data[section])
         if "task" in data:
             with _noted("task", faults):
-                check_references([*data["task"].dev, *data["task"].test], self.recipe.answer_format)
+                for part in (data["task"].dev, data["task"].test):
+                    check_references(part, self.recipe.answer_format)
         with _noted("training and lora", faults):
             check_arguments(self.recipe, self.file)
         with _noted("generation", faults):
