@@ -78,7 +78,7 @@ class Clock(TrainerCallback):
         counted = self.trainer.counted.tolist()
         self.trainer.counted = 0
         if self.last is not None:
-            objective = self.trainer.objective_of(state.global_step - 1)
+            objective = self.trainer.schedule.objective(state.global_step - 1)
             self.updates.append((objective, now - self.last, *counted))
         self.last = time.perf_counter()
 

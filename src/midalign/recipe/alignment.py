@@ -10,7 +10,6 @@ from pydantic import AfterValidator, Field, model_validator
 from midalign.errors import ModelError
 from midalign.functional.names import Direction, Pooling
 from midalign.recipe.fields import (
-    LARGEST,
     LARGEST_BATCH,
     PAPER,
     REFERENCE,
@@ -47,7 +46,10 @@ def _checked_layer(layer: Layer) -> Layer:
     return layer
 
 
-_GONE = {"centered": False, "learn_temperature": None, "modules": None, "preserve": 0.0, "preserve_rows": 8}
+_GONE = {
+    "centered": False, "learn_temperature": None, "modules": None, "patience": None, "preserve": 0.0,
+    "preserve_rows": 8, "warmup": 0,
+}  # fmt: skip
 """Options that were removed, and the values with which they had no effect."""
 
 
@@ -55,7 +57,7 @@ class AlignmentConfig(Section):
     """The alignment objective and when it is trained.
 
     - What is aligned: ``layer``, ``pooling``, ``prompt``, ``direction``, ``temperature``, ``weight``.
-    - When alignment is trained: ``schedule``, ``warmup``, ``max_updates``, ``patience``.
+    - When alignment is trained: ``schedule``, ``max_updates``.
     - Batches and memory: ``batch_size``, ``mini_batch_size``, ``gather_negatives``, ``batches``,
       ``language_exponent``.
     - Experimental, not in the paper: ``subspace``, ``frozen_source``.
@@ -104,14 +106,8 @@ class AlignmentConfig(Section):
         "such as 'task:3,align:1'.",
         json_schema_extra=PAPER,
     )
-    warmup: int = Field(
-        default=0, ge=0, le=LARGEST, description="Number of task updates before the first alignment update."
-    )
     max_updates: Count | None = Field(
         default=None, description="Largest number of alignment updates; all updates after them train the task."
-    )
-    patience: Count | None = Field(
-        default=None, description="Stop aligning after this many evaluations without a better eval_retrieval."
     )
 
     # Batches and memory
@@ -166,16 +162,10 @@ class AlignmentConfig(Section):
 
     def _conflicts(self) -> Iterator[str]:
         has_task = "task" in Schedule.parse(self.schedule).pattern
-        for name, off in (("warmup", 0), ("max_updates", None)):
-            if not has_task and getattr(self, name) != off:
-                yield (
-                    f"{name} = {getattr(self, name)} puts task updates in place of alignment, but schedule "
-                    f"{self.schedule!r} has no task updates; leave it out"
-                )
-        if self.patience is not None and not has_task:
+        if self.max_updates is not None and not has_task:
             yield (
-                f"patience = {self.patience} trains only the task once retrieval no longer improves, but schedule "
-                f"{self.schedule!r} has no task updates; leave patience out"
+                f"max_updates = {self.max_updates} puts task updates in place of alignment, but schedule "
+                f"{self.schedule!r} has no task updates; leave it out"
             )
 
     def _conflicts_with_the_prompt(self) -> Iterator[str]:

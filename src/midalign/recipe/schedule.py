@@ -25,7 +25,6 @@ class Schedule:
         pattern: The objectives of consecutive steps; it repeats.
         per_micro_batch: Whether one step of the pattern is a micro-batch (the reference implementation's mixing, in
             which an accumulation window holds both objectives) rather than an optimiser update (the paper's text).
-        warmup: Number of task updates before the pattern starts.
         max_updates: Largest number of alignment updates; all later ones train the task. None for no bound. With
             ``micro_batch``, where each update is half an alignment update, alignment takes part in twice as many. It
             has no effect on a pattern without task.
@@ -33,18 +32,17 @@ class Schedule:
 
     pattern: tuple[Objective, ...] = NAMED_SCHEDULES["update"]
     per_micro_batch: bool = False
-    warmup: int = 0
     max_updates: int | None = None
 
     @classmethod
-    def parse(cls, text: str, warmup: int = 0, max_updates: int | None = None) -> Schedule:
+    def parse(cls, text: str, max_updates: int | None = None) -> Schedule:
         """Read ``update``, ``micro_batch``, ``task``, ``align``, or a pattern such as ``task:3,align:1``.
 
         Raises:
             ValueError: If the text is none of these.
         """
         if text in NAMED_SCHEDULES:
-            return cls(NAMED_SCHEDULES[text], text == "micro_batch", warmup, max_updates)
+            return cls(NAMED_SCHEDULES[text], text == "micro_batch", max_updates)
         pattern: list[Objective] = []
         for part in text.split(","):
             match = re.fullmatch(r"\s*(task|align)\s*:\s*([1-9]\d{0,3})\s*", part)
@@ -54,19 +52,15 @@ class Schedule:
                     "objectives and counts below 10000 such as 'task:3,align:1'"
                 )
             pattern += [cast("Objective", match[1])] * int(match[2])
-        return cls(tuple(pattern), False, warmup, max_updates)
+        return cls(tuple(pattern), False, max_updates)
 
     def objective(self, update: int, micro_batch: int = 0, accumulation: int = 1) -> Objective:
         """The objective of micro-batch `micro_batch` (from 0) within optimiser update `update` (from 0)."""
-        if update < self.warmup and "task" in self.pattern:
-            return "task"
-        step = update - self.warmup if "task" in self.pattern else update
         if self.max_updates is not None and "task" in self.pattern:
-            rounds, rest = divmod(step, len(self.pattern))
+            rounds, rest = divmod(update, len(self.pattern))
             if rounds * self.pattern.count("align") + self.pattern[:rest].count("align") >= self.max_updates:
                 return "task"
-        if self.per_micro_batch:
-            step = step * accumulation + micro_batch
+        step = update * accumulation + micro_batch if self.per_micro_batch else update
         return self.pattern[step % len(self.pattern)]
 
     def updates_for(self, task_updates: int) -> int:

@@ -340,18 +340,6 @@ class Recipe(Section):
             )
         return training
 
-    @field_validator("training")
-    @classmethod
-    def _retrieval_is_evaluated(cls, training: TrainingSection, found: ValidationInfo) -> TrainingSection:
-        alignment = found.data.get("alignment")
-        patience = None if alignment is None else alignment.patience
-        if patience is not None and training.eval_strategy in (None, "no"):
-            raise ValueError(
-                f"alignment.patience = {patience} counts evaluations without a better retrieval, and there are none. "
-                "Write eval_strategy: steps (or epoch), or leave alignment.patience out"
-            )
-        return training
-
     @field_validator("evaluation")
     @classmethod
     def _answers_have_a_style(cls, evaluation: EvaluationSection, found: ValidationInfo) -> EvaluationSection:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,6 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader
-from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy, SaveStrategy
 
 from midalign.data.prompt_tokens import InTaskPrompt
@@ -34,7 +32,7 @@ from midalign.models.hidden import find_decoder, unwrap, verify_stopping
 from midalign.models.limits import longest_row
 from midalign.models.tokens import sentence_tokenizer
 from midalign.recipe.alignment import AlignmentConfig
-from midalign.recipe.schedule import Objective, Schedule
+from midalign.recipe.schedule import Schedule
 from midalign.records import ParallelPair
 from midalign.training.objective import AlignmentObjective, held_out_metrics
 from midalign.training.pair_batches import PAIR_KEYS, CollateEither, PairCollator, PairDataset
@@ -101,7 +99,7 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
                 "weights after each piece of a batch. Leave it out and lower alignment.batch_size, or train with FSDP "
                 "or DDP"
             )
-        self.schedule = Schedule.parse(self.alignment.schedule, self.alignment.warmup, self.alignment.max_updates)
+        self.schedule = Schedule.parse(self.alignment.schedule, self.alignment.max_updates)
         self._sums: dict[str, torch.Tensor] = {}
         self.pairs: PairDataset | None = None
         self.held_out: PairDataset | None = None
@@ -112,24 +110,10 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         self.planned_task_updates = self.args.max_steps
         self.args.max_steps = self._total_updates()
         self._epochs_as_updates()
-        if self.alignment.patience is not None:
-            self.add_callback(_StopAligning(self))
 
     def _prepare_alignment(self, pairs: Sequence[ParallelPair], held_out_pairs: Sequence[ParallelPair]) -> None:
         if not pairs:
             raise DataError(f"alignment.schedule {self.alignment.schedule!r} needs parallel pairs, and there are none")
-        if self.alignment.patience is not None and not held_out_pairs:
-            raise DataError("alignment.patience needs the retrieval of held-out pairs, and there are none")
-        if self.alignment.patience is not None and isinstance(self.eval_dataset, dict):
-            raise RecipeError(
-                f"alignment.patience counts evaluations by eval_retrieval, and with eval_dataset = a dict of "
-                f"{len(self.eval_dataset)} data sets there would be one of each; pass one data set, or leave it out"
-            )
-        if self.alignment.patience is not None and self.args.dataloader_num_workers:
-            raise RecipeError(
-                "alignment.patience needs training.dataloader_num_workers = 0: workers fetch batches ahead, so that "
-                "where alignment stops would depend on timing"
-            )
         if (self.alignment.prompt == "task") != (self.tokenize_pair_side is not None):
             raise RecipeError(
                 f"alignment.prompt is {self.alignment.prompt!r}, and the sentences of pairs would be given to the "
@@ -174,30 +158,6 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
                 if kind == "eval":
                     self.args.eval_delay *= updates
 
-    def aligning_until(self) -> int | None:
-        """The first update (from 0) that trains only the task because retrieval no longer improves; None if it does.
-
-        It depends on the logged evaluations only, so a resumed run gets the same answer. The first batch after an
-        evaluation has already been fetched, so that update is still trained as planned.
-        """
-        patience = self.alignment.patience
-        if patience is None:
-            return None
-        best, waited = -math.inf, 0
-        for entry in self.state.log_history:
-            if "eval_retrieval" not in entry:
-                continue
-            waited = 0 if entry["eval_retrieval"] > best else waited + 1
-            best = max(best, entry["eval_retrieval"])
-            if waited >= patience:
-                return int(entry["step"]) + 1
-        return None
-
-    def objective_of(self, update: int) -> Objective:
-        """The objective of update `update` (from 0); with ``micro_batch``, that of its first micro-batch."""
-        until = self.aligning_until()
-        return "task" if until is not None and update >= until else self.schedule.objective(update)
-
     # ---- the stream of batches
 
     def get_train_dataloader(self) -> DataLoader[Batch]:
@@ -219,7 +179,6 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
             world_size=self.args.world_size,
             strategy=self.args.train_sampling_strategy,
             by_length=self._window_is_one_sum(),
-            align_until=self.aligning_until,
         )
         loader: DataLoader[Batch] = DataLoader(
             ConcatDataset(parts),
@@ -368,27 +327,3 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
             return held_out_metrics(self.objective, model, self.held_out, self.collate_pairs, self.args.device)
         finally:
             model.train(training)
-
-
-class _StopAligning(TrainerCallback):  # type: ignore[misc]
-    """Trainer callback that logs when alignment stops, and ends training after the planned number of task updates."""
-
-    def __init__(self, trainer: AlternatingMixin) -> None:
-        self.trainer = trainer
-        self.said = False
-
-    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
-        until = self.trainer.aligning_until()
-        if until is None or state.global_step < until:
-            return
-        if not self.said:
-            self.said = True
-            logger.warning(
-                "alignment stopped after update %d: held-out retrieval had not improved for %d evaluations",
-                until,
-                self.trainer.alignment.patience,
-            )
-        planned = self.trainer.schedule.objective
-        done = sum(update >= until or planned(update) == "task" for update in range(state.global_step))
-        if done >= self.trainer.planned_task_updates:
-            control.should_training_stop = True

@@ -8,13 +8,12 @@
    accumulation window hold one objective, and w processes x a accumulation steps see the same examples as 1 x (w a).
    The task examples of a window go to its micro-batches by length, since their loss adds up over the window anyhow.
 
-Nothing here keeps state, so a resumed run skips the batches that are done and continues as if never interrupted. Where
-alignment stops early, the caller derives the update from its log (`AlternatingBatchSampler.align_until`).
+Nothing here keeps state, so a resumed run skips the batches that are done and continues as if never interrupted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -105,7 +104,6 @@ class AlternatingBatchSampler(Sampler[list[int]]):
         world_size: Number of processes.
         strategy: See `task_stream`.
         by_length: Whether the task examples of a window go to its micro-batches by length, longest first.
-        align_until: Called before every update; gives the first update (from 0) that trains only the task, or None.
     """
 
     schedule: Schedule
@@ -122,7 +120,6 @@ class AlternatingBatchSampler(Sampler[list[int]]):
     world_size: int = 1
     strategy: str = "random"
     by_length: bool = False
-    align_until: Callable[[], int | None] = field(default=lambda: None, repr=False)
     _streams: dict[Objective, np.ndarray] = field(init=False, repr=False)
     _windows: list[list[Objective]] = field(init=False, repr=False)
 
@@ -132,9 +129,7 @@ class AlternatingBatchSampler(Sampler[list[int]]):
             for update in range(self.updates)
         ]
         flat = [objective for window in self._windows for objective in window]
-        # Alignment may stop early, after which every update is a task update.
-        most_tasks = len(flat) if "task" in flat else 0
-        tasks = most_tasks * self.world_size * self.task_batch_size
+        tasks = flat.count("task") * self.world_size * self.task_batch_size
         pairs = flat.count("align") * self.world_size * self.pair_batch_size
         if tasks and not len(self.task_lengths):
             raise ValueError(f"the schedule {self.schedule.pattern} asks for task batches, but there is no task data")
@@ -158,12 +153,9 @@ class AlternatingBatchSampler(Sampler[list[int]]):
         """The micro-batches of this process, first to last."""
         sizes: dict[Objective, int] = {"task": self.task_batch_size, "align": self.pair_batch_size}
         used: dict[Objective, int] = {"task": 0, "align": 0}
-        for update, window in enumerate(self._windows):
-            until = self.align_until()
-            stopped = until is not None and update >= until
-            objectives: list[Objective] = ["task"] * len(window) if stopped else window
-            examples = {name: self._next(name, objectives.count(name), used) for name in sizes}
-            for objective in objectives:
+        for window in self._windows:
+            examples = {name: self._next(name, window.count(name), used) for name in sizes}
+            for objective in window:
                 size = sizes[objective]
                 # One step of every process takes world_size consecutive micro-batches of the stream.
                 step, examples[objective] = np.split(examples[objective], [self.world_size * size])

@@ -71,7 +71,6 @@ class TrainingSummary(TypedDict):
     Attributes:
         objective: What was trained.
         layer: The highest aligned layer; None for the task alone.
-        stopped_aligning_at: The update after which only the task was trained; None if alignment never stopped.
         updates: Number of all updates, alignment included.
         task_examples: Number of training examples of the task.
         pairs: Number of pairs that were aligned.
@@ -82,7 +81,6 @@ class TrainingSummary(TypedDict):
 
     objective: RunObjective
     layer: int | None
-    stopped_aligning_at: int | None
     updates: int
     task_examples: int
     pairs: int
@@ -185,8 +183,7 @@ def build_trainer(
     tokenizer = as_chosen(tokenizer, recipe)
     alignment = recipe.alignment
     if objective != "joint":
-        # An adapter trained alone has no other objective to go over to: patience is for the joint one.
-        alignment = alignment.model_copy(update={"schedule": objective, "warmup": 0, "patience": None})
+        alignment = alignment.model_copy(update={"schedule": objective})
     if alignment.layer == "auto" and objective != "task":
         with _on_the_accelerator(model, cpu=bool(recipe.training.given().get("use_cpu"))), eager_on_a_cpu(model):
             best, _ = choose_layer(model, tokenizer, pair_data.held_out or pair_data.train, alignment)
@@ -274,7 +271,6 @@ def _summary(
     return {
         "objective": objective,
         "layer": trainer.objective.top if trainer.objective else None,
-        "stopped_aligning_at": trainer.aligning_until(),
         "updates": trainer.state.global_step,
         "task_examples": len(task_data.train) if objective != "align" else 0,
         "pairs": len(trainer.pairs) if trainer.pairs is not None else 0,

@@ -216,8 +216,6 @@ def test_early_stopping_needs_evaluations_and_a_metric(content):
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["alignment.patience=2"], "counts evaluations without a better retrieval, and there are none"),
-        (["alignment.patience=2", "training.eval_strategy=no"], "and there are none"),
         (["task.name=chat", "task.format=xsid"], "whose files say their format"),
         (["task.name=chat", "task.format=auto", "evaluation.completion_style=intent_slots"], "have another form"),
         (["task.name=chat", "task.format=auto", "task.metric=[]"], "task.metric"),

@@ -22,7 +22,7 @@ def test_patterns(text, expected):
 
 @pytest.mark.parametrize("text", ["update", "task:2,align:3", "align:1,task:1", "micro_batch"])
 def test_after_the_most_alignment_updates_all_is_the_task(text):
-    plain, capped = Schedule.parse(text, warmup=2), Schedule.parse(text, warmup=2, max_updates=4)
+    plain, capped = Schedule.parse(text), Schedule.parse(text, max_updates=4)
     expected, aligned = [], 0
     for update in range(40):
         objective = plain.objective(update)
@@ -45,11 +45,6 @@ def test_by_micro_batch_the_bound_counts_updates_and_leaves_the_planned_task_upd
     assert found.count("task") == 10 * accumulation
 
 
-def test_warmup_delays_alignment():
-    schedule = Schedule.parse("update", warmup=3)
-    assert [schedule.objective(i) for i in range(7)] == ["task"] * 3 + ["task", "align", "task", "align"]
-
-
 @pytest.mark.parametrize("text", ["", "both", "task:0", "task:1;align:1", "align"[:3]])
 def test_an_unknown_schedule_says_what_to_write(text):
     with pytest.raises(ValueError, match="task:3,align:1"):
@@ -59,11 +54,10 @@ def test_an_unknown_schedule_says_what_to_write(text):
 @settings(deadline=None)
 @given(
     text=st.sampled_from(["update", "task", "task:3,align:1", "align:2,task:2"]),
-    warmup=st.integers(0, 9),
     wanted=st.integers(1, 40),
 )
-def test_updates_for_holds_exactly_the_task_updates_and_ends_before_the_next(text, warmup, wanted):
-    schedule = Schedule.parse(text, warmup)
+def test_updates_for_holds_exactly_the_task_updates_and_ends_before_the_next(text, wanted):
+    schedule = Schedule.parse(text)
     total = schedule.updates_for(wanted)
     objectives = [schedule.objective(i) for i in range(total + 1)]
     assert objectives[:-1].count("task") == wanted

@@ -99,11 +99,11 @@ def test_a_number_with_a_leading_zero_is_refused_since_yaml_1_1_reads_it_as_octa
     with pytest.raises(RecipeError, match=rf":\d+: '{word}' begins with a zero"):
         load(f"seed: {word}")
     with pytest.raises(RecipeError, match="begins with a zero"):
-        build_recipe(content, [f"alignment.warmup={word}"])
+        build_recipe(content, [f"alignment.batch_size={word}"])
     assert build_recipe(recipe_content_of(content | {"seed": 1}), ["seed=0o17"]).seed == 15
 
 
-@pytest.mark.parametrize("place", ["alignment.warmup", "alignment.weight", "merge.task_weights", "alignment.layer"])
+@pytest.mark.parametrize("place", ["alignment.batch_size", "alignment.weight", "merge.task_weights", "alignment.layer"])
 def test_true_is_no_number(content, place):
     section, key = place.split(".")
     content.setdefault(section, {})[key] = [True] if key == "task_weights" else True
@@ -115,8 +115,8 @@ def test_an_empty_override_is_empty_text_or_nothing_at_all(content):
     assert build_recipe(content, ["task.system="]).task.system == ""
     assert build_recipe(content, ["task.system=null"]).task.system is None
     assert build_recipe(content, ["task.system='null'"]).task.system == "null"
-    with pytest.raises(RecipeError, match=r"'alignment.patience=' has no value; write alignment.patience=null"):
-        build_recipe(content, ["alignment.patience="])
+    with pytest.raises(RecipeError, match=r"'alignment.max_updates=' has no value; write alignment.max_updates=null"):
+        build_recipe(content, ["alignment.max_updates="])
 
 
 def test_an_override_takes_back_a_key_that_may_not_be_null(content):

@@ -10,7 +10,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file
 from trl import SFTConfig, SFTTrainer
 
-from midalign.errors import DataError, ModelError, RecipeError
+from midalign.errors import DataError, ModelError
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.records import ParallelPair
 from midalign.training.objective import subspace
@@ -282,12 +282,6 @@ def test_cached_gradients_put_an_optimizer_with_two_modes_back_into_training(tmp
     assert run.state.global_step == 8
 
 
-def test_patience_needs_one_data_set_to_evaluate(tmp_path):
-    sets = {"dev": Dataset.from_list(TASK[:2])}
-    with pytest.raises(RecipeError, match="patience counts evaluations by eval_retrieval"):
-        trainer(tmp_path, held_out=PAIRS[:4], alignment={"patience": 1}, eval_dataset=sets)
-
-
 def test_the_arguments_of_the_caller_are_left_as_they_are(tmp_path):
     arguments = SFTConfig(
         str(tmp_path), max_steps=3, eval_delay=1, save_strategy="epoch", report_to="none", use_cpu=True
@@ -316,48 +310,6 @@ def test_the_gradient_of_alignment_is_the_same_with_a_loss_function_of_ones_own(
         gradients.append([p.grad.clone() for p in made.model.parameters() if p.grad is not None])
     assert gradients[0]
     assert all(torch.allclose(one, other, atol=1e-7) for one, other in zip(*gradients, strict=True))
-
-
-def evaluated(run, values):
-    """Let the evaluations of a run report these retrieval values in turn."""
-    given = iter(values)
-    run.alignment_metrics = lambda: {"alignment_loss": 1.0, "retrieval": next(given)}
-    return run
-
-
-def test_alignment_stops_when_retrieval_no_longer_improves_and_the_task_goes_on(tmp_path, caplog):
-    def start(out):
-        run = trainer(
-            out,
-            held_out=PAIRS[:4],
-            max_steps=6,
-            gradient_accumulation_steps=1,
-            eval_strategy="steps",
-            eval_steps=2,
-            save_strategy="steps",
-            save_steps=2,
-            alignment={"patience": 1},
-            eval_dataset=Dataset.from_list(TASK[:2]),
-        )
-        return evaluated(run, [0.5, 0.4, 0.3, 0.3, 0.3])
-
-    run = start(tmp_path / "whole")
-    run.train()
-    # planned: task, align, ... 12 updates; the second evaluation, after update 4, is no better than the first
-    assert run.aligning_until() == 5
-    objectives = [run.objective_of(update) for update in range(run.state.global_step)]
-    assert objectives == ["task", "align", "task", "align", "task", "task", "task", "task"]
-    assert "alignment stopped after update 5" in caplog.text
-    logged = ["align" if "alignment_loss" in e else "task" for e in run.state.log_history if "loss" in e]
-    assert logged == objectives
-
-    expected = adapter_of(run, tmp_path / "a")
-    shutil.copytree(tmp_path / "whole" / "checkpoint-4", tmp_path / "cut" / "checkpoint-4")
-    resumed = start(tmp_path / "cut")
-    evaluated(resumed, [0.3, 0.3, 0.3])
-    resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-4"))
-    got = adapter_of(resumed, tmp_path / "b")
-    assert all(torch.equal(got[name], expected[name]) for name in expected)
 
 
 def plain_task_loss(model, batch):
