@@ -1,7 +1,8 @@
 """What the runs of run.py measured: levels, gains over another arm with intervals, retrieval, times.
 
 A difference is taken within a seed and a language, on the same test items, and averaged over the languages of a group
-and over seeds. Its 95 % interval is a bootstrap of both: every resample draws seeds, and within each language items.
+and over seeds. Its 95 % interval is a bootstrap of both: every resample draws seeds, and items, which are translations
+of each other: where one is drawn, it is drawn in every language.
 With three seeds it is on the narrow side. Retrieval has one value a seed, and Student's t interval over them.
 """
 
@@ -21,12 +22,12 @@ from midalign.answers.predictions import PREDICTIONS, read_predictions
 from midalign.evaluation.score import main_metric, strata_of
 from midalign.experiment.named import resolve_names
 from midalign.files import read_json
-from midalign.functional.statistics import mean_interval
+from midalign.functional.statistics import FloatArray, mean_interval, seed_summary
 from midalign.merging.job import MERGE_FILE
-from midalign.metrics.scoring import Stratum
+from midalign.metrics.scoring import Stratum, resampled_values
 from midalign.probing.result import PROBE_FILE, ProbeResult
 from midalign.recipe.data import read_task_data
-from midalign.records import RESAMPLES, SEED, TaskExample
+from midalign.records import RESAMPLES, TaskExample
 from midalign.training.train import TRAINING_FILE
 
 METRICS = {
@@ -116,21 +117,24 @@ class Runs:
         seeds = self.seeds(arm, baseline, *beside)
         if not seeds or not languages or not self.has(metric, arm, baseline):
             return None
-        point = np.zeros(len(seeds))
-        draws = np.zeros((RESAMPLES, len(seeds)))
-        for number, language in enumerate(languages):
-            for place, seed in enumerate(seeds):
-                n = len(self.strata(seed, arm)[language].stats)
-                times = np.random.default_rng([SEED, number]).multinomial(n, np.full(n, 1 / n), RESAMPLES)
-                for sign, which in ((1, arm), (-1, baseline)):
-                    stratum = self.strata(seed, which)[language]
-                    measure = stratum.measure(metric)
-                    point[place] += sign * _scale(metric) * stratum.value(metric) / len(languages)
-                    draws[:, place] += sign * _scale(metric) * measure.of_sums(times @ stratum.stats) / len(languages)
-        chosen = np.random.default_rng(SEED).integers(len(seeds), size=draws.shape)
-        means = np.take_along_axis(draws, chosen, axis=1).mean(axis=1)
-        low, high = np.quantile(means, (0.025, 0.975))
-        return Gain(float(point.mean()), float(low), float(high), len(seeds))
+        points, draws = [], []
+        for seed in seeds:
+            with_arm, without = (self._mean(seed, which, languages, metric) for which in (arm, baseline))
+            points.append(with_arm[0] - without[0])
+            draws.append(with_arm[1] - without[1])
+        found = seed_summary(points, draws)
+        return Gain(found.mean, found.low, found.high, len(seeds))
+
+    @cache  # noqa: B019
+    def _drawn(self, seed: int, arm: str, languages: tuple[str, ...]) -> list[dict[str, FloatArray]]:
+        strata = self.strata(seed, arm)
+        return resampled_values([strata[code] for code in languages], RESAMPLES)
+
+    def _mean(self, seed: int, arm: str, languages: Sequence[str], metric: str) -> tuple[float, FloatArray]:
+        """The mean over languages in points, and its values on resamples of the items, the same for every arm."""
+        value = np.mean([self.strata(seed, arm)[code].value(metric) for code in languages])
+        drawn = [values[metric] for values in self._drawn(seed, arm, tuple(languages))]
+        return _scale(metric) * float(value), _scale(metric) * np.mean(drawn, axis=0)
 
     def level(self, arm: str, languages: Sequence[str], metric: str) -> float | None:
         """The mean over seeds and languages, in points."""

@@ -14,7 +14,7 @@ too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,10 +76,35 @@ class SeedSummary:
 def resample_sums(stats: npt.ArrayLike, resamples: int = RESAMPLES, seed: Seed = SEED) -> FloatArray:
     """Column sums of ``resamples`` samples of the items, drawn with replacement: ``(resamples, columns)``.
 
-    The draw equals ``default_rng(seed).choice(items, (resamples, items))``, which is what sacreBLEU does.
+    The draw equals ``default_rng(seed).choice(items, (resamples, items))``, which is what sacreBLEU does. Errors as in
+    `resample_together`.
+    """
+    return resample_together([stats], [range(len(_table(stats)))], resamples, seed)[0]
+
+
+def resample_together(
+    tables: Sequence[npt.ArrayLike],
+    items: Sequence[Sequence[Hashable]],
+    resamples: int = RESAMPLES,
+    seed: Seed = SEED,
+) -> list[FloatArray]:
+    """Column sums of several tables on the same resamples: where an item is drawn, it is drawn in every table.
+
+    The tables may be the languages of a test set whose items are translations of each other. An item that is hard in
+    one language is then hard in the others too, and a mean over languages is less certain than if their items had
+    nothing to do with each other (a cluster bootstrap; the clusters are the items).
+
+    Args:
+        tables: Statistics ``(items, columns)``, one for each language.
+        items: What names each row's item; a name occurs once in a table.
+        resamples: Number of resamples. Each draws as many items as there are names in all.
+        seed: Seed of the draw. For tables of the same items it is that of `resample_sums`.
+
+    Returns:
+        For each table, ``(resamples, columns)``.
 
     Raises:
-        ValueError: There are no items.
+        ValueError: A table has no items.
         OptionError: A number of resamples, or a seed, that there cannot be.
     """
     if not 1 <= resamples <= MOST_RESAMPLES:
@@ -89,9 +114,13 @@ def resample_sums(stats: npt.ArrayLike, resamples: int = RESAMPLES, seed: Seed =
         )
     if isinstance(seed, int) and seed < 0:
         raise OptionError(f"seed is {seed}, and the seed of a random generator is not negative; write 0 or more")
-    table = _table(stats)
-    counts = _draws(len(table), resamples, np.random.default_rng(seed))
-    return np.concatenate([block @ table for block in counts])
+    found: list[list[FloatArray]] = [[] for _ in tables]
+    together = list(zip(found, map(_table, tables), _places(items), strict=True))
+    names = 1 + max(int(places.max()) for _, _, places in together)
+    for block in _draws(names, resamples, np.random.default_rng(seed)):
+        for sums, table, places in together:
+            sums.append(block[:, places] @ table)
+    return [np.concatenate(sums) for sums in found]
 
 
 def percentiles(values: FloatArray) -> tuple[float, float]:
@@ -144,10 +173,31 @@ def randomized_sums(first: FloatArray, second: FloatArray, trials: int, seed: Se
 
     The draw equals ``default_rng(seed).integers(2, size=(trials, items), dtype=bool)``, as in sacreBLEU.
     """
-    keep = np.random.default_rng(seed).integers(2, size=(trials, len(first)), dtype=bool)
-    blocks = np.array_split(keep, max(1, keep.size // _BLOCK))
-    one = np.concatenate([block @ (first - second) for block in blocks]) + second.sum(0)
-    return one, first.sum(0) + second.sum(0) - one
+    return randomize_together([(first, second)], [range(len(first))], trials, seed)[0]
+
+
+def randomize_together(
+    pairs: Sequence[tuple[FloatArray, FloatArray]], items: Sequence[Sequence[Hashable]], trials: int, seed: Seed
+) -> list[tuple[FloatArray, FloatArray]]:
+    """`randomized_sums` of several languages: where an item is swapped, it is swapped in every language.
+
+    Args:
+        pairs: Statistics of both systems, one pair for each language.
+        items: What names each row's item, as in `resample_together`.
+        trials: Number of trials.
+        seed: Seed of the draw. For languages of the same items it is that of `randomized_sums`.
+    """
+    found: list[list[FloatArray]] = [[] for _ in pairs]
+    together = [(sums, a - b, at) for sums, (a, b), at in zip(found, pairs, _places(items), strict=True)]
+    names = 1 + max(int(places.max()) for _, _, places in together)
+    random = np.random.default_rng(seed)
+    rows = max(1, _BLOCK // names // 32) * 32  # 32 flags are one random number: blocks draw what the whole would
+    for start in range(0, trials, rows):
+        keep = random.integers(2, size=(min(rows, trials - start), names), dtype=bool)
+        for sums, difference, places in together:
+            sums.append(keep[:, places] @ difference)
+    ones = [np.concatenate(sums) + b.sum(0) for sums, (_, b) in zip(found, pairs, strict=True)]
+    return [(one, a.sum(0) + b.sum(0) - one) for one, (a, b) in zip(ones, pairs, strict=True)]
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -192,16 +242,20 @@ def _table(stats: npt.ArrayLike) -> FloatArray:
     return table
 
 
-def _draws(items: int, resamples: int, rng: np.random.Generator) -> list[FloatArray]:
+def _places(items: Sequence[Sequence[Hashable]]) -> list[npt.NDArray[np.int64]]:
+    """The number of each row's item among all names, which are numbered as they come."""
+    numbers: dict[Hashable, int] = {}
+    return [np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64) for names in items]
+
+
+def _draws(items: int, resamples: int, rng: np.random.Generator) -> Iterator[FloatArray]:
     """How often each item is drawn in each resample, in blocks of ``(rows, items)``."""
     rows = max(1, _BLOCK // items)
-    blocks = []
     for start in range(0, resamples, rows):
         height = min(rows, resamples - start)
         drawn = rng.integers(items, size=(height, items)) + items * np.arange(height)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=height * items)
-        blocks.append(counts.reshape(height, items).astype(np.float64))
-    return blocks
+        yield counts.reshape(height, items).astype(np.float64)
 
 
 def _share_at_or_above(values: FloatArray, threshold: float) -> float:

@@ -29,7 +29,7 @@ from midalign.merging.search import (
     grid,
 )
 from midalign.metrics.loss import LOSS
-from midalign.metrics.scoring import mean_over
+from midalign.metrics.scoring import resampled_values
 from midalign.models.hidden import unwrap
 from midalign.models.limits import context_window
 from midalign.progress import Progress
@@ -157,9 +157,9 @@ def _score_of(
             batch_tokens=recipe.generation.batch_tokens,
         )
         strata = strata_of(dev, predictions, recipe.answer_format, only=name)
-        sums = [resample_sums(stratum.stats, recipe.evaluation.resamples) for stratum in strata]
-        draws = [stratum.measure(name).of_sums(drawn) for stratum, drawn in zip(strata, sums, strict=True)]
-        return float(np.mean([s.value(name) for s in strata])), mean_over(strata, draws)
+        draws = resampled_values(strata, recipe.evaluation.resamples)
+        drawn = np.mean([of_language[name] for of_language in draws], axis=0)
+        return float(np.mean([stratum.value(name) for stratum in strata])), drawn
 
     return measure
 

@@ -31,7 +31,7 @@ import numpy as np
 from midalign.answers.format import METRICS, AnswerFormat
 from midalign.errors import DataError, MissingExtraError, RunError, did_you_mean
 from midalign.functional.statistics import FloatArray
-from midalign.metrics.scoring import Measure, Predictions, Stratum, align_outputs, by_language, f1, share
+from midalign.metrics.scoring import Measure, Predictions, Stratum, align_outputs, by_language, f1, item_names, share
 from midalign.metrics.translation import direction_statistics, one_line
 from midalign.records import TaskExample
 
@@ -61,7 +61,9 @@ def chat_strata(
     strata = []
     for language, rows in by_language(examples, outputs).items():
         blocks = [metric(rows, labels) for metric in chosen]
-        strata.append(Stratum(language, None, np.concatenate([stats for stats, _ in blocks], axis=1), _moved(blocks)))
+        names = item_names(example for example, _ in rows)
+        stats = np.concatenate([stats for stats, _ in blocks], axis=1)
+        strata.append(Stratum(language, None, names, stats, _moved(blocks)))
     return strata
 
 

@@ -1,8 +1,8 @@
 """Paired comparison of two systems on the same test set: differences, intervals and p-values, for any task.
 
 Per language: paired bootstrap (interval of the difference and p), approximate randomisation (p), and the latter's p
-corrected by Holm over the languages of one metric. Per group: the same tests on the mean over its languages, items
-resampled or swapped within each language; no correction, as each group is one question.
+corrected by Holm over the languages of one metric. Per group: the same tests on the mean over its languages; an item is
+drawn or swapped in all of them at once (`scoring.item_names`). No correction, as each group is one question.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from midalign.functional.statistics import (
     holm,
     paired_result,
     randomization_p_value,
-    randomized_sums,
-    resample_sums,
+    randomize_together,
+    resample_together,
 )
-from midalign.metrics.scoring import Groups, Stratum, group_members, group_signature, mean_over
+from midalign.metrics.scoring import Groups, Stratum, group_members, group_signature, same_items
 from midalign.records import RESAMPLES, SEED, TRIALS
 
 
@@ -89,19 +89,28 @@ def compare_strata(
         metrics: Names to compare; None compares all of the task.
         resamples: Resamples of the paired bootstrap.
         trials: Trials of the approximate randomisation.
-        seed: A language's tests use ``default_rng(seed)``, as sacreBLEU does; see `scoring.mean_over` for groups.
+        seed: The tests use ``default_rng(seed)``, as sacreBLEU does.
     """
     names = list(metrics or [measure.name for measure in first[0].measures])
-    draws = {id(a): _draws(a, b, names, resamples, trials, seed) for a, b in zip(first, second, strict=True)}
+    pairs = list(zip(first, second, strict=True))
+    draws = [_draws([pair], names, resamples, trials, seed)[0] for pair in pairs]
+    places_of = group_members(first, groups)
+    of_groups = {
+        group: [draws[at] for at in places]
+        if same_items([first[at] for at in places])
+        else _draws([pairs[at] for at in places], names, resamples, trials, seed)
+        for group, places in places_of.items()
+    }
     settings = f"|bs:{resamples}|ar:{trials}|seed:{seed}"
     comparisons = []
     for name in names:
-        comparisons += _languages(first, draws, name, settings)
-        for group, members in group_members(first, groups).items():
-            pooled = _pooled(members, [draws[id(member)][name] for member in members], seed)
+        comparisons += _languages(first, [of_language[name] for of_language in draws], name, settings)
+        for group, places in places_of.items():
+            members = [first[at] for at in places]
+            mean = _mean([of_language[name] for of_language in of_groups[group]])
             n = sum(len(member.stats) for member in members)
             signature = group_signature(name, members) + settings
-            comparisons.append(_paired_score(name, pooled, n, signature, group=group))
+            comparisons.append(_paired_score(name, mean, n, signature, group=group))
     return comparisons
 
 
@@ -116,44 +125,49 @@ class _Draws:
     randomized: FloatArray
 
 
-def _draws(a: Stratum, b: Stratum, names: Sequence[str], resamples: int, trials: int, seed: int) -> dict[str, _Draws]:
-    """Resample and shuffle once, for all measures."""
-    columns = a.stats.shape[1]
-    sums = resample_sums(np.hstack([a.stats, b.stats]), resamples, seed)  # the same items for both systems
-    shuffled = randomized_sums(a.stats, b.stats, trials, seed)
-    found = {}
-    for name in names:
-        measure = a.measure(name)
-        one, other = (measure.of_sums(side) for side in shuffled)
-        resampled = measure.of_sums(sums[:, :columns]), measure.of_sums(sums[:, columns:])
-        found[name] = _Draws(a.value(name), b.value(name), *resampled, one - other)
-    return found
+def _draws(
+    pairs: Sequence[tuple[Stratum, Stratum]], names: Sequence[str], resamples: int, trials: int, seed: int
+) -> list[dict[str, _Draws]]:
+    """Resample and shuffle once, for all measures and languages."""
+    items = [a.items for a, _ in pairs]
+    both = [np.hstack([a.stats, b.stats]) for a, b in pairs]  # the same items for both systems
+    resampled = resample_together(both, items, resamples, seed)
+    shuffled = randomize_together([(a.stats, b.stats) for a, b in pairs], items, trials, seed)
+    return [
+        {name: _of_measure(a, b, name, sums, swapped) for name in names}
+        for (a, b), sums, swapped in zip(pairs, resampled, shuffled, strict=True)
+    ]
 
 
-def _pooled(members: Sequence[Stratum], draws: Sequence[_Draws], seed: int) -> _Draws:
-    """The mean over languages; both systems' resamples are put in the same order, so that they stay paired."""
+def _of_measure(a: Stratum, b: Stratum, name: str, sums: FloatArray, swapped: tuple[FloatArray, FloatArray]) -> _Draws:
+    measure, columns = a.measure(name), a.stats.shape[1]
+    one, other = (measure.of_sums(side) for side in swapped)
+    resampled = measure.of_sums(sums[:, :columns]), measure.of_sums(sums[:, columns:])
+    return _Draws(a.value(name), b.value(name), *resampled, one - other)
+
+
+def _mean(draws: Sequence[_Draws]) -> _Draws:
+    """The mean over languages."""
     return _Draws(
         a=float(np.mean([draw.a for draw in draws])),
         b=float(np.mean([draw.b for draw in draws])),
-        resampled_a=mean_over(members, [draw.resampled_a for draw in draws], seed),
-        resampled_b=mean_over(members, [draw.resampled_b for draw in draws], seed),
-        randomized=mean_over(members, [draw.randomized for draw in draws], seed),
+        resampled_a=np.mean([draw.resampled_a for draw in draws], axis=0),
+        resampled_b=np.mean([draw.resampled_b for draw in draws], axis=0),
+        randomized=np.mean([draw.randomized for draw in draws], axis=0),
     )
 
 
-def _languages(
-    strata: Sequence[Stratum], draws: dict[int, dict[str, _Draws]], name: str, settings: str
-) -> list[PairedScore]:
+def _languages(strata: Sequence[Stratum], draws: Sequence[_Draws], name: str, settings: str) -> list[PairedScore]:
     found = [
         _paired_score(
             name,
-            draws[id(stratum)][name],
+            drawn,
             len(stratum.stats),
             stratum.measure(name).signature + settings,
             language=stratum.language,
             group=stratum.direction,
         )
-        for stratum in strata
+        for stratum, drawn in zip(strata, draws, strict=True)
     ]
     corrected = holm({str(index): one.p_randomization for index, one in enumerate(found)})
     return [replace(one, p_holm=corrected[str(index)]) for index, one in enumerate(found)]

@@ -26,6 +26,7 @@ from midalign.metrics.scoring import (
     align_outputs,
     by_language,
     f1,
+    item_names,
     precision,
     recall,
     share,
@@ -62,6 +63,7 @@ def extraction_strata(examples: Sequence[TaskExample], predictions: Predictions)
         Stratum(
             language,
             None,
+            item_names(example for example, _ in items),
             np.array([_item_counts(e, parse_entities(o), known) for e, o in items], dtype=np.float64),
             _MEASURES,
         )

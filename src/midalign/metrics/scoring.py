@@ -5,15 +5,16 @@
 3. `score_strata` gives one score per measure and language, and one per measure and group.
 
 A group's value is the **mean over its languages** of the language's score (as the paper reports), not a score over its
-pooled items; its interval resamples items within each language. The group ``"all"`` is always there.
+pooled items. Its interval resamples items: where one is drawn, it is drawn in every language, since the items of a
+test set with the same number usually are translations of each other. The group ``"all"`` is always there.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TypeVar
@@ -21,7 +22,7 @@ from typing import TypeVar
 import numpy as np
 
 from midalign.errors import DataError
-from midalign.functional.statistics import FloatArray, Formula, percentiles, resample_sums
+from midalign.functional.statistics import FloatArray, Formula, percentiles, resample_together
 from midalign.languages import canonical
 from midalign.records import RESAMPLES, SEED, Prediction, Score, TaskExample
 
@@ -62,12 +63,14 @@ class Stratum:
     Attributes:
         language: Canonical code.
         direction: ``"eng_Latn-deu_Latn"`` where a language occurs in both directions, else None.
+        items: What names each item among those of all languages (`item_names`).
         stats: ``(items, columns)``.
         measures: What can be computed from the columns.
     """
 
     language: str
     direction: str | None
+    items: tuple[Hashable, ...]
     stats: FloatArray
     measures: tuple[Measure, ...]
 
@@ -152,14 +155,14 @@ def score_strata(
         groups: Name to canonical language codes. A group none of whose languages is in the data is left out, with a
             warning.
         resamples: Number of bootstrap resamples.
-        seed: A language's draw uses ``default_rng(seed)``, as sacreBLEU does; see `mean_over` for groups.
+        seed: The draw uses ``default_rng(seed)``, as sacreBLEU does.
     """
     suffix = settings(resamples, seed)
-    drawn = {id(stratum): resampled_values(stratum, resamples, seed) for stratum in strata}
+    drawn = [resampled_values([stratum], resamples, seed)[0] for stratum in strata]
     scores = []
-    for stratum in strata:
+    for stratum, values in zip(strata, drawn, strict=True):
         for measure in stratum.measures:
-            low, high = percentiles(drawn[id(stratum)][measure.name])
+            low, high = percentiles(values[measure.name])
             scores.append(
                 Score(
                     metric=measure.name,
@@ -172,9 +175,11 @@ def score_strata(
                     group=stratum.direction,
                 )
             )
-    for group, members in group_members(strata, groups).items():
+    for group, places in group_members(strata, groups).items():
+        members = [strata[at] for at in places]
+        together = [drawn[at] for at in places] if same_items(members) else resampled_values(members, resamples, seed)
         for name in (measure.name for measure in members[0].measures):
-            low, high = percentiles(mean_over(members, [drawn[id(m)][name] for m in members], seed))
+            low, high = percentiles(np.mean([values[name] for values in together], axis=0))
             value = float(np.mean([member.value(name) for member in members]))
             n = sum(len(member.stats) for member in members)
             scores.append(Score(name, value, low, high, n, group_signature(name, members) + suffix, group=group))
@@ -186,24 +191,35 @@ def settings(resamples: int, seed: int) -> str:
     return f"|bs:{resamples}|seed:{seed}|midalign:{version('midalign')}"
 
 
-def resampled_values(stratum: Stratum, resamples: int, seed: int) -> dict[str, FloatArray]:
-    """Every measure on the same resamples of the items, ``(resamples,)`` each, by name."""
-    sums = resample_sums(stratum.stats, resamples, seed)
-    return {measure.name: measure.of_sums(sums) for measure in stratum.measures}
+def resampled_values(members: Sequence[Stratum], resamples: int, seed: int = SEED) -> list[dict[str, FloatArray]]:
+    """Every measure of each language, ``(resamples,)`` by name, all on the same resamples of the items."""
+    sums = resample_together([m.stats for m in members], [m.items for m in members], resamples, seed)
+    return [
+        {measure.name: measure.of_sums(drawn) for measure in member.measures}
+        for member, drawn in zip(members, sums, strict=True)
+    ]
 
 
-def mean_over(members: Sequence[Stratum], values: Sequence[FloatArray], seed: int = SEED) -> FloatArray:
-    """The mean over languages of resampled (or randomised) values, each ``(resamples,)``.
+def same_items(members: Sequence[Stratum]) -> bool:
+    """Whether all have items of the same names, so that what was drawn for each alone was drawn for all together."""
+    return all(member.items == members[0].items for member in members)
 
-    All languages were resampled with the same seed. Each language's values are therefore first put into an order of its
-    own, so that the resamples of different languages are independent without another scoring. The order depends on the
-    language and the seed only.
+
+def item_names(examples: Iterable[TaskExample]) -> tuple[Hashable, ...]:
+    """What names each item of a language among the items of all languages: the number at the end of its id.
+
+    Test sets in several languages number translations of one sentence alike (xSID, MASSIVE, FLORES). Where the items of
+    two languages have nothing to do with each other, drawing them together does no harm: on average, it changes no
+    interval. An id without a number has a name of its own; a number that a language has in several files has several.
     """
-    shuffled = []
-    for member, drawn in zip(members, values, strict=True):
-        own = zlib.crc32(f"{member.language} {member.direction}".encode())
-        shuffled.append(np.random.default_rng([seed, own]).permutation(drawn))
-    return np.asarray(np.mean(shuffled, axis=0), dtype=np.float64)
+    seen: Counter[Hashable] = Counter()
+    names: list[Hashable] = []
+    for example in examples:
+        stem, number, _ = natural_key(example.id)
+        name: Hashable = number if number >= 0 else stem
+        names.append((name, seen[name]))
+        seen[name] += 1
+    return tuple(names)
 
 
 def group_signature(name: str, members: Sequence[Stratum]) -> str:
@@ -212,11 +228,11 @@ def group_signature(name: str, members: Sequence[Stratum]) -> str:
     return " ".join(signatures) + f"|mean over languages:{len(members)}"
 
 
-def group_members(strata: Sequence[Stratum], groups: Groups | None) -> dict[str, list[Stratum]]:
-    """The strata of each group, ``"all"`` first; groups without any are left out with a warning."""
-    members = {ALL: list(strata)}
+def group_members(strata: Sequence[Stratum], groups: Groups | None) -> dict[str, list[int]]:
+    """The places of each group's strata, ``"all"`` first; groups without any are left out with a warning."""
+    members = {ALL: list(range(len(strata)))}
     for name, languages in (groups or {}).items():
-        found = [stratum for stratum in strata if stratum.language in languages]
+        found = [place for place, stratum in enumerate(strata) if stratum.language in languages]
         if found:
             members[name] = found
         else:

@@ -18,8 +18,8 @@ from midalign.metrics.scoring import (
     Stratum,
     group_members,
     group_signature,
-    mean_over,
     resampled_values,
+    same_items,
     settings,
 )
 from midalign.records import RESAMPLES, SEED, Score
@@ -59,7 +59,7 @@ def score_seeds(
         raise DataError(f"a mean over seeds needs the predictions of at least two seeds, got {len(by_seed)}")
     suffix = f"|seeds:{len(by_seed)}{settings(resamples, seed)}"
     first = by_seed[0]
-    drawn = [[resampled_values(stratum, resamples, seed) for stratum in strata] for strata in by_seed]
+    drawn = [[resampled_values([stratum], resamples, seed)[0] for stratum in strata] for strata in by_seed]
     scores = []
     for at, stratum in enumerate(first):
         for measure in stratum.measures:
@@ -67,26 +67,25 @@ def score_seeds(
             found = seed_summary(values, [draws[at][measure.name] for draws in drawn], seed)
             signature, n = measure.signature + suffix, len(stratum.stats)
             scores.append(_score(measure.name, found, n, signature, stratum.language, stratum.direction))
-    for group, members in group_members(first, groups).items():
-        places = [at for at, stratum in enumerate(first) if stratum in members]
+    for group, places in group_members(first, groups).items():
+        members = [first[at] for at in places]
+        together = [[own[at] for at in places] for own in drawn]
+        if not same_items(members):
+            together = [resampled_values([strata[at] for at in places], resamples, seed) for strata in by_seed]
         for measure in members[0].measures:
-            found = _of_group(measure.name, by_seed, drawn, places, seed)
+            values = [_mean_value([strata[at] for at in places], measure.name) for strata in by_seed]
+            found = seed_summary(values, [_mean_draw(own, measure.name) for own in together], seed)
             signature, n = group_signature(measure.name, members) + suffix, sum(len(member.stats) for member in members)
             scores.append(_score(measure.name, found, n, signature, None, group))
     return scores
 
 
-def _of_group(
-    name: str,
-    by_seed: Sequence[Sequence[Stratum]],
-    drawn: Sequence[Sequence[Mapping[str, FloatArray]]],
-    places: Sequence[int],
-    seed: int,
-) -> SeedSummary:
-    """One measure of the mean over the languages at these places."""
-    values = [float(np.mean([strata[at].value(name) for at in places])) for strata in by_seed]
-    members = [by_seed[0][at] for at in places]
-    return seed_summary(values, [mean_over(members, [own[at][name] for at in places], seed) for own in drawn], seed)
+def _mean_value(members: Sequence[Stratum], name: str) -> float:
+    return float(np.mean([member.value(name) for member in members]))
+
+
+def _mean_draw(drawn: Sequence[Mapping[str, FloatArray]], name: str) -> FloatArray:
+    return np.asarray(np.mean([of_language[name] for of_language in drawn], axis=0))
 
 
 def _score(name: str, found: SeedSummary, n: int, signature: str, language: str | None, group: str | None) -> SeedScore:

@@ -30,6 +30,7 @@ from midalign.metrics.scoring import (
     align_outputs,
     by_language,
     f1,
+    item_names,
     precision,
     recall,
     share,
@@ -71,7 +72,8 @@ def slot_strata(examples: Sequence[TaskExample], predictions: Predictions, style
             _item_counts(example, parse_slots(output, example.words, labels=labels, style=style))
             for example, output in items
         ]
-        strata.append(Stratum(language, None, np.array(rows, dtype=np.float64), measures))
+        names = item_names(example for example, _ in items)
+        strata.append(Stratum(language, None, names, np.array(rows, dtype=np.float64), measures))
     return strata
 
 

@@ -29,6 +29,7 @@ from midalign.metrics.scoring import (
     Predictions,
     Stratum,
     align_outputs,
+    item_names,
     natural_key,
     share,
 )
@@ -64,6 +65,7 @@ def translation_strata(
         Stratum(
             language,
             direction,
+            item_names(example for example, _ in rows),
             *direction_statistics(
                 [one_line(output) for _, output in rows],
                 [example.reference for example, _ in rows],
@@ -94,7 +96,13 @@ def segment_strata(examples: Sequence[TaskExample], segments: SegmentScores) -> 
     """The statistics of each direction for segment scores, which must be of exactly these examples."""
     measure = Measure(segments.name, slice(0, 2), share, segments.signature)
     return [
-        Stratum(language, direction, np.array([[score, 1.0] for _, score in rows]), (measure,))
+        Stratum(
+            language,
+            direction,
+            item_names(example for example, _ in rows),
+            np.array([[score, 1.0] for _, score in rows]),
+            (measure,),
+        )
         for language, direction, rows in by_direction(examples, [segments.scores[e.id] for e in examples])
     ]
 

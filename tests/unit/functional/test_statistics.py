@@ -13,8 +13,10 @@ from midalign.functional.statistics import (
     paired_result,
     percentiles,
     randomization_p_value,
+    randomize_together,
     randomized_sums,
     resample_sums,
+    resample_together,
     seed_summary,
 )
 from midalign.metrics.scoring import f1, share
@@ -50,6 +52,27 @@ def test_resampled_sums_equal_a_plain_loop_over_the_drawn_rows() -> None:
     drawn = np.random.default_rng(7).choice(len(COUNTS), size=(20, len(COUNTS)), replace=True)
     plain = [sum(COUNTS[row] for row in rows) for rows in drawn]
     np.testing.assert_array_equal(resample_sums(COUNTS, 20, 7), plain)
+
+
+@given(
+    names=st.lists(st.sets(st.integers(0, 9), min_size=1), min_size=1, max_size=4),
+    seed=st.integers(0, 99),
+    block=st.sampled_from([1, 40, 10_000]),
+)
+def test_tables_are_resampled_and_swapped_as_one_table_of_all_their_items_would_be(names, seed, block):
+    items = [sorted(each) for each in names]
+    order = list(dict.fromkeys(name for each in items for name in each))
+    tables = [np.array([[name + 1.0, number] for name in each]) for number, each in enumerate(items)]
+    wide = np.zeros((len(order), 2 * len(items)))  # a row for each item; nothing where a table lacks it
+    for number, (each, table) in enumerate(zip(items, tables, strict=True)):
+        wide[[order.index(name) for name in each], 2 * number : 2 * number + 2] = table
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(significance, "_BLOCK", block)
+        drawn = resample_together(tables, items, 70, seed)
+        swapped = randomize_together([(table, 2 * table) for table in tables], items, 70, seed)
+    np.testing.assert_allclose(np.hstack(drawn), resample_sums(wide, 70, seed))
+    for got, expected in zip(zip(*swapped, strict=True), randomized_sums(wide, 2 * wide, 70, seed), strict=True):
+        np.testing.assert_allclose(np.hstack(got), expected)
 
 
 def test_drawing_in_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from midalign.functional.statistics import holm, paired_result, resample_sums
@@ -93,13 +94,34 @@ def test_a_group_of_one_language_is_that_language() -> None:
         assert getattr(group, name) == pytest.approx(getattr(one, name)), name
 
 
-def test_a_mean_over_languages_is_tested_as_a_mean_of_independent_languages() -> None:
-    right = [i % 7 < 4 for i in range(60)]  # the same items in every language: languages drawn alike would show
+def test_translations_that_are_right_and_wrong_together_are_no_more_certain_than_one_language() -> None:
+    right = [i % 7 < 4 for i in range(60)]
     better = [i % 7 < 5 for i in range(60)]
     a, b = (
         {e.id: "x: " + "abc"[i % 3] if ok[i % 60] else "y: a" for i, e in enumerate(EXAMPLES)} for ok in (right, better)
     )
     found = {c.language or c.group: c for c in compare(a, b, "exact_match")}
     one, mean = found["deu_Latn"], found["all"]
-    assert (mean.high - mean.low) / (one.high - one.low) == pytest.approx(3**-0.5, rel=0.15)
-    assert mean.p_randomization < one.p_randomization
+    assert (mean.low, mean.high) == pytest.approx((one.low, one.high))
+    assert mean.p_randomization == one.p_randomization
+
+
+def test_a_mean_over_languages_whose_items_have_nothing_to_do_with_each_other_is_more_certain_than_one() -> None:
+    at_random = np.random.default_rng(3)
+    right, better = at_random.random(180) < 0.5, at_random.random(180) < 0.7
+    a, b = ({e.id: "x: " + "abc"[i % 3] if ok[i] else "y: a" for i, e in enumerate(EXAMPLES)} for ok in (right, better))
+    found = {c.language or c.group: c for c in compare(a, b, "exact_match")}
+    widths = [found[e.language].high - found[e.language].low for e in EXAMPLES[::60]]
+    assert (found["all"].high - found["all"].low) / np.mean(widths) == pytest.approx(3**-0.5, rel=0.2)
+
+
+def test_items_that_some_languages_lack_are_drawn_and_swapped_together_all_the_same() -> None:
+    kept = [e for e in EXAMPLES if not (e.language == "tur_Latn" and int(e.id[9:]) % 5 == 0)]
+    a, b = ({e.id: answers[e.id] for e in kept} for answers in (A, B))
+    found = {
+        c.group or c.language: c for c in compare_strata(slot_strata(kept, a), slot_strata(kept, b), trials=500)[:4]
+    }
+    whole = run()["all"]
+    assert found["all"].n == 168
+    assert (found["all"].low, found["all"].high) == pytest.approx((whole.low, whole.high), abs=0.03)
+    assert found["all"].p_randomization < 0.01

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from midalign.errors import DataError
-from midalign.metrics.scoring import align_outputs, natural_key, score_strata
+from midalign.metrics.scoring import align_outputs, item_names, natural_key, score_strata
 from midalign.metrics.slots import slot_strata
 from midalign.records import Prediction, Score, Span, TaskExample
 
@@ -64,14 +65,30 @@ def test_the_interval_holds_the_value_and_narrows_with_more_items() -> None:
     assert large.high - large.low < small.high - small.low
 
 
-def test_the_groups_interval_is_about_that_of_the_mean_of_independent_languages() -> None:
+def nine_languages(right: np.ndarray) -> tuple[Score, list[Score]]:
+    """Exact match of all languages, and of each; `right` says which of 40 items are, by language ``(9, 40)``."""
     examples = [item(f"l{k}", i, f"l{k:02d}_Latn") for k in range(9) for i in range(40)]
-    right = np.random.default_rng(0).random(40) < 0.5  # the same items in every language, so a shared draw would show
-    outputs = {e.id: "x: a" if right[int(e.id.split(":")[1])] else "x: b" for e in examples}
+    outputs = {e.id: "x: a" if ok else "x: b" for e, ok in zip(examples, right.flatten(), strict=True)}
     scores = [s for s in score_slots(examples, outputs) if s.metric == "exact_match"]
-    languages = np.mean([s.high - s.low for s in scores if s.language])
-    (group,) = [s for s in scores if s.group == "all"]
-    assert (group.high - group.low) / languages == pytest.approx(1 / 3, rel=0.2)  # 1 / sqrt(9)
+    return next(s for s in scores if s.group == "all"), [s for s in scores if s.language]
+
+
+def test_nine_translations_of_the_same_items_are_no_more_certain_than_one() -> None:
+    right = np.random.default_rng(0).random(40) < 0.5
+    group, languages = nine_languages(np.tile(right, (9, 1)))
+    assert (group.low, group.high) == pytest.approx((languages[0].low, languages[0].high))
+
+
+def test_the_groups_interval_is_about_that_of_the_mean_of_independent_languages_where_they_are() -> None:
+    group, languages = nine_languages(np.random.default_rng(0).random((9, 40)) < 0.5)
+    widths = np.mean([s.high - s.low for s in languages])
+    assert (group.high - group.low) / widths == pytest.approx(1 / 3, rel=0.25)  # 1 / sqrt(9)
+
+
+def test_items_are_named_alike_in_all_languages_by_the_number_of_their_id() -> None:
+    ids = ["de.test:0", "de.test:2", "more.de:0", "de.test:3", "odd"]
+    examples = [dataclasses.replace(EXAMPLES[0], id=name) for name in ids]
+    assert item_names(examples) == ((0, 0), (2, 0), (0, 1), (3, 0), ("odd", 0))
 
 
 def test_the_signature_names_resamples_seed_and_version() -> None:
