@@ -171,13 +171,11 @@ def visible(results: dict[str, Any]) -> str:
 
 def page(results: dict[str, Any], images: Path) -> str:
     """The page: ``evidence.md.in`` with tables in place of its marks."""
-    seeds = [f"{len(task['arms']['sft']['seeds'])} ({name})" for name, task in tasks(results).items()]
     *most, last = sorted({task["updates"] for task in tasks(results).values()})
     marks = {
         "updates": " or ".join([", ".join(map(str, most)), str(last)][not most :]),
         "claims": "\n".join(claims_table(results)),
         "tables": "\n".join(tables(results)),
-        "seeds": ", ".join(seeds),
         "times": times(results),
         "visible": visible(results),
         "figures": "\n\n".join(f"![{text}](images/{file})" for file, text in draw(results, images)),
@@ -188,18 +186,17 @@ def page(results: dict[str, Any], images: Path) -> str:
 
 def readme_table(results: dict[str, Any]) -> list[str]:
     """The table of the README: what the judged arms gain, by task and group; of larger runs if there are any."""
-    lines = ["| task | aligned | seeds | languages | SFT | minus SFT | minus shuffled pairs |", "|---" * 7 + "|"]
+    lines = ["| task | aligned | languages | SFT | minus SFT | minus shuffled pairs |", "|---" * 6 + "|"]
     for key, name in RECIPES.items():
         for arm, what in JUDGED.items():
             sets = [results.get(key + end, {}) for end in (LARGER, "")]
             task = next((task for task in sets if arm in task.get("arms", {})), None)
             if task is None:
                 continue
-            seeds = len(task["arms"][arm]["seeds"])
             for group in [group for group in GROUPS if task["languages"][group]]:
                 gains = [shown(gain_of(task, arm, group, other)) for other in ("sft", "shuffled")]
                 level = task["arms"]["sft"]["levels"][main_metric(task)][group]
-                lines.append(f"| {name} | {what} | {seeds} | {group} | {level:.1f} | {gains[0]} | {gains[1]} |")
+                lines.append(f"| {name} | {what} | {group} | {level:.1f} | {gains[0]} | {gains[1]} |")
     return lines
 
 

@@ -209,16 +209,15 @@ def with_english(result: ProbeResult, codes: Sequence[str]) -> list[list[float]]
 
 def _arm(runs: Runs, arm: str, layer: int) -> dict[str, Any]:
     groups = _groups(runs)
-    found: dict[str, Any] = {"seeds": runs.seeds(arm), "levels": {}, "gains": {"sft": {}, "shuffled": {}}}
     others = {"sft": "sft", "shuffled": _control(runs, arm)}
+    if arm == "joint" and runs.seeds("two_languages"):
+        others["two_languages"] = "two_languages"
+    found: dict[str, Any] = {"seeds": runs.seeds(arm), "levels": {}, "gains": {other: {} for other in others}}
     for metric in METRICS:
         levels = {group: runs.level(arm, codes, metric) for group, codes in groups.items()}
         found["levels"][metric] = {group: round(level, 2) for group, level in levels.items() if level is not None}
-        for other, by_metric in found["gains"].items():
-            gains = {
-                g: runs.gain(arm, others[other], codes, metric) for g, codes in groups.items() if arm != others[other]
-            }
-            by_metric[metric] = {g: _rounded(x) for g, x in gains.items() if x}
+        for other, which in others.items():
+            found["gains"][other][metric] = {} if arm == which else _gains(runs, arm, which, groups, metric)
     metric = main_metric(recipe_of(runs.name, 0, "sft").task.name)
     same = runs.gain("joint", "sft", groups["aligned"], metric, beside=[arm])
     found["joint_on_its_seeds"] = _rounded(same) if same else None
@@ -233,10 +232,15 @@ def _arm(runs: Runs, arm: str, layer: int) -> dict[str, Any]:
     return found
 
 
+def _gains(runs: Runs, arm: str, over: str, groups: dict[str, list[str]], metric: str) -> dict[str, Any]:
+    gains = {group: runs.gain(arm, over, codes, metric) for group, codes in groups.items()}
+    return {group: _rounded(gain) for group, gain in gains.items() if gain}
+
+
 def _control(runs: Runs, arm: str) -> str:
-    """The control of an arm, with shuffled pairs: its own where that has as many seeds, otherwise joint training's."""
+    """The control of an arm, with shuffled pairs: its own, or joint training's where that has more of its seeds."""
     own = f"{arm}_shuffled"
-    return own if own in ARMS and runs.seeds(own) == runs.seeds(arm) else "shuffled"
+    return own if own in ARMS and len(runs.seeds(arm, own)) >= len(runs.seeds(arm, "shuffled")) else "shuffled"
 
 
 def _groups(runs: Runs) -> dict[str, list[str]]:
@@ -258,7 +262,7 @@ def _rise(runs: Runs, arm: str, layer: int) -> dict[str, float] | None:
     return {"value": round(rise.mean, 1), "low": round(rise.low, 1), "high": round(rise.high, 1)}
 
 
-def _rounded(gain: Gain) -> dict[str, float]:
+def _rounded(gain: Gain) -> dict[str, float | int]:
     return {name: round(value, 2) for name, value in asdict(gain).items()}
 
 

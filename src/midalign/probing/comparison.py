@@ -29,7 +29,7 @@ from midalign.probing.content import (
     TransferCorrelation,
 )
 from midalign.probing.result import ProbeResult
-from midalign.probing.statistics import clean, interval, resampled, shares
+from midalign.probing.statistics import clean, interval, resampled, shares, spearman
 from midalign.records import RESAMPLES
 
 COMPARISON_FILE = "comparison.json"
@@ -260,7 +260,7 @@ def _coefficient(x: FloatArray, y: FloatArray, drawn: npt.NDArray[np.int64], ran
     """Pearson's coefficient of two rows of values (Spearman's, of ranks), with p-value and bootstrap interval."""
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return {"value": None, "p_value": None, "low": None, "high": None}
-    found = stats.spearmanr(x, y) if ranks else stats.pearsonr(x, y)
+    value, p_value = spearman(x, y) if ranks else stats.pearsonr(x, y)
     a, b = x[drawn], y[drawn]
     if ranks:  # ranks within each resample, which has ties that the sample has not
         a, b = stats.rankdata(a, axis=1), stats.rankdata(b, axis=1)
@@ -268,7 +268,7 @@ def _coefficient(x: FloatArray, y: FloatArray, drawn: npt.NDArray[np.int64], ran
     norms = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
     defined = norms > 1e-12  # a resample of one language many times has no correlation
     low, high = interval((a * b).sum(axis=1)[defined] / norms[defined]) if defined.any() else (None, None)
-    return {"value": clean(found.statistic), "p_value": _p_value(found.pvalue), "low": low, "high": high}
+    return {"value": clean(value), "p_value": _p_value(p_value), "low": low, "high": high}
 
 
 def _p_value(value: float) -> float | None:

@@ -128,7 +128,8 @@ def test_the_page_is_made_of_the_measured_results_alone(runs, tmp_path, monkeypa
     assert "| `joint` | English | 50 | 50 |  |" in text
     assert "| `joint` | aligned | 30 | 50 | 50 |" in text
     assert len(list((page.parent / "images").glob("*.svg"))) == text.count("![") == 2
-    assert "| xSID | sentences | 2 | aligned | 66.7 | +" in readme.read_text()
+    assert "| xSID | sentences | aligned | 66.7 | +" in readme.read_text()
+    assert "] (2) |" in readme.read_text()
     assert "old" not in readme.read_text()
 
 
@@ -145,10 +146,8 @@ def test_the_larger_runs_stand_for_a_task_where_they_have_the_arm(runs):
     larger = {**small, "arms": {arm: found for arm, found in small["arms"].items() if arm != "joint"}}
     larger["arms"]["prompt_last"] = {**small["arms"]["joint"], "seeds": [0, 1, 2]}
     lines = evidence.readme_table({"xsid": small, "xsid_larger": larger})
-    assert [line.split(" | ")[1:4] for line in lines[2:]] == [
-        [what, seeds, group]
-        for what, seeds in (("sentences", "2"), ("last state", "3"))
-        for group in ("supervised", "aligned")
+    assert [line.split(" | ")[1:3] for line in lines[2:]] == [
+        [what, group] for what in ("sentences", "last state") for group in ("supervised", "aligned")
     ]
 
 

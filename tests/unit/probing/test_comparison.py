@@ -1,15 +1,18 @@
 """Comparison of two probes and correlation with transfer, on probes made from known hits."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from midalign.errors import DataError, LanguageError, RunError
 from midalign.probing.comparison import compare, correlate, correlate_gains, scores_by_language
 from midalign.probing.probe import ProbeResult
-from midalign.probing.statistics import find_groups
+from midalign.probing.statistics import find_groups, spearman
 
 CODES = ["eng_Latn", "deu_Latn", "rus_Cyrl", "tha_Thai", "fra_Latn", "fin_Latn"]
 N = 60
@@ -97,6 +100,31 @@ def test_only_layers_of_both_probes_are_compared():
         compare(made_result([LOW, LOW]), after)
 
 
+def exact_p(x, y):
+    """Spearman's two-sided p by trying every order: twice the smaller tail."""
+    observed = stats.spearmanr(x, y).statistic
+    rhos = np.array([stats.spearmanr(order, y).statistic for order in itertools.permutations(x)])
+    tails = np.mean(rhos >= observed - 1e-9), np.mean(rhos <= observed + 1e-9)
+    return min(1.0, 2 * min(tails))
+
+
+def test_four_languages_in_the_same_order_are_not_significant():
+    assert spearman([1, 2, 3, 4], [10, 30, 31, 70]) == pytest.approx((1.0, 2 / 24))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=4, max_size=6))
+def test_spearmans_p_over_few_languages_is_exact_also_with_ties(points):
+    x, y = zip(*points, strict=True)
+    assume(len(set(x)) > 1 and len(set(y)) > 1)
+    assert spearman(x, y) == pytest.approx((stats.spearmanr(x, y).statistic, exact_p(x, y)))
+
+
+def test_spearmans_p_over_many_languages_is_scipys():
+    x, y = np.random.default_rng(0).random((2, 12))
+    assert spearman(x, y) == pytest.approx(tuple(stats.spearmanr(x, y)))
+
+
 def test_coefficients_equal_scipys_and_unprobed_languages_are_named():
     result = made_result([np.linspace(0.1, 0.9, 6), np.full(6, 0.5)])
     scores = {"en": 30.0, "de": 45.0, "rus": 41.0, "tha_Thai": 60.0, "fr": 77.0, "fin": 71.5, "swh": 3.0}
@@ -111,7 +139,8 @@ def test_coefficients_equal_scipys_and_unprobed_languages_are_named():
         ("spearman", stats.spearmanr(accuracy, given)),
     ):
         assert entry[name]["value"] == pytest.approx(expected.statistic, abs=1e-5)
-        assert entry[name]["p_value"] == pytest.approx(expected.pvalue, rel=0.01)
+        exact = exact_p(accuracy, given) if name == "spearman" else expected.pvalue
+        assert entry[name]["p_value"] == pytest.approx(exact, rel=0.01)
         assert entry[name]["low"] <= entry[name]["value"] <= entry[name]["high"] <= 1.0
     assert entry["pearson"]["value"] > 0.8
     json.dumps(found, allow_nan=False)
@@ -144,7 +173,8 @@ def test_gains_set_the_change_of_each_language_against_the_change_of_its_score()
     for name, test in (("pearson", stats.pearsonr), ("spearman", stats.spearmanr)):
         expected = test(rises, list(gains.values()))
         assert found["layers"][1][name]["value"] == pytest.approx(expected.statistic, abs=1e-4)
-        assert found["layers"][1][name]["p_value"] == pytest.approx(expected.pvalue, rel=0.01)
+        exact = exact_p(rises, list(gains.values())) if name == "spearman" else expected.pvalue
+        assert found["layers"][1][name]["p_value"] == pytest.approx(exact, rel=0.01)
 
 
 def test_equal_scores_have_no_correlation_and_give_null():
