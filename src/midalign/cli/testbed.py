@@ -28,12 +28,12 @@ def build(
     profile: Annotated[
         str, typer.Option(help="base (18 languages, as shipped) or demo (9 languages, takes minutes).")
     ] = "base",
-    threads: Annotated[int | None, typer.Option(help="Threads of torch; all by default.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; all by default.")] = None,
     compiled: Annotated[
         bool, typer.Option(help="Compile the model: almost twice as fast, but needs a C++ compiler.")
     ] = False,
     snapshots: Annotated[
-        int, typer.Option(help="Number of updates between two snapshots of the weights; 0 keeps none.")
+        int, typer.Option(min=0, help="Number of updates between two snapshots of the weights; 0 keeps none.")
     ] = 0,
 ) -> None:
     """Pretrain a base model from scratch: half an hour to hours on a CPU, resumable; seed 2 is the shipped model."""

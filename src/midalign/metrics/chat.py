@@ -21,6 +21,7 @@ import json
 import re
 import string
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -134,14 +135,18 @@ def _sacrebleu(name: str, rows: Rows, _labels: Sequence[str]) -> Block:
 def _rouge_l(rows: Rows, _labels: Sequence[str]) -> Block:
     scorer = _rouge().RougeScorer(["rougeL"], use_stemmer=False, tokenizer=_Words())
     values = [scorer.score(example.reference, output)["rougeL"].fmeasure for example, output in rows]
-    return _mean("rougeL", values, "rouge-score|F-measure|words: runs of letters and digits of any script, lower case")
+    return _mean(
+        "rougeL", values, "rouge-score|F-measure|words: runs of letters, marks and digits of any script, lower case"
+    )
 
 
 class _Words:
     """Words of any script; rouge-score's own tokenizer drops every letter that is not ASCII."""
 
     def tokenize(self, text: str) -> list[str]:
-        return re.findall(r"\w+", text.lower())
+        # An Indic vowel sign, or a Thai tone, is a mark, which \w leaves out; without it other words would be equal.
+        parts = (c if c.isalnum() or c == "_" or unicodedata.category(c)[0] == "M" else " " for c in text.lower())
+        return "".join(parts).split()
 
 
 def _rouge() -> Any:
@@ -190,7 +195,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _fields(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Every value with the path that leads to it; places in a list count, keys come in any order."""
+    """Every value with the path that leads to it; places in a list count, keys come in any order, 5.0 is 5."""
     if value is _NOT_JSON:
         return
     if isinstance(value, dict) and value:
@@ -200,7 +205,7 @@ def _fields(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
         for place, inner in enumerate(value):
             yield from _fields(inner, f"{path}/{place}")
     else:
-        yield path, json.dumps(value)
+        yield path, json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _macro_f1(rows: Rows, labels: Sequence[str]) -> Block:

@@ -208,8 +208,10 @@ def build_base(
         ``out``.
 
     Raises:
-        RunError: The checkpoint belongs to another seed or profile, or PyTorch is too old.
+        RunError: The checkpoint belongs to another seed or profile, `out` is a file, or PyTorch is too old.
     """
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{str(out)!r} is a file, and the model is a folder; name another one")
     if threads is not None:
         torch.set_num_threads(threads)
     recipe = json.loads(json.dumps({"seed": seed, **asdict(profile)}))
@@ -306,7 +308,7 @@ class _Training:
             wrong = sorted(k for k in self.recipe if saved["recipe"].get(k) != self.recipe[k])
             raise RunError(
                 f"{folder} holds a checkpoint of another base (different: {', '.join(wrong)}); continuing from it "
-                "would give a model that no seed can reproduce. Use another folder, or resume=False to start again."
+                f"would give a model that no seed can reproduce. Use another folder, or delete {folder} to start again."
             )
         with torch.no_grad():
             weights = load_file(folder / "model.safetensors")

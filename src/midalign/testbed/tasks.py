@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from midalign.files import write_atomically
 from midalign.testbed.chance import chance
 from midalign.testbed.lexicon import LANGUAGES, TestbedLanguage
 from midalign.testbed.templates import Key
@@ -256,5 +257,4 @@ def _write_moses(folder: Path, language: TestbedLanguage, rows: Sequence[tuple[s
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_atomically(path, text)

@@ -85,6 +85,19 @@ def test_rouge_is_that_of_the_library_on_english_and_knows_other_scripts():
 
 
 @pytest.mark.parametrize(
+    ("reference", "answer", "expected"),
+    [
+        ("राम की किताब", "रामा का कताबा", 0.0),
+        ("राम की किताब", "राम का किताब", 2 / 3),
+        ("ไม่", "ไม้", 0.0),
+        ("a_b, c-d!", "a_b c d", 1.0),
+    ],
+)
+def test_words_of_rouge_keep_vowel_signs_and_tones(reference, answer, expected):
+    assert values([reference], [answer], "rougeL")["rougeL"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
     ("answer", "reference", "expected"),
     [
         ("The Eiffel Tower!", "eiffel tower", 1.0),
@@ -111,6 +124,8 @@ def test_exact_match_drops_blanks_at_the_ends_only():
         ('{"a": "x", "b": [2, 1]}', 0, 1, 1 / 3),
         ('{"a": "x"}', 0, 1, 0.5),
         ('{"a": "x", "b": [true, 2]}', 0, 1, 2 / 3),
+        ('{"a": "x", "b": [1.0, 20e-1]}', 1, 1, 1.0),
+        ('{"a": "x", "b": [1.5, Infinity]}', 0, 1, 1 / 3),
         ('{"a": "x"', 0, 0, 0.0),
         ("[" * 100_000, 0, 0, 0.0),
         ("null", 0, 1, 0.0),

@@ -13,6 +13,8 @@ pytest.importorskip("home_assistant_intents")
 
 from midalign.data.parallel.corpus import read_parallel
 from midalign.data.tasks.read import read_task
+from midalign.errors import RunError
+from midalign.testbed.base import build_base
 from midalign.testbed.lexicon import LANGUAGES
 from midalign.testbed.tasks import bio, build_data, words_of
 from midalign.testbed.world import Key, Meaning, Slot, Utterance, anchor_free
@@ -175,3 +177,11 @@ def test_the_data_card_tells_roles_levels_scripts_sizes_and_seed(data):
 
 def test_what_counts_as_an_anchor_is_told_by_the_meaning():
     assert anchor_free(Meaning(Key("HassTurnOn", "", (), ()), (("area", "area/0"),)))
+
+
+def test_a_file_in_place_of_the_folder_is_the_users_mistake(tmp_path):
+    (tmp_path / "afile").touch()
+    with pytest.raises(RunError, match="cannot write"):
+        build_data(tmp_path / "afile", train=1, valid=1, test=1, pairs=1, parallel=1)
+    with pytest.raises(RunError, match="is a file, and the model is a folder"):
+        build_base(tmp_path / "afile")
