@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from midalign.data.prompt_tokens import IGNORED
 from midalign.generation.shared_prompt import shared_prompt
 from midalign.models.hidden import unwrap
+from midalign.models.memory import in_halves
 
 
 def answer_losses(model: Any, rows: Sequence[Mapping[str, list[int]]], batch_tokens: int = 8192) -> NDArray[np.float64]:
@@ -23,7 +24,10 @@ def answer_losses(model: Any, rows: Sequence[Mapping[str, list[int]]], batch_tok
         rows: ``input_ids`` and ``labels``, as `midalign.data.prompt_tokens.training_rows` gives them; a token whose
             label is ignored counts nothing.
         batch_tokens: Padded tokens of a batch. Rows are padded on the right, and the padding is masked. The tokens that
-            all rows of a batch begin with are computed once.
+            all rows of a batch begin with are computed once. Where memory runs out, a batch is computed in halves.
+
+    Raises:
+        RunError: If a single row does not fit into memory.
     """
     inner = unwrap(model)
     found = np.zeros((len(rows), 2))
@@ -31,7 +35,7 @@ def answer_losses(model: Any, rows: Sequence[Mapping[str, list[int]]], batch_tok
     while order:
         size = max(1, batch_tokens // len(rows[order[0]]["input_ids"]))
         batch, order = order[:size], order[size:]
-        found[batch] = _losses_of_batch(inner, [rows[index] for index in batch])
+        found[batch] = in_halves(lambda part: list(_losses_of_batch(inner, part)), [rows[i] for i in batch], "answer")
     return found
 
 

@@ -24,6 +24,7 @@ from midalign.data.prompt_tokens import answered_row
 from midalign.generation.engine import Engine, TransformersEngine
 from midalign.generation.questions import Question, batches_by_length, check_limits, questions
 from midalign.models.limits import context_window
+from midalign.models.memory import in_halves
 from midalign.progress import Progress
 from midalign.records import Prediction, TaskExample
 
@@ -65,7 +66,7 @@ def generate(
         MissingFileError: If the adapter is not there.
         ModelError: If the adapter does not fit the model, the constraint the engine or the tokenizer, or the chat
             template leaves out what is asked.
-        RunError: If `partial` cannot be written to.
+        RunError: If `partial` cannot be written to, or a single prompt does not fit into memory.
 
     Examples:
         >>> examples = midalign.read_task("slots", languages=["en"])
@@ -98,9 +99,13 @@ def generate(
 def _answer(
     engine: Engine, tokenizer: PreTrainedTokenizerBase, batch: Sequence[Question], max_new_tokens: int
 ) -> list[Prediction]:
-    """Answer one whole batch; a resumed run has the same padding, because batches are never split."""
-    grammars = [question.grammar for question in batch if question.grammar is not None]
-    answers = engine.answer([question.ids for question in batch], max_new_tokens, grammars or None)
+    """Answer one whole batch. A resumed run has the same padding: batches are split only where memory runs out."""
+
+    def answer(part: Sequence[Question]) -> list[list[int]]:
+        grammars = [question.grammar for question in part if question.grammar is not None]
+        return engine.answer([question.ids for question in part], max_new_tokens, grammars or None)
+
+    answers = in_halves(answer, batch, "prompt with its answer")
     texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
     return [
         Prediction(

@@ -13,7 +13,6 @@ language's sentences, and the first process gathers and keeps them.
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 from midalign.errors import ModelError
 from midalign.functional.pooling import check_pooling
 from midalign.models.hidden import find_decoder, pooled_states
+from midalign.models.memory import free_memory, is_out_of_memory
 from midalign.models.tokens import Tokens
 from midalign.models.vector_cache import cache_path, is_intact, read_layer, write_vectors
 from midalign.progress import Progress
@@ -40,7 +40,6 @@ logger = logging.getLogger(__name__)
 BATCH_TOKENS = {"cpu": 1024, "accelerator": 16384}
 
 # What allocators say; CUDA's own class is torch.OutOfMemoryError.
-_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 @dataclass
@@ -167,9 +166,7 @@ class Encoder:
         # Outside the handler: the exception's traceback would keep the batch's tensors alive.
         self.batch_tokens = max(1, len(rows) * longest // 2)
         logger.warning("out of memory: continuing with at most %d tokens in a batch", self.batch_tokens)
-        gc.collect()
-        if torch.accelerator.is_available():
-            torch.accelerator.empty_cache()
+        free_memory()
         return None
 
     def _forward(self, tokens: Tokens, rows: Sequence[int], longest: int) -> dict[str, Tensor]:
@@ -284,13 +281,6 @@ def processes() -> tuple[int, int]:
 
         PartialState()
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
-def is_out_of_memory(fault: BaseException) -> bool:
-    """Whether an error says that a device ran out of memory."""
-    if isinstance(fault, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(fault, RuntimeError) and any(words in str(fault) for words in _OUT_OF_MEMORY)
 
 
 @contextmanager

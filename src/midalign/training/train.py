@@ -35,6 +35,7 @@ from midalign.files import disk_is_full, write_json
 from midalign.models.hidden import eager_on_a_cpu, find_decoder
 from midalign.models.limits import check_ids, longest_row
 from midalign.models.loading import default_device
+from midalign.models.memory import is_out_of_memory
 from midalign.models.source import ModelSource
 from midalign.models.tokens import sentence_tokenizer
 from midalign.progress import Progress
@@ -282,10 +283,10 @@ def _summary(
 
 @contextmanager
 def _explained(out: Path) -> Iterator[None]:
-    """Turn a full disk or a killed process into an error that says how to go on.
+    """Turn a full disk, a full memory or a killed process into an error that says how to go on.
 
     Raises:
-        RunError: If the disk is full, or another process of the training has ended.
+        RunError: If the disk is full, memory has run out, or another process of the training has ended.
     """
     try:
         yield
@@ -294,6 +295,13 @@ def _explained(out: Path) -> Iterator[None]:
             raise RunError(
                 f"the disk of {str(out)!r} is full, so a checkpoint or the adapter could not be saved. The checkpoint "
                 "before it is complete: free some space, and the same command continues from there."
+            ) from fault
+        if is_out_of_memory(fault):
+            raise RunError(
+                f"training ran out of memory ({type(fault).__name__}). Halve training.per_device_train_batch_size and "
+                "double training.gradient_accumulation_steps, or set alignment.mini_batch_size: 8; with a 4-bit model "
+                "(model.quantization: 4bit) less is needed too. With other settings, training starts anew in another "
+                "--out"
             ) from fault
         if _process_is_gone(fault):
             raise RunError(

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LlamaForCausalLM
 
 from midalign.answers.format import AnswerFormat
 from midalign.data.prompt_tokens import prompt_ids, training_rows
@@ -94,6 +94,37 @@ def test_generation_leaves_a_training_model_in_evaluation_and_without_gradients(
 
 class KilledError(Exception):
     pass
+
+
+def short_of_memory(monkeypatch, most):
+    """Let every forward pass of more than so many rows run out of memory; the rows of all passes that did not."""
+    forward, rows = LlamaForCausalLM.forward, []
+
+    def limited(self, input_ids, **options):
+        if len(input_ids) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        rows.append(len(input_ids))
+        return forward(self, input_ids, **options)
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", limited)
+    return rows
+
+
+def test_where_memory_runs_out_a_batch_is_answered_in_halves(monkeypatch, caplog):
+    model, tokenizer = build_model("llama"), build_tokenizer()
+    expected = generate(model, tokenizer, EXAMPLES, losses=True, **OPTIONS)
+    rows = short_of_memory(monkeypatch, most=2)
+    found = generate(model, tokenizer, EXAMPLES, losses=True, **OPTIONS)
+    assert max(rows) == 2
+    assert answers(found) == answers(expected)
+    assert [p.gold_loss for p in found] == pytest.approx([p.gold_loss for p in expected], abs=1e-4)
+    assert "computed in halves" in caplog.text
+
+
+def test_a_prompt_that_never_fits_into_memory_is_an_error(monkeypatch):
+    short_of_memory(monkeypatch, most=0)
+    with pytest.raises(RunError, match="one prompt with its answer does not fit into memory"):
+        generate(build_model("llama"), build_tokenizer(), EXAMPLES, **OPTIONS)
 
 
 def run_until(path, batches, **changes):
