@@ -48,6 +48,15 @@ def test_a_full_disk_is_a_clear_error_and_the_checkpoint_before_it_stays_good(sa
     assert same(adapter(tmp_path / "cut"), adapter(tmp_path / "whole"))
 
 
+def test_training_that_runs_out_of_memory_says_which_settings_need_less(saving, tmp_path, monkeypatch):
+    def short(*_args, **_options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr("midalign.training.trainer.AlignmentTrainer.training_step", short)
+    with pytest.raises(RunError, match=r"ran out of memory.*Halve training.per_device_train_batch_size"):
+        train(saving, tmp_path / "out", progress=quiet)
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of its own of 4 MB."""
