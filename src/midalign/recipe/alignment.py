@@ -56,11 +56,11 @@ _GONE = {
 class AlignmentConfig(Section):
     """The alignment objective and when it is trained.
 
-    - What is aligned: ``layer``, ``pooling``, ``prompt``, ``direction``, ``temperature``, ``weight``.
+    - What is aligned: ``layer``, ``pooling``, ``prompt``, ``direction``, ``frozen_source``, ``temperature``, ``weight``.
     - When alignment is trained: ``schedule``, ``max_updates``.
     - Batches and memory: ``batch_size``, ``mini_batch_size``, ``gather_negatives``, ``batches``,
       ``language_exponent``.
-    - Experimental, not in the paper: ``subspace``, ``frozen_source``.
+    - Experimental, not in the paper: ``subspace``.
 
     Examples:
         >>> alignment = midalign.AlignmentConfig(layer="middle", temperature=0.5)

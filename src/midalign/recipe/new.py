@@ -168,12 +168,12 @@ parallel:
   limit_per_language: 1000  # paper: a few hundred pairs suffice for a low-resource language
 
 probe:                      # translation retrieval at every layer; all languages must be parallel line by line
-{probe}  pooling: mean_unit        # as in alignment
+{probe}  pooling: mean_no_first    # as in alignment
 
 alignment:
   layer: middle             # paper; auto: the layer at which the model retrieves translations best
   temperature: 0.1          # paper, for Llama 3; higher (0.5 to 1.5) for small models and Qwen 2.5
-  pooling: mean_unit        # all tokens count alike, also an attention sink (docs/probe.md); mean: the paper's
+  pooling: mean_no_first    # leaves out BOS, or the first word: an attention sink (docs/probe.md); mean: the paper's
   # prompt: task            # align sentences inside the task's prompt (not for translation); with pooling: last and
   #                           layer: 0.67, the state the answer begins from: for labels and intents (docs/training.md)
 
