@@ -56,7 +56,8 @@ _GONE = {
 class AlignmentConfig(Section):
     """The alignment objective and when it is trained.
 
-    - What is aligned: ``layer``, ``pooling``, ``prompt``, ``direction``, ``frozen_source``, ``temperature``, ``weight``.
+    - What is aligned: ``layer``, ``pooling``, ``prompt``, ``direction``, ``frozen_source``, ``temperature``,
+      ``weight``.
     - When alignment is trained: ``schedule``, ``max_updates``.
     - Batches and memory: ``batch_size``, ``mini_batch_size``, ``gather_negatives``, ``batches``,
       ``language_exponent``.
@@ -89,6 +90,11 @@ class AlignmentConfig(Section):
         description="'symmetric' averages the loss of both directions, 'forward' is that of the reference "
         "implementation.",
         json_schema_extra=source("midalign; the reference implementation has 'forward'"),
+    )
+    frozen_source: bool = Field(
+        default=False,
+        description="Align the target side of a pair with the vectors that the base model gives its source (English), "
+        "rather than with those of the model in training. English vectors stay the same and need no backward pass.",
     )
     temperature: float = Field(
         default=0.1,
@@ -141,11 +147,6 @@ class AlignmentConfig(Section):
         default=None,
         gt=1,
         description="Align only in a fixed random subspace of this many dimensions; the others are left to the task.",
-    )
-    frozen_source: bool = Field(
-        default=False,
-        description="Align the target side of a pair with the vectors that the base model gives its source (English), "
-        "rather than with those of the model in training. English vectors stay the same and need no backward pass.",
     )
 
     @model_validator(mode="before")
