@@ -193,14 +193,14 @@ def load_model(
         "use_safetensors": True,
     }
     model = _load_whole(found, name, options, unwrap)
-    if quantization is None:
-        if gguf_file is None and not hasattr(model.config, "quantization_config"):
-            check_number_formats(Path(found), name)
-        model = model.to(target)
-        check_values(model, name)
+    keep_trainable(model)
+    if quantization is not None:
+        _check_quantized(model, name)
         return model.eval()
-    _check_quantized(model, name)
-    _keep_trainable(model)
+    if gguf_file is None and not hasattr(model.config, "quantization_config"):
+        check_number_formats(Path(found), name)
+    model = model.to(target)
+    check_values(model, name)
     return model.eval()
 
 
@@ -326,15 +326,29 @@ def _check_quantized(model: PreTrainedModel, name: str) -> None:
         logger.warning("only %.0f %% of the weights in the blocks of %r are in four bits", 100 * share, name)
 
 
-def _keep_trainable(model: nn.Module) -> None:
-    """Keep bitsandbytes from packing the weights for inference.
+def in_low_bits(model: nn.Module) -> bool:
+    """Whether bitsandbytes holds a model's weights, in four or eight bits, however the model was loaded."""
+    return any(getattr(model, f"is_loaded_in_{bits}bit", False) for bits in (4, 8))  # trl's and peft's own criterion
+
+
+def keep_trainable(model: nn.Module) -> None:
+    """Keep bitsandbytes from packing four-bit weights for inference.
 
     On a CPU with AVX512-BF16, the first pass without gradients packs them permanently. Scales are then rounded to
     bfloat16, and a later backward pass skips the packed layers without an error.
+
+    Raises:
+        ModelError: If they are packed already.
     """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - no attribute that mypy knows
+    for name, module in model.named_modules():
+        if not hasattr(module, "support_avx512bf16_for_cpu"):
+            continue
+        setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - no attribute that mypy knows
+        if getattr(getattr(module.weight, "quant_state", None), "packing_format_for_cpu", False):
+            raise ModelError(
+                f"bitsandbytes has packed the four-bit weights of {name!r} for inference, in an earlier pass on this "
+                "CPU, and gradients would be lost there. Load the model again, and train before anything else."
+            )
 
 
 def first_line(fault: Exception) -> str:

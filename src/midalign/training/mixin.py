@@ -30,6 +30,7 @@ from midalign.data.prompt_tokens import InTaskPrompt
 from midalign.errors import DataError, ModelError, RecipeError
 from midalign.models.hidden import find_decoder, unwrap, verify_stopping
 from midalign.models.limits import longest_row
+from midalign.models.loading import keep_trainable
 from midalign.models.tokens import sentence_tokenizer
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.recipe.schedule import Schedule
@@ -64,7 +65,8 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         kwargs: The trainer's own keyword arguments.
 
     Raises:
-        ModelError: If the model has no such layer or subspace, or its forward pass cannot be stopped after the layer.
+        ModelError: If the model has no such layer or subspace, its forward pass cannot be stopped after the layer, or
+            its four-bit weights are packed for inference.
         DataError: If the schedule needs pairs and there are none.
         RecipeError: If ``alignment.prompt`` and `tokenize_pair_side` contradict each other, or the process sees several
             GPUs.
@@ -105,6 +107,7 @@ class AlternatingMixin(_Trainer):  # type: ignore[misc]
         self.held_out: PairDataset | None = None
         self.objective: AlignmentObjective | None = None
         self.collate_pairs = PairCollator(self.processing_class.pad_token_id or 0, self.schedule.per_micro_batch)
+        keep_trainable(self.model)  # which may be the user's own
         if "align" in self.schedule.pattern:
             self._prepare_alignment(pairs, held_out_pairs)
         self.planned_task_updates = self.args.max_steps

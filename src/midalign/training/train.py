@@ -34,7 +34,7 @@ from midalign.errors import ModelError, RecipeError, RunError, UserError
 from midalign.files import disk_is_full, write_json
 from midalign.models.hidden import eager_on_a_cpu, find_decoder
 from midalign.models.limits import check_ids, longest_row
-from midalign.models.loading import default_device
+from midalign.models.loading import default_device, in_low_bits
 from midalign.models.memory import is_out_of_memory
 from midalign.models.source import ModelSource
 from midalign.models.tokens import sentence_tokenizer
@@ -226,7 +226,7 @@ def build_trainer(
     for parameter in trainer.model.parameters():
         # trl makes the adapter of a quantised model bfloat16, but peft reads it back from a checkpoint as float32, so
         # that a resumed run would come to another one; peft's own choice for a new adapter is float32.
-        if parameter.requires_grad and parameter.dtype == torch.bfloat16 and recipe.model.quantization:
+        if parameter.requires_grad and parameter.dtype == torch.bfloat16 and in_low_bits(model):
             parameter.data = parameter.data.float()
     return trainer
 
@@ -375,12 +375,13 @@ class _Report(TrainerCallback):  # type: ignore[misc]
 
 
 def _load(recipe: Recipe) -> PreTrainedModel:
-    quantized = recipe.model.quantization is not None
     # The trainer moves it to where it belongs; with FSDP that is nowhere in one piece.
-    model = ModelSource.of(recipe.model).load_exact(device=None if quantized else "cpu")
-    if not quantized:
+    model = ModelSource.of(recipe.model).load_exact(device=None if recipe.model.quantization else "cpu")
+    if not in_low_bits(model):
         return model
-    # Whether to checkpoint gradients is said by training.gradient_checkpointing, as for any other model.
+    # But it does not move these, which may have been saved so. Whether to checkpoint gradients is said by
+    # training.gradient_checkpointing, as for any other model.
+    model = model.to(default_device())
     prepared: PreTrainedModel = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     return prepared
 

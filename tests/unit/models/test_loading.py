@@ -124,6 +124,15 @@ def four_bit(folder, family, **changes):
     return load_model(str(folder), quantization="4bit")
 
 
+def packable(folder, saved_in_four_bits):
+    """A tiny four-bit model of a size that bitsandbytes packs: whole blocks of 64 along a row."""
+    model = four_bit(folder / "m", "llama", hidden_size=64, intermediate_size=128, head_dim=16)
+    if not saved_in_four_bits:
+        return model
+    model.save_pretrained(folder / "small")
+    return load_model(str(folder / "small"))
+
+
 def test_a_family_whose_layers_are_not_quantised_is_refused_and_mostly_unquantised_experts_are_said(tmp_path, caplog):
     with pytest.raises(ModelError, match=r"quantises no layer .*FalconForCausalLM"):
         four_bit(tmp_path / "falcon", "falcon")
@@ -133,12 +142,12 @@ def test_a_family_whose_layers_are_not_quantised_is_refused_and_mostly_unquantis
     assert re.search(r"only \d+ % of the weights in the blocks of '.*mixtral' are in four bits", caplog.text)
 
 
-def test_an_evaluation_before_training_changes_no_gradient_of_four_bit_weights(tmp_path):
+@pytest.mark.parametrize("saved_in_four_bits", [False, True])
+def test_an_evaluation_before_training_changes_no_gradient_of_four_bit_weights(saved_in_four_bits, tmp_path):
     """On a CPU with AVX512-BF16 bitsandbytes would pack the weights in the evaluation (seen in 0.50.2)."""
     gradients = []
     for evaluated in (False, True):
-        # Of a size that bitsandbytes packs: whole blocks of 64 along a row.
-        model = four_bit(tmp_path / "m", "llama", hidden_size=64, intermediate_size=128, head_dim=16)
+        model = packable(tmp_path, saved_in_four_bits)
         ids = torch.arange(10, device=model.device).reshape(1, 10) + 5
         if evaluated:
             with torch.no_grad():

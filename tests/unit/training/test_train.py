@@ -23,7 +23,7 @@ from midalign.training.train import build_trainer, train
 from midalign.training.trainer import AlignmentTrainer
 from tests.conftest import ROOT, build_model, build_tokenizer
 from tests.interrupted import adapter, quiet, same
-from tests.tiny_world import recipe_content, write_lines, write_slots
+from tests.tiny_world import recipe_content, write_lines, write_slots, write_world
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
@@ -185,6 +185,20 @@ def test_a_pair_or_an_example_longer_than_the_models_window_is_not_fed_to_it(tmp
     build_model("gpt2", n_positions=16, max_position_embeddings=16).save_pretrained(tmp_path / "model")
     with pytest.raises(DataError, match=r"model's window allows \(16\)"):
         train(made, tmp_path / "short", progress=quiet)
+
+
+def test_weights_that_were_saved_in_four_bits_train_as_those_that_are_loaded_so(tmp_path):
+    pytest.importorskip("bitsandbytes", reason="four bits need bitsandbytes, which is not installed here")
+    write_world(tmp_path)
+    load_model(str(tmp_path / "model"), quantization="4bit").save_pretrained(tmp_path / "small")
+    build_tokenizer().save_pretrained(tmp_path / "small")
+    adapters = []
+    for override in ("model.quantization=4bit", f"model.path={tmp_path / 'small'}"):
+        out = tmp_path / f"out{len(adapters)}"
+        train(build_recipe(recipe_content(tmp_path), [override]), out, progress=quiet)
+        adapters.append(adapter(out))
+    assert {tensor.dtype for tensor in adapters[1].values()} == {torch.float32}
+    assert same(*adapters)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -8,6 +8,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from trl import SFTConfig, SFTTrainer
 
 from midalign.errors import DataError, ModelError
@@ -371,6 +372,49 @@ def test_a_loss_that_is_not_finite_stops_training_with_a_clear_message(tmp_path)
             parameter.data.fill_(float("nan"))
     with pytest.raises(ModelError, match="loss is nan at update 1"):
         run.train()
+
+
+def own_four_bit_model(folder):
+    """A four-bit model that the user has loaded, of a size that bitsandbytes packs for inference on some CPUs."""
+    pytest.importorskip("bitsandbytes", reason="four bits need bitsandbytes, which is not installed here")
+    build_model("llama", hidden_size=64, intermediate_size=128, head_dim=16).save_pretrained(folder)
+    four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
+    return AutoModelForCausalLM.from_pretrained(folder, quantization_config=four_bits)
+
+
+def test_the_checks_before_training_change_no_gradient_of_four_bit_weights_of_the_users_own(tmp_path):
+    gradients = {}
+    for schedule in ("task", "update"):  # the first update is one of the task in both
+        model = own_four_bit_model(tmp_path / "model")
+        run = trainer(tmp_path / "out", model=model, alignment={"schedule": schedule}, max_steps=1, dropout=0.0)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # of the adapter's start
+            for name, parameter in run.model.named_parameters():
+                if "lora_A" in name:
+                    torch.nn.init.normal_(parameter)
+        step = run.training_step
+
+        def spy(model, *args, step=step, schedule=schedule):
+            loss = step(model, *args)
+            found = {
+                name: p.grad.clone() for name, p in model.named_parameters() if "lora_B" in name and p.grad is not None
+            }
+            gradients.setdefault(schedule, found)
+            return loss
+
+        run.training_step = spy
+        run.train()
+    assert all(gradient.abs().max() > 0 for gradient in gradients["task"].values())
+    assert all(torch.equal(gradients["task"][name], gradient) for name, gradient in gradients["update"].items())
+
+
+def test_four_bit_weights_that_are_packed_already_are_refused(tmp_path):
+    model = own_four_bit_model(tmp_path / "model")
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.weight.quant_state.packing_format_for_cpu = True
+    with pytest.raises(ModelError, match=r"packed.*Load the model again"):
+        trainer(tmp_path / "out", model=model)
 
 
 def test_the_typed_options_are_those_of_trls_trainer():
