@@ -15,9 +15,9 @@ from midalign.errors import RunError
 from midalign.evaluation.comet import DEFAULT_MODEL, METRIC, SEGMENTS, read_segments, score_comet, write_segments
 from midalign.evaluation.score import SCORES
 from midalign.experiment.summary import BASELINE, SUMMARY
-from midalign.files import MANIFEST, read_json, write_json
+from midalign.files import MANIFEST, hash_paths, read_json, write_json
 from midalign.metrics.comparison import compare_strata
-from midalign.metrics.scoring import score_strata
+from midalign.metrics.scoring import align_outputs, score_strata
 from midalign.metrics.translation import segment_strata
 from midalign.recipe.data import read_task_data
 from midalign.recipe.file import build_recipe
@@ -38,7 +38,7 @@ def add_comet(folder: Path, *, model: str = DEFAULT_MODEL, env: Path | None = No
         comparisons with the baseline; the report is written again.
 
     Raises:
-        RunError: If the folder holds no finished run on translation.
+        RunError: If the folder holds no finished run on translation, or its data has changed since.
         UserError: As `midalign.evaluation.comet.score_comet`.
     """
     manifest = read_json(folder / MANIFEST)
@@ -52,6 +52,12 @@ def add_comet(folder: Path, *, model: str = DEFAULT_MODEL, env: Path | None = No
             f"{str(folder)!r} is a run on {recipe.task.name}, and COMET scores translations only; give a run on "
             "translation"
         )
+    for path, digest in hash_paths([recipe.task.data]).items():
+        if digest not in manifest.get("data", {}).values():
+            raise RunError(
+                f"{path!r} is not the data of this run any more, so its translations would be scored by other "
+                "references. Put the earlier data back, or run the recipe again into another --out"
+            )
     examples = read_task_data(recipe).test
     summary: dict[str, Any] = read_json(folder / SUMMARY)
     options: dict[str, Any] = {"groups": recipe.languages.groups(), "resamples": recipe.evaluation.resamples}
@@ -59,6 +65,7 @@ def add_comet(folder: Path, *, model: str = DEFAULT_MODEL, env: Path | None = No
     for system in summary["systems"]:
         place = folder / "evaluation" / system
         predictions = read_predictions(place / PREDICTIONS)
+        align_outputs(examples, predictions)
         kept = read_segments(place / SEGMENTS, predictions) if (place / SEGMENTS).exists() else None
         if kept is None or f"|model:{model}|" not in kept.signature:
             _, kept = score_comet(examples, predictions, model=model, env=env, resamples=1)

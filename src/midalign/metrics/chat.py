@@ -31,6 +31,7 @@ import numpy as np
 
 from midalign.answers.format import METRICS, AnswerFormat
 from midalign.errors import DataError, MissingExtraError, RunError, did_you_mean
+from midalign.files import hash_paths
 from midalign.functional.statistics import FloatArray
 from midalign.metrics.scoring import Measure, Predictions, Stratum, align_outputs, by_language, f1, item_names, share
 from midalign.metrics.translation import direction_statistics, one_line
@@ -259,8 +260,14 @@ def own_metric_files(answer_format: AnswerFormat) -> list[str]:
     for name in answer_format.metrics:
         if ":" in name:
             _imported(name)
-            found.append(getattr(sys.modules[name.partition(":")[0]], "__file__", None))
-    return [file for file in found if file is not None]
+            found += _file_of(name)
+    return found
+
+
+def _file_of(name: str) -> list[str]:
+    """The file of the module of a function of the user's, which is imported; none where it has no file."""
+    file = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
+    return [] if file is None else [file]
 
 
 _ROUNDING = 1e-6  # a cosine of a vector with itself may be this much above 1
@@ -282,7 +289,8 @@ def _own(name: str, function: Callable[[str, str], float], rows: Rows, _labels: 
                 "1, higher for a better answer (1 / (1 + distance), for a distance)"
             )
         values.append(min(max(value, 0.0), 1.0))
-    return _mean(name, values, "mean over items|a function of the user's own")
+    version = "".join(f"|sha256:{digest[:12]}" for digest in hash_paths(_file_of(name)).values())
+    return _mean(name, values, f"mean over items|a function of the user's own{version}")
 
 
 _BY_NAME: dict[str, Callable[[Rows, Sequence[str]], Block]] = {

@@ -42,6 +42,7 @@ def language_table(results: Results) -> dict[str, Any] | None:
     rows = [row for block in blocks for row in block["rows"]]
     return {
         "blocks": blocks,
+        "changes": bool(results.before),
         "starred": any(row["change"].endswith("*") for row in rows),
         "metric": metric_name(results.main),
         "axis": (points(results.main, span[0]), points(results.main, span[1])),
@@ -56,7 +57,7 @@ def _keys(results: Results) -> list[str]:
 
 
 def _heads(results: Results) -> dict[str, Any]:
-    """Names and markers of the two columns; empty where there is no system before."""
+    """Names and markers of the two columns; empty where no scores of the system before are there."""
     heads: dict[str, Any] = {"before": "", "before_key": ""}
     for column, system in zip(("after", "before"), reversed(results.systems), strict=False):
         heads |= {column: system_name(system), f"{column}_key": key_marker(style_of(results.run, system))}
@@ -92,7 +93,7 @@ def _row(results: Results, key: str, name: str, span: Span) -> dict[str, Any]:
     return {
         "name": name,
         "low_resource": False,
-        "before": texts[0] if results.before else None,
+        "before": texts[0] if results.before in results.run.scores else None,
         "after": texts[1],
         "plot": interval_row(drawn, span, f"{name}: before {texts[0] or 'not known'}, after {texts[1]}"),
         **_change(results, key, before, after),

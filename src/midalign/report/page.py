@@ -101,6 +101,7 @@ def _context(run: RunView) -> dict[str, Any]:
     return {
         "name": run.name,
         "task": str(run.summary.get("task", "")),
+        "whole": run.is_whole,
         "command": str(run.manifest.get("command", "")),
         "before": system_name(results.before) if results.before else "Before",
         "after": system_name(results.after) if results.after else "After",

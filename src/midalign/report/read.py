@@ -32,8 +32,10 @@ from midalign.report.views import (
     Transfer,
     recipe_of,
 )
+from midalign.report.words import Difference, differences
 
 T = TypeVar("T")
+_BASELINE = "the baseline"
 
 
 def read_run(folder: Path) -> RunView:
@@ -61,6 +63,7 @@ def read_run(folder: Path) -> RunView:
         languages=_read(folder / "summary.json", lambda _: _languages(summary, probes, scores)),
         probes=probes,
         scores=scores,
+        comparisons=_comparisons(folder),
         logs=logs,
         changes=_by_system(folder, "probe", "comparison.json", _changes),
         transfers=_by_system(folder, "probe", "transfer.json", _transfer),
@@ -84,6 +87,17 @@ def _by_system(folder: Path, stage: str, name: str, parse: Callable[[Mapping[str
     if (folder / name).exists():
         found[folder.resolve().name] = _read(folder / name, parse)
     return found
+
+
+def _comparisons(folder: Path) -> list[Difference]:
+    """The paired comparisons of a whole run, or of an evaluation with a baseline."""
+    names = {"baseline": _BASELINE, "system": folder.resolve().name}
+    return [
+        *_read(folder / "summary.json", lambda content: differences(content.get("comparisons", ()))),
+        *_read(
+            folder / "comparisons.json", lambda content: differences(names | e for e in content.get("comparisons", ()))
+        ),
+    ]
 
 
 def _read(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> T:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from midalign.records import Score
 from midalign.report.views import RunView
-from midalign.report.words import GROUP_NAMES, ROLES, Difference, differences, points, shown_groups
+from midalign.report.words import GROUP_NAMES, ROLES, Difference, points, shown_groups
 
 _STYLES = {"base": 0, "sft": 1, "joint": 2, "merged": 3, "alignment": 4, "shuffled": 5}
 
@@ -15,11 +15,12 @@ class Results:
     Attributes:
         run: The run.
         scores: By system, metric, and language or group (`score_key`).
-        differences: Every paired comparison of the summary.
+        differences: Every paired comparison.
         metrics: Names, in the order of the score files.
         main: The metric that verdicts are about.
         after: The system that the page is about: joint training, else merged adapters, else the last one.
-        before: What it is compared with: task fine-tuning, else the base model, else the first other one.
+        before: What it is compared with: task fine-tuning, else the base model, else the first other one; else the
+            baseline of a single evaluation, which has no scores here.
     """
 
     def __init__(self, run: RunView) -> None:
@@ -27,17 +28,19 @@ class Results:
         self.scores: dict[tuple[str, str, str], Score] = {
             (system, score.metric, score_key(score)): score for system, scores in run.scores.items() for score in scores
         }
-        self.differences: list[Difference] = differences(run.summary.get("comparisons", ()))
+        self.differences: list[Difference] = list(run.comparisons)
         self.metrics: tuple[str, ...] = tuple(dict.fromkeys(metric for _, metric, _ in self.scores))
         self.main: str = str(run.summary.get("main_metric") or next(iter(self.metrics), ""))
         systems = [system for system in run.systems if system in run.scores]
         self.after: str = _first_of(["joint", "merged", *systems[::-1]], systems)
-        self.before: str = _first_of(["sft", "base", *systems], [name for name in systems if name != self.after])
+        self.before: str = _first_of(
+            ["sft", "base", *systems], [name for name in systems if name != self.after]
+        ) or next((found.baseline for found in self.differences if found.system == self.after), "")
 
     @property
     def systems(self) -> list[str]:
-        """The system before, where there is one, and the one after."""
-        return [system for system in (self.before, self.after) if system]
+        """The system before and the one after, where they have scores."""
+        return [system for system in (self.before, self.after) if system in self.run.scores]
 
     def score(self, system: str, key: str, metric: str = "") -> Score | None:
         """The score of a system on a language or group, by the main metric unless another is named."""

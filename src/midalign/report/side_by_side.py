@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -20,9 +20,23 @@ _SHOWN_GROUPS = ("supervised", "aligned", "unseen", "transfer", "all")
 
 
 def named_apart(runs: Sequence[RunView]) -> list[RunView]:
-    """The runs, those of equal names with the name of their folder behind it."""
-    counts = Counter(run.name for run in runs)
-    return [replace(run, name=f"{run.name}, {run.folder.name}") if counts[run.name] > 1 else run for run in runs]
+    """The runs, those of equal names with their folder behind it, and as many parents as tell them apart."""
+    folders: dict[str, list[Path]] = {}
+    for run in runs:
+        folders.setdefault(run.name, []).append(run.folder.resolve())
+    return [
+        replace(run, name=f"{run.name}, {_end_of(run.folder.resolve(), alike)}") if len(alike) > 1 else run
+        for run in runs
+        for alike in [folders[run.name]]
+    ]
+
+
+def _end_of(folder: Path, folders: Sequence[Path]) -> Path:
+    """The shortest end of a path that no other folder has; the whole path if there is none."""
+    for length in range(1, len(folder.parts)):
+        if sum(each.parts[-length:] == folder.parts[-length:] for each in folders) == 1:
+            return Path(*folder.parts[-length:])
+    return folder
 
 
 def side_by_side(runs: Sequence[RunView]) -> dict[str, Any]:
@@ -38,6 +52,7 @@ def side_by_side(runs: Sequence[RunView]) -> dict[str, Any]:
         "groups": [group_name(group) for group in groups],
         "rows": rows,
         "seeds": over_seeds(results, groups),
+        "not_averaged": _other_test(results) if _one_recipe(results) else "",
         "charts": charts_of_runs(runs),
         "shows": {name: any(row[name] for row in rows) for name in ("system", "metric", "retrieval")},
     }
@@ -59,17 +74,41 @@ def _row(results: Results, system: str, groups: Sequence[str]) -> dict[str, Any]
 def over_seeds(results: Sequence[Results], groups: Sequence[str]) -> dict[str, Any] | None:
     """Means over runs of one recipe: each system's mean and standard deviation, and the change with its t interval.
 
-    None unless the runs have one recipe, with the same settings and systems, and each a seed of its own. Intervals are
-    over the runs.
+    None unless the runs have one recipe, with the same settings, systems and data, each a seed of its own, and their
+    scores are of the same items and metric. Intervals are over the runs.
     """
-    first = results[0]
-    kinds = {(_settings(found), found.run.systems, found.main) for found in results}
-    seeds = {found.run.recipe.get("seed") for found in results}
-    if len(kinds) != 1 or len(seeds) < len(results) or not first.run.summary or not first.before:
+    if not _one_recipe(results) or _other_test(results):
         return None
+    first = results[0]
     rows = [row for group in groups if (row := _seeds_row(results, group)) is not None]
     names = (system_name(first.before), system_name(first.after))
     return {"n": len(results), "metric": metric_name(first.main), "systems": names, "rows": rows} if rows else None
+
+
+def _one_recipe(results: Sequence[Results]) -> bool:
+    """Whether the runs are of one recipe, with the same systems, and each has a seed of its own."""
+    first = results[0]
+    kinds = {(_settings(found), found.run.systems, found.main) for found in results}
+    seeds = {found.run.recipe.get("seed") for found in results}
+    return len(kinds) == 1 and len(seeds) == len(results) and bool(first.run.summary and first.before)
+
+
+def _other_test(results: Sequence[Results]) -> str:
+    """Why runs of one recipe are no runs of one test: other data, items or signatures; empty where they are."""
+    data = [found.run.manifest.get("data") or {} for found in results]
+    if len({tuple(sorted(hashes.values())) for hashes in data}) > 1:
+        paths = dict.fromkeys(path for hashes in data for path in hashes)
+        changed = [path for path in paths if len({hashes.get(path) for hashes in data}) > 1]
+        return f"the content of {' and '.join(changed)} was not the same in all runs"
+    for system, metric, key in results[0].scores:
+        scores = [score for found in results if (score := found.score(system, key)) is not None]
+        language = results[0].run.languages.get(key)
+        what = f"{metric_name(metric)} of {system_name(system)} on {language.name if language else group_name(key)}"
+        if metric == results[0].main and len({score.n for score in scores}) > 1:
+            return f"{what} is {' and '.join(f'over {n}' for n in sorted({score.n for score in scores}))} items"
+        if metric == results[0].main and len({score.signature for score in scores}) > 1:
+            return f"{what} was computed in different ways (see the signatures of the scores)"
+    return ""
 
 
 def _settings(found: Results) -> str:

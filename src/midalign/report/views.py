@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from midalign.records import Score
+from midalign.report.words import Difference
 
 USUAL_SYSTEMS = ("base", "sft", "joint", "merged")
 
@@ -134,6 +135,7 @@ class RunView:
         languages: By canonical code, in the order of the summary, else of the probe or the scores.
         probes: By system; a folder of a single probe has one system named after the folder.
         scores: By system.
+        comparisons: Paired differences, of ``summary.json`` or of an evaluation with a baseline.
         logs: ``training.json`` by system.
         changes: By system, from ``comparison.json`` beside its probe: change of retrieval by layer.
         transfers: By system, from ``transfer.json`` beside its probe: retrieval against scores.
@@ -148,6 +150,7 @@ class RunView:
     languages: Mapping[str, LanguageView]
     probes: Mapping[str, Probe]
     scores: Mapping[str, tuple[Score, ...]]
+    comparisons: Sequence[Difference]
     logs: Mapping[str, Mapping[str, Any]]
     changes: Mapping[str, Curve]
     transfers: Mapping[str, Transfer]

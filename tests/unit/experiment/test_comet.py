@@ -7,12 +7,12 @@ import pytest
 
 from midalign.answers.predictions import write_predictions
 from midalign.answers.write import completion
-from midalign.errors import RunError
+from midalign.errors import DataError, RunError
 from midalign.evaluation import comet
 from midalign.evaluation.score import compare_runs, score, write_scores
 from midalign.experiment.comet import add_comet
 from midalign.experiment.summary import SYSTEMS
-from midalign.files import write_json
+from midalign.files import hash_paths, write_json
 from midalign.recipe.data import read_task_data
 from midalign.recipe.file import build_recipe
 from midalign.records import Prediction
@@ -42,7 +42,8 @@ def run(tmp_path):
     rows = [{"baseline": "sft", "system": "joint"} | asdict(found) for found in compared]
     summary = {"name": "t", "task": "translation", "main_metric": "chrf", "systems": list(SYSTEMS), "comparisons": rows}
     write_json(folder / "summary.json", summary)
-    write_json(folder / "manifest.json", {"command": "run", "done": True, "inputs": recipe.as_dict()})
+    manifest = {"command": "run", "done": True, "inputs": recipe.as_dict(), "data": hash_paths([recipe.task.data])}
+    write_json(folder / "manifest.json", manifest)
     return folder
 
 
@@ -116,3 +117,25 @@ def test_a_run_on_another_task_is_refused(run, calls):
     write_json(run / "manifest.json", manifest)
     with pytest.raises(RunError, match="a run on slots, and COMET scores translations"):
         add_comet(run)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_data_that_has_changed_since_the_run_is_refused(run, calls, tmp_path, kept):
+    if kept:
+        add_comet(run, model="m")
+    before = {path: path.read_bytes() for path in run.rglob("*.json*")}
+    for path in (tmp_path / "corpus" / "test").iterdir():
+        path.write_text(path.read_text(encoding="utf-8") + "one line more\n", encoding="utf-8")
+    with pytest.raises(RunError, match=r"corpus' is not the data of this run.*run the recipe again"):
+        add_comet(run, model="m")
+    assert {path: path.read_bytes() for path in run.rglob("*.json*")} == before
+    assert len(calls) == 3 * kept
+
+
+def test_predictions_of_other_ids_are_refused(run, calls):
+    add_comet(run, model="m")
+    for name in ("predictions.jsonl", "segments.jsonl"):
+        path = run / "evaluation" / "sft" / name
+        path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
+    with pytest.raises(DataError, match="have no prediction"):
+        add_comet(run, model="m")

@@ -186,6 +186,18 @@ def test_the_files_of_ones_own_metrics_are_known(tmp_path, monkeypatch):
     assert found == [str(tmp_path / "metric_with_file.py")]
 
 
+def test_the_signature_of_ones_own_metric_tells_its_versions_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    items, signatures = examples(["a"]), []
+    for value in ("0.5", "0.25", "0.5"):
+        (tmp_path / "versions.py").write_text(f"def f(prediction, reference):\n    return {value}\n")
+        monkeypatch.delitem(sys.modules, "versions", raising=False)
+        (stratum,) = chat_strata(items, {"t:0": "a"}, ["versions:f"])
+        signatures.append(stratum.measures[0].signature)
+    assert signatures[0] == signatures[2] != signatures[1]
+    assert signatures[0].startswith("versions:f|mean over items|a function of the user's own|sha256:")
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
