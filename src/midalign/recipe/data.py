@@ -188,7 +188,8 @@ def read_probe_corpus(recipe: Recipe) -> ParallelCorpus:
 
 def data_paths(recipe: Recipe) -> list[str]:
     """The files and folders that a recipe reads, the model among them, for the hashes in the manifest."""
-    return [recipe.model.path, recipe.task.data, *named_files(recipe.parallel.data), *named_files(recipe.probe.data)]
+    data = (recipe.task.data, recipe.parallel.data, recipe.probe.data)
+    return [recipe.model.path, *(file for path in data for file in named_files(path))]
 
 
 def task_source(task: TaskSection, split: str, languages: Sequence[str], limit: int | None = None) -> TaskSource:

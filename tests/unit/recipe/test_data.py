@@ -287,6 +287,8 @@ def test_data_paths_are_all_that_is_read_and_a_prefix_is_its_files(recipe, tmp_p
         (tmp_path / f"train.{code}").write_text("a\n")
     paths = data_paths(recipe("probe.data=someone/corpus", f"parallel.data={tmp_path / 'train'}"))
     assert paths[1:] == [*(str(tmp_path / name) for name in ("slots", "train.de", "train.en")), "someone/corpus"]
+    paths = data_paths(recipe("probe.data=lines", "parallel.data=lines", f"task.data={tmp_path / 'train'}"))
+    assert paths[1:] == [*(str(tmp_path / name) for name in ("train.de", "train.en")), "lines", "lines"]
 
 
 def test_examples_of_a_language_given_twice_are_read_once(recipe, tmp_path):
