@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -228,8 +229,8 @@ def _without(
     examples: list[TaskExample], unseen: Iterable[TaskExample], split: str, unseen_split: str
 ) -> list[TaskExample]:
     """The examples whose text is not in `unseen` in the same language; the others are counted and logged."""
-    texts = {(example.language, example.text) for example in unseen}
-    kept = [example for example in examples if (example.language, example.text) not in texts]
+    texts = {(example.language, _folded(example.text)) for example in unseen}
+    kept = [example for example in examples if (example.language, _folded(example.text)) not in texts]
     if len(kept) < len(examples):
         logger.warning(
             "left out %d of %d items of task.%s whose text is in task.%s as well",
@@ -248,7 +249,8 @@ def _without(
 
 def _sharing_none_of(texts: set[str], pairs: list[ParallelPair]) -> list[ParallelPair]:
     """The pairs with neither side in `texts`; the others are counted and logged."""
-    kept = [pair for pair in pairs if pair.source not in texts and pair.target not in texts]
+    known = set(map(_folded, texts))
+    kept = [pair for pair in pairs if known.isdisjoint((_folded(pair.source), _folded(pair.target)))]
     if len(kept) < len(pairs):
         logger.warning(
             "left out %d of %d training pairs that share a text with a held-out pair or the evaluation data",
@@ -256,6 +258,11 @@ def _sharing_none_of(texts: set[str], pairs: list[ParallelPair]) -> list[Paralle
             len(pairs),
         )
     return kept
+
+
+def _folded(text: str) -> str:
+    """What equal texts share that differ in white space or in how Unicode writes a letter (NFC, NFD)."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def _held_out(item_id: str, share: float) -> bool:

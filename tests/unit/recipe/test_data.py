@@ -2,6 +2,7 @@
 
 import json
 import logging
+import unicodedata
 
 import pytest
 
@@ -167,6 +168,43 @@ def test_a_dev_or_test_text_is_never_trained_on_and_the_log_counts_them(recipe, 
     assert "left out 1 of 8 items of task.dev_split" in caplog.text
     splits = [{(e.language, e.text) for e in part} for part in data]
     assert all(not splits[a] & splits[b] for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
+def write_chat(folder, **splits):
+    folder.mkdir(exist_ok=True)
+    for split, rows in splits.items():
+        text = "".join(json.dumps(row | {"completion": [{"role": "assistant", "content": "x"}]}) + "\n" for row in rows)
+        (folder / f"en.{split}.jsonl").write_text(text)
+    return [
+        f"task.data={folder}", "task.name=chat", "task.format=auto", "languages.unseen=[]", "languages.low_resource=[]",
+    ]  # fmt: skip
+
+
+def asking(text, *before):
+    return {"prompt": [*before, {"role": "user", "content": text}]}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda text: f"{text} ",
+        lambda text: f"\u00a0{text.replace(' ', '  ')}",
+        lambda text: unicodedata.normalize("NFD", text),
+    ],
+    ids=["blank", "blanks", "NFD"],
+)
+def test_a_text_in_another_form_of_unicode_or_with_other_blanks_is_the_same_text(recipe, tmp_path, form):
+    overrides = write_chat(
+        tmp_path / "mood", train=[asking(form("schöne Grüße")), asking(" other ")], dev=[asking("dev")],
+        test=[asking("schöne Grüße")],
+    )  # fmt: skip
+    assert [example.text for example in read_task_data(recipe(*overrides)).train] == [" other "]
+    for code in ("eng", "deu"):
+        text = "".join(f"{code} schöner Satz {number}\n" for number in range(20))
+        (tmp_path / "lines" / f"{code}.txt").write_text(text, encoding="utf-8")
+    made = recipe("parallel.held_out=0", "languages.aligned=[de]", "languages.unseen=[]", "languages.low_resource=[]")
+    train, _ = read_pair_data(made, {form(f"deu schöner Satz {number}") for number in range(15)})
+    assert {pair.target for pair in train} == {f"deu schöner Satz {number}" for number in range(15, 20)}
 
 
 def test_a_test_text_is_kept_out_even_beyond_the_test_limit(recipe, tmp_path):
