@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 from midalign.data.examples import TaskSource, limited, role_language
@@ -45,7 +46,8 @@ def read_task_data(recipe: Recipe) -> TaskData:
     that translations of one sentence are on the same side in every language.
 
     Training items whose text is also a dev or test text of the same language are left out, and so are dev items whose
-    text is a test text. Both are counted and logged.
+    text is a test text; items of chat are compared in all turns before the answer, and tools. Both are counted and
+    logged.
 
     Raises:
         UserError: From the reader; or if a language ends up without items that it needs.
@@ -228,9 +230,9 @@ def _is_there(recipe: Recipe, split: str, needed: tuple[str, ...], code: str) ->
 def _without(
     examples: list[TaskExample], unseen: Iterable[TaskExample], split: str, unseen_split: str
 ) -> list[TaskExample]:
-    """The examples whose text is not in `unseen` in the same language; the others are counted and logged."""
-    texts = {(example.language, _folded(example.text)) for example in unseen}
-    kept = [example for example in examples if (example.language, _folded(example.text)) not in texts]
+    """The examples that ask what none in `unseen` does; the others are counted and logged."""
+    asked = {_asked(example) for example in unseen}
+    kept = [example for example in examples if _asked(example) not in asked]
     if len(kept) < len(examples):
         logger.warning(
             "left out %d of %d items of task.%s whose text is in task.%s as well",
@@ -258,6 +260,13 @@ def _sharing_none_of(texts: set[str], pairs: list[ParallelPair]) -> list[Paralle
             len(pairs),
         )
     return kept
+
+
+def _asked(example: TaskExample) -> Hashable:
+    """The language of an example and what its prompt holds; chat may have turns and tools beside the text."""
+    turns = tuple((turn["role"], _folded(turn["content"])) for turn in example.messages)
+    tools = json.dumps(example.tools, sort_keys=True, default=str) if example.tools else ""
+    return example.language, _folded(example.text), turns, tools
 
 
 def _folded(text: str) -> str:

@@ -207,6 +207,20 @@ def test_a_text_in_another_form_of_unicode_or_with_other_blanks_is_the_same_text
     assert {pair.target for pair in train} == {f"deu schöner Satz {number}" for number in range(15, 20)}
 
 
+def test_rows_of_chat_that_differ_in_their_system_turn_or_tools_are_not_the_same(recipe, tmp_path):
+    def row(document, name):
+        system = {"role": "system", "content": f"Document: {document}"}
+        return asking("Summarise the document.", system) | {"tools": [{"name": name}]}
+
+    overrides = write_chat(
+        tmp_path / "mood", train=[row("a", "clock"), row("b", "clock"), row("b ", "alarm"), row("c", "clock")],
+        dev=[row("c", "clock")], test=[row("b", "alarm")],
+    )  # fmt: skip
+    kept = read_task_data(recipe(*overrides)).train
+    found = [(example.messages[0]["content"][-1], example.tools[0]["name"]) for example in kept]
+    assert found == [("a", "clock"), ("b", "clock")]
+
+
 def test_a_test_text_is_kept_out_even_beyond_the_test_limit(recipe, tmp_path):
     rewrite(tmp_path / "slots" / "en.train.conll", "train3", "test3")
     data = read_task_data(recipe("task.limit_test=1"))
