@@ -310,14 +310,15 @@ def read_json(path: Path) -> Any:
 def hash_paths(paths: Iterable[str | Path]) -> dict[str, str]:
     """SHA-256 of each file, and of each folder by its files' names and contents; hub names are left out.
 
-    A folder's ``manifest.json`` is ignored: it tells when and where the folder was made, not what is in it.
+    A folder's ``manifest.json`` is ignored: it tells when and where the folder was made, not what is in it. Links to
+    folders are followed, as all readers do.
     """
     hashes = {}
     for path in map(local_path, paths):
         if not path.exists():
             continue
         digest = hashlib.sha256()
-        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+        files = [path] if path.is_file() else sorted(_files_below(path))
         for file in files:
             if file == path / MANIFEST:
                 continue
@@ -326,6 +327,17 @@ def hash_paths(paths: Iterable[str | Path]) -> dict[str, str]:
             digest.update(_digest(file, known.st_size, known.st_mtime_ns))
         hashes[str(path)] = digest.hexdigest()
     return hashes
+
+
+def _files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """The files in a folder and in its folders, but not in those (by a link) that hold the folder itself."""
+    real = folder.resolve()
+    if real not in above:
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                yield from _files_below(entry, (*above, real))
+            elif entry.is_file():
+                yield entry
 
 
 @cache  # a run asks for the hash of its model and data once for each stage

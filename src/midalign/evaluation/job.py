@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 from midalign.answers.format import AnswerFormat
 from midalign.answers.predictions import read_predictions
 from midalign.data.examples import TaskSource
+from midalign.data.parallel.moses import named_files
 from midalign.errors import RunError
 from midalign.evaluation.comet import DEFAULT_MODEL, SEGMENTS, read_segments, score_comet, write_segments
 from midalign.evaluation.score import (
@@ -90,7 +91,8 @@ class EvaluateJob(Job[Evaluation]):
     def paths(self) -> list[str | None]:
         """What the job reads."""
         own = own_metric_files(self.answer_format)
-        return [self.items.data, *self.predictions, *self.comet, self.baseline, self.baseline_comet, *own]
+        data = named_files(self.items.data)
+        return [*data, *self.predictions, *self.comet, self.baseline, self.baseline_comet, *own]
 
     def finish(self, run: Run, progress: Progress | None = None) -> Evaluation:  # noqa: ARG002 - it takes seconds
         """Score into the run's folder.
@@ -170,7 +172,7 @@ class CometJob(Job[Sequence[Score]]):
 
     def paths(self) -> list[str]:
         """What the job reads."""
-        return [self.items.data, self.predictions, self.model]
+        return [*named_files(self.items.data), self.predictions, self.model]
 
     def finish(self, run: Run, progress: Progress | None = None) -> Sequence[Score]:  # noqa: ARG002 - COMET has its own
         """Score into the run's folder.

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from midalign.answers.format import AnswerFormat
 from midalign.answers.predictions import PREDICTIONS, write_predictions
 from midalign.data.examples import TaskSource
+from midalign.data.parallel.moses import named_files
 from midalign.errors import RunError
 from midalign.generation.generate import generate
 from midalign.generation.questions import check_questions
@@ -65,7 +66,7 @@ class GenerateJob(Job[list[Prediction]]):
 
     def paths(self) -> list[str | None]:
         """What the job reads."""
-        return [self.model.path, self.items.data, self.adapter]
+        return [self.model.path, *named_files(self.items.data), self.adapter]
 
     def examples(self) -> list[TaskExample]:
         """The items to answer."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 from midalign.data.examples import TaskSource, limited, role_language
@@ -44,7 +46,8 @@ def read_task_data(recipe: Recipe) -> TaskData:
     that translations of one sentence are on the same side in every language.
 
     Training items whose text is also a dev or test text of the same language are left out, and so are dev items whose
-    text is a test text. Both are counted and logged.
+    text is a test text; items of chat are compared in all turns before the answer, and tools. Both are counted and
+    logged.
 
     Raises:
         UserError: From the reader; or if a language ends up without items that it needs.
@@ -188,9 +191,10 @@ def read_probe_corpus(recipe: Recipe) -> ParallelCorpus:
 
 def data_paths(recipe: Recipe) -> list[str]:
     """The files and folders that a recipe reads, the model among them, for the hashes in the manifest."""
+    data = (recipe.task.data, recipe.parallel.data, recipe.probe.data)
     template = recipe.training.chat_template_path
-    data = [recipe.task.data, *named_files(recipe.parallel.data), *named_files(recipe.probe.data)]
-    return [recipe.model.path, *data, *([template] if template is not None else [])]
+    files = [file for path in data for file in named_files(path)]
+    return [recipe.model.path, *files, *([template] if template is not None else [])]
 
 
 def task_source(task: TaskSection, split: str, languages: Sequence[str], limit: int | None = None) -> TaskSource:
@@ -228,9 +232,9 @@ def _is_there(recipe: Recipe, split: str, needed: tuple[str, ...], code: str) ->
 def _without(
     examples: list[TaskExample], unseen: Iterable[TaskExample], split: str, unseen_split: str
 ) -> list[TaskExample]:
-    """The examples whose text is not in `unseen` in the same language; the others are counted and logged."""
-    texts = {(example.language, example.text) for example in unseen}
-    kept = [example for example in examples if (example.language, example.text) not in texts]
+    """The examples that ask what none in `unseen` does; the others are counted and logged."""
+    asked = {_asked(example) for example in unseen}
+    kept = [example for example in examples if _asked(example) not in asked]
     if len(kept) < len(examples):
         logger.warning(
             "left out %d of %d items of task.%s whose text is in task.%s as well",
@@ -249,7 +253,8 @@ def _without(
 
 def _sharing_none_of(texts: set[str], pairs: list[ParallelPair]) -> list[ParallelPair]:
     """The pairs with neither side in `texts`; the others are counted and logged."""
-    kept = [pair for pair in pairs if pair.source not in texts and pair.target not in texts]
+    known = set(map(_folded, texts))
+    kept = [pair for pair in pairs if known.isdisjoint((_folded(pair.source), _folded(pair.target)))]
     if len(kept) < len(pairs):
         logger.warning(
             "left out %d of %d training pairs that share a text with a held-out pair or the evaluation data",
@@ -257,6 +262,18 @@ def _sharing_none_of(texts: set[str], pairs: list[ParallelPair]) -> list[Paralle
             len(pairs),
         )
     return kept
+
+
+def _asked(example: TaskExample) -> Hashable:
+    """The language of an example and what its prompt holds; chat may have turns and tools beside the text."""
+    turns = tuple((turn["role"], _folded(turn["content"])) for turn in example.messages)
+    tools = json.dumps(example.tools, sort_keys=True, default=str) if example.tools else ""
+    return example.language, _folded(example.text), turns, tools
+
+
+def _folded(text: str) -> str:
+    """What equal texts share that differ in white space or in how Unicode writes a letter (NFC, NFD)."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def _held_out(item_id: str, share: float) -> bool:

@@ -133,3 +133,13 @@ def test_an_option_changed_alone_is_another_run(world, tmp_path, verb, name):
     before = fingerprint(world, verb, arguments, tmp_path / "one")
     assert fingerprint(world, verb, arguments, tmp_path / "same") == before
     assert fingerprint(world, verb, changed, tmp_path / "other") != before
+
+
+@pytest.mark.parametrize("verb", ["generate", "evaluate", "comet score"])
+def test_another_text_in_a_file_of_a_moses_prefix_is_another_run(world, tmp_path, verb):
+    for code in ("en", "de"):
+        (tmp_path / f"moses.{code}").write_text("hello\n")
+    arguments = with_option(CALLS[verb][0], verb, "data", "moses")
+    before = fingerprint(world, verb, arguments, tmp_path / "one")
+    (tmp_path / "moses.de").write_text("hallo\n")
+    assert fingerprint(world, verb, arguments, tmp_path / "other") != before

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import unicodedata
 
 import pytest
 
@@ -169,6 +170,57 @@ def test_a_dev_or_test_text_is_never_trained_on_and_the_log_counts_them(recipe, 
     assert all(not splits[a] & splits[b] for a, b in ((0, 1), (0, 2), (1, 2)))
 
 
+def write_chat(folder, **splits):
+    folder.mkdir(exist_ok=True)
+    for split, rows in splits.items():
+        text = "".join(json.dumps(row | {"completion": [{"role": "assistant", "content": "x"}]}) + "\n" for row in rows)
+        (folder / f"en.{split}.jsonl").write_text(text)
+    return [
+        f"task.data={folder}", "task.name=chat", "task.format=auto", "languages.unseen=[]", "languages.low_resource=[]",
+    ]  # fmt: skip
+
+
+def asking(text, *before):
+    return {"prompt": [*before, {"role": "user", "content": text}]}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda text: f"{text} ",
+        lambda text: f"\u00a0{text.replace(' ', '  ')}",
+        lambda text: unicodedata.normalize("NFD", text),
+    ],
+    ids=["blank", "blanks", "NFD"],
+)
+def test_a_text_in_another_form_of_unicode_or_with_other_blanks_is_the_same_text(recipe, tmp_path, form):
+    overrides = write_chat(
+        tmp_path / "mood", train=[asking(form("schöne Grüße")), asking(" other ")], dev=[asking("dev")],
+        test=[asking("schöne Grüße")],
+    )  # fmt: skip
+    assert [example.text for example in read_task_data(recipe(*overrides)).train] == [" other "]
+    for code in ("eng", "deu"):
+        text = "".join(f"{code} schöner Satz {number}\n" for number in range(20))
+        (tmp_path / "lines" / f"{code}.txt").write_text(text, encoding="utf-8")
+    made = recipe("parallel.held_out=0", "languages.aligned=[de]", "languages.unseen=[]", "languages.low_resource=[]")
+    train, _ = read_pair_data(made, {form(f"deu schöner Satz {number}") for number in range(15)})
+    assert {pair.target for pair in train} == {f"deu schöner Satz {number}" for number in range(15, 20)}
+
+
+def test_rows_of_chat_that_differ_in_their_system_turn_or_tools_are_not_the_same(recipe, tmp_path):
+    def row(document, name):
+        system = {"role": "system", "content": f"Document: {document}"}
+        return asking("Summarise the document.", system) | {"tools": [{"name": name}]}
+
+    overrides = write_chat(
+        tmp_path / "mood", train=[row("a", "clock"), row("b", "clock"), row("b ", "alarm"), row("c", "clock")],
+        dev=[row("c", "clock")], test=[row("b", "alarm")],
+    )  # fmt: skip
+    kept = read_task_data(recipe(*overrides)).train
+    found = [(example.messages[0]["content"][-1], example.tools[0]["name"]) for example in kept]
+    assert found == [("a", "clock"), ("b", "clock")]
+
+
 def test_a_test_text_is_kept_out_even_beyond_the_test_limit(recipe, tmp_path):
     rewrite(tmp_path / "slots" / "en.train.conll", "train3", "test3")
     data = read_task_data(recipe("task.limit_test=1"))
@@ -289,6 +341,8 @@ def test_data_paths_are_all_that_is_read_and_a_prefix_is_its_files(recipe, tmp_p
     assert paths[1:] == [*(str(tmp_path / name) for name in ("slots", "train.de", "train.en")), "someone/corpus"]
     template = str(tmp_path / "template.jinja")
     assert data_paths(recipe(f"training.chat_template_path={template}"))[-1] == template
+    paths = data_paths(recipe("probe.data=lines", "parallel.data=lines", f"task.data={tmp_path / 'train'}"))
+    assert paths[1:] == [*(str(tmp_path / name) for name in ("train.de", "train.en")), "lines", "lines"]
 
 
 def test_examples_of_a_language_given_twice_are_read_once(recipe, tmp_path):
