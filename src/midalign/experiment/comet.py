@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from midalign.answers.predictions import PREDICTIONS, read_predictions
+from midalign.data.parallel.moses import named_files
 from midalign.errors import RunError
 from midalign.evaluation.comet import DEFAULT_MODEL, METRIC, SEGMENTS, read_segments, score_comet, write_segments
 from midalign.evaluation.score import SCORES
@@ -52,7 +53,7 @@ def add_comet(folder: Path, *, model: str = DEFAULT_MODEL, env: Path | None = No
             f"{str(folder)!r} is a run on {recipe.task.name}, and COMET scores translations only; give a run on "
             "translation"
         )
-    for path, digest in hash_paths([recipe.task.data]).items():
+    for path, digest in hash_paths(named_files(recipe.task.data)).items():
         if digest not in manifest.get("data", {}).values():
             raise RunError(
                 f"{path!r} is not the data of this run any more, so its translations would be scored by other "
