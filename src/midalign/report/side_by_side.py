@@ -100,14 +100,21 @@ def _other_test(results: Sequence[Results]) -> str:
         paths = dict.fromkeys(path for hashes in data for path in hashes)
         changed = [path for path in paths if len({hashes.get(path) for hashes in data}) > 1]
         return f"the content of {' and '.join(changed)} was not the same in all runs"
-    for system, metric, key in results[0].scores:
-        scores = [score for found in results if (score := found.score(system, key)) is not None]
-        language = results[0].run.languages.get(key)
-        what = f"{metric_name(metric)} of {system_name(system)} on {language.name if language else group_name(key)}"
-        if metric == results[0].main and len({score.n for score in scores}) > 1:
-            return f"{what} is {' and '.join(f'over {n}' for n in sorted({score.n for score in scores}))} items"
-        if metric == results[0].main and len({score.signature for score in scores}) > 1:
-            return f"{what} was computed in different ways (see the signatures of the scores)"
+    of_main = [(system, key) for system, metric, key in results[0].scores if metric == results[0].main]
+    return next((why for system, key in of_main if (why := _other_score(results, system, key))), "")
+
+
+def _other_score(results: Sequence[Results], system: str, key: str) -> str:
+    """Why a score of the main metric is not one number in all runs; empty where it is."""
+    scores = [score for found in results if (score := found.score(system, key)) is not None]
+    language = results[0].run.languages.get(key)
+    where = language.name if language else group_name(key)
+    what = f"{metric_name(results[0].main)} of {system_name(system)} on {where}"
+    counts = sorted({score.n for score in scores})
+    if len(counts) > 1:
+        return f"{what} is {' and '.join(f'over {n}' for n in counts)} items"
+    if len({score.signature for score in scores}) > 1:
+        return f"{what} was computed in different ways (see the signatures of the scores)"
     return ""
 
 
