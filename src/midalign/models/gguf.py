@@ -12,11 +12,13 @@ from typing import Any
 from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerBase
 
-from midalign.errors import MissingExtraError, MissingFileError, did_you_mean
+from midalign.errors import MissingExtraError, MissingFileError, ModelError, did_you_mean
 
 # How a text is cut before byte-pair encoding, by the name that the file gives it, where transformers (5.23) builds
 # plain GPT-2's. "smollm" is llama.cpp's name for what SmolLM2's own tokenizer.json does: each digit by itself first.
 _PRE_TOKENIZERS = {"smollm": lambda: [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]}
+# Names for which that is right, as in llama.cpp (src/llama-vocab.cpp); "default" is that of a file without one.
+_AS_GPT2 = ("gpt-2", "phi-2", "mpt", "olmo", "default")
 
 
 def check_gguf(name: str, gguf_file: str) -> None:
@@ -53,12 +55,22 @@ def dequantized() -> dict[str, Any]:
 def cut_as_trained(
     tokenizer: PreTrainedTokenizerBase, name: str, gguf_file: str, revision: str | None = None
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer that transformers made of a GGUF, changed so that it cuts a text as the file says."""
+    """The tokenizer that transformers made of a GGUF, changed so that it cuts a text as the file says.
+
+    Raises:
+        ModelError: If neither transformers nor midalign knows how; transformers would cut as for GPT-2.
+    """
     from transformers.integrations.gguf import read_gguf_metadata
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
     from transformers.utils import cached_file
 
     metadata, _ = read_gguf_metadata(cached_file(name, gguf_file, revision=revision))
-    steps = _PRE_TOKENIZERS.get(metadata.get("tokenizer.ggml.pre", ""))
-    if steps is not None:
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps())
+    pre = metadata.get("tokenizer.ggml.pre", "default")
+    if pre in _PRE_TOKENIZERS:
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(_PRE_TOKENIZERS[pre]())
+    elif metadata.get("tokenizer.ggml.model") == "gpt2" and pre not in (*GGUF_PRE_TOKENIZER_SPLITS, *_AS_GPT2):
+        raise ModelError(
+            f"it cuts a text into words as {pre!r} (tokenizer.ggml.pre), which is not known here, so that the model "
+            "would be given other tokens than it was trained on. Give the same model as safetensors."
+        )
     return tokenizer

@@ -58,6 +58,19 @@ def test_digits_stand_alone_where_the_file_says_that_it_is_smollms_tokenizer(tmp
     assert [piece for piece, _ in cut.pre_tokenize_str("at  42")] == ["at", "ĠĠ", "4", "2"]
 
 
+@pytest.mark.parametrize(("pre", "refused"), [("llama-bpe", False), ("olmo", False), ("command-r", True)])
+def test_a_file_whose_cutting_of_text_is_not_known_here_is_refused(pre, refused, tmp_path):
+    """transformers would cut as GPT-2 does, and the model be given other tokens than it was trained on."""
+    from tests.tiny_gguf import write_gguf
+
+    write_gguf(tmp_path / FILE, build_model("llama"), build_tokenizer(), pre=pre)
+    if not refused:
+        assert load_tokenizer(str(tmp_path), gguf_file=FILE)("at 42")["input_ids"]
+        return
+    with pytest.raises(ModelError, match=r"'command-r' \(tokenizer.ggml.pre\).*safetensors"):
+        load_tokenizer(str(tmp_path), gguf_file=FILE)
+
+
 def test_a_file_that_is_not_there_is_named_with_those_that_are(folder):
     for load in (load_config, load_tokenizer, load_model):
         with pytest.raises(MissingFileError, match=r"'tiny.guff'. It holds tiny.gguf. Did you mean 'tiny.gguf'"):
