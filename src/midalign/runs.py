@@ -127,6 +127,11 @@ class Run:
             raise RunError(f"--out {str(self.out)!r} is a file; give a folder")
         if (self.out / MANIFEST).exists():
             earlier = read_json(self.out / MANIFEST)
+            if not _is_manifest(earlier):
+                raise RunError(
+                    f"{str(self.out / MANIFEST)!r} does not have the form that midalign writes, so what is "
+                    "done already is not known. Give another --out, or delete that folder."
+                )
             if earlier.get("fingerprint") != self.manifest["fingerprint"]:
                 raise RunError(
                     f"{str(self.out)!r} holds a run of {earlier.get('command', 'another command')!r} with other "
@@ -199,6 +204,12 @@ class Job(ABC, Generic[T]):
         found: dict[str, Any] = {f.name: _plain(getattr(self, f.name)) for f in fields(cast("Any", self))}
         items: dict[str, Any] = found.pop("items", {})
         return found | items
+
+
+def _is_manifest(content: Any) -> bool:
+    """Whether this is an object, with numbers as timings."""
+    timings = content.get("timings", {}) if isinstance(content, dict) else None
+    return isinstance(timings, dict) and all(isinstance(seconds, int | float) for seconds in timings.values())
 
 
 def _named_from(root: Path, value: Any) -> Any:

@@ -99,6 +99,17 @@ def test_a_manifest_cut_short_is_refused_not_ignored(tmp_path):
         Run(tmp_path, "probe", {})
 
 
+@pytest.mark.parametrize("content", [[], "text", None, {"timings": []}, {"timings": {"a": "1 s"}}, {"timings": None}])
+def test_a_manifest_of_another_form_is_refused(tmp_path, content):
+    run = Run(tmp_path, "probe", {})
+    run.begin()
+    if isinstance(content, dict):
+        content = read_json(tmp_path / MANIFEST) | content
+    (tmp_path / MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(RunError, match=r"manifest.json' does not have the form .* Give another --out"):
+        Run(tmp_path, "probe", {})
+
+
 def test_an_out_inside_a_folder_that_is_read_is_refused(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.txt").write_text("a")

@@ -32,6 +32,11 @@ def demo(
 
     if seeds > 1 and (out / MANIFEST).exists():
         raise RunError(f"{str(out)!r} holds a run of one seed, whose report would be overwritten; give another --out")
+    if seeds == 1 and (out / "seed-0").exists():
+        raise RunError(
+            f"{str(out)!r} holds runs of several seeds, whose report would be overwritten; give another --out, or as "
+            "many --seeds as before to continue them"
+        )
     path = shipped()["demo_real" if real else "demo"]
     for seed in range(seeds):
         folder = out if seeds == 1 else out / f"seed-{seed}"

@@ -43,7 +43,7 @@ def add_comet(folder: Path, *, model: str = DEFAULT_MODEL, env: Path | None = No
         UserError: As `midalign.evaluation.comet.score_comet`.
     """
     manifest = read_json(folder / MANIFEST)
-    if manifest.get("command") != "run" or not manifest.get("done"):
+    if not isinstance(manifest, dict) or manifest.get("command") != "run" or not manifest.get("done"):
         raise RunError(
             f"{str(folder)!r} holds no finished `midalign run`; score single predictions with `midalign comet score`"
         )

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from midalign.report.charts import Series, line_chart
-from midalign.report.read import number
+from midalign.report.form import number
 from midalign.report.results import Results
 from midalign.report.views import Estimate
 from midalign.report.words import metric_name, points, scale

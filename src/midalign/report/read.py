@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,16 @@ from midalign.errors import LanguageError, RunError
 from midalign.files import MANIFEST, read_json
 from midalign.languages import Language
 from midalign.records import Score
+from midalign.report.form import (
+    an_object,
+    checked_differences,
+    checked_fertility,
+    checked_manifest,
+    checked_projection,
+    checked_summary,
+    known_number,
+    number,
+)
 from midalign.report.views import (
     USUAL_SYSTEMS,
     Coefficient,
@@ -32,7 +41,7 @@ from midalign.report.views import (
     Transfer,
     recipe_of,
 )
-from midalign.report.words import Difference, differences
+from midalign.report.words import Difference
 
 T = TypeVar("T")
 _BASELINE = "the baseline"
@@ -46,7 +55,8 @@ def read_run(folder: Path) -> RunView:
     """
     if not folder.is_dir():
         raise RunError(f"{str(folder)!r} is not a folder; give the --out folder of a midalign command")
-    manifest, summary = _optional(folder / MANIFEST), _optional(folder / "summary.json")
+    manifest = _read(folder / MANIFEST, checked_manifest)
+    summary = _read(folder / "summary.json", checked_summary)
     probes = _by_system(folder, "probe", "probe.json", _probe)
     scores = _by_system(folder, "evaluation", "scores.json", _scores)
     logs = _by_system(folder, "train", "training.json", _log)
@@ -55,30 +65,23 @@ def read_run(folder: Path) -> RunView:
             f"{str(folder)!r} holds no summary.json, probe.json, scores.json or training.json, so there is nothing to "
             "report. Give the --out folder of midalign run, probe, train or evaluate."
         )
+    transfers, gains = (_by_system(folder, "probe", name, _transfer) for name in ("transfer.json", "gains.json"))
     run = RunView(
         folder=folder,
         name=str(summary.get("name") or recipe_of(manifest).get("name") or folder.resolve().name),
         manifest=manifest,
         summary=summary,
-        languages=_read(folder / "summary.json", lambda _: _languages(summary, probes, scores)),
+        languages=_read(folder / "summary.json", lambda _: _languages(summary, probes, scores, [transfers, gains])),
         probes=probes,
         scores=scores,
         comparisons=_comparisons(folder),
         logs=logs,
         changes=_by_system(folder, "probe", "comparison.json", _changes),
-        transfers=_by_system(folder, "probe", "transfer.json", _transfer),
-        gains=_by_system(folder, "probe", "gains.json", _transfer),
+        transfers={system: found for system, found in transfers.items() if system in probes},
+        gains={system: found for system, found in gains.items() if system in probes},
         missing=(),
     )
     return replace(run, missing=_missing(run)) if run.is_whole else run
-
-
-def number(value: Any) -> float | None:
-    """A finite float, or None for null, NaN and infinities."""
-    if value is None:
-        return None
-    result = float(value)
-    return result if math.isfinite(result) else None
 
 
 def _by_system(folder: Path, stage: str, name: str, parse: Callable[[Mapping[str, Any]], T]) -> dict[str, T]:
@@ -93,9 +96,10 @@ def _comparisons(folder: Path) -> list[Difference]:
     """The paired comparisons of a whole run, or of an evaluation with a baseline."""
     names = {"baseline": _BASELINE, "system": folder.resolve().name}
     return [
-        *_read(folder / "summary.json", lambda content: differences(content.get("comparisons", ()))),
+        *_read(folder / "summary.json", lambda content: checked_differences(content.get("comparisons", ()))),
         *_read(
-            folder / "comparisons.json", lambda content: differences(names | e for e in content.get("comparisons", ()))
+            folder / "comparisons.json",
+            lambda content: checked_differences(names | e for e in content.get("comparisons", ())),
         ),
     ]
 
@@ -105,24 +109,15 @@ def _read(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> T:
     content = read_json(path) if path.exists() else {}
     try:
         return parse(content)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as fault:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError) as fault:
         raise RunError(
             f"{str(path)!r} does not have the form that midalign writes ({type(fault).__name__}: {fault}), so its "
             "numbers cannot be trusted. Run the command that wrote it again."
         ) from fault
 
 
-def _optional(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise RunError(f"{str(path)!r} holds a {type(content).__name__}, not an object; run its command again")
-    return content
-
-
 def _probe(content: Mapping[str, Any]) -> Probe:
-    languages = tuple(content["languages"])
+    languages = tuple(map(str, content["languages"]))
     layers = tuple(_layer(entry, len(languages)) for entry in content["layers"])
     if not layers:
         raise ValueError("no layers")
@@ -133,8 +128,8 @@ def _probe(content: Mapping[str, Any]) -> Probe:
         layers=layers,
         best_layer=best,
         facts={key: content[key] for key in ("n", "margin", "k", "candidates", "pooling") if key in content},
-        projection=content.get("projection"),
-        fertility=content.get("fertility") or {},
+        projection=checked_projection(content.get("projection")),
+        fertility=checked_fertility(content.get("fertility"), languages),
         best_share=number(shares.get(str(best))),
     )
 
@@ -191,25 +186,36 @@ def _coefficient(entry: Mapping[str, Any]) -> Coefficient | None:
 
 
 def _scores(content: Mapping[str, Any]) -> tuple[Score, ...]:
-    names = ("metric", "value", "low", "high", "n", "signature")
-    return tuple(
-        Score(**{name: entry[name] for name in names}, language=entry.get("language"), group=entry.get("group"))
-        for entry in content["scores"]
-        if number(entry["value"]) is not None
-    )
+    return tuple(_score(entry) for entry in content["scores"] if number(entry["value"]) is not None)
+
+
+def _score(entry: Mapping[str, Any]) -> Score:
+    value, low, high = (known_number(entry[name], name) for name in ("value", "low", "high"))
+    language, group = (None if entry.get(name) is None else str(entry[name]) for name in ("language", "group"))
+    return Score(str(entry["metric"]), value, low, high, int(entry["n"]), str(entry["signature"]), language, group)
 
 
 def _log(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    steps = [dict(entry) for entry in content.get("log_history", ()) if "step" in entry]
+    number(content.get("seconds"))
+    entries = [an_object(entry, "an entry of log_history") for entry in content.get("log_history", ())]
+    steps = [entry for entry in entries if "step" in entry]
+    for entry in steps:
+        known_number(entry["step"], "step")
+        for name in entry:
+            number(entry[name] if name.endswith("loss") else None)
     return {**content, "log_history": steps}
 
 
 def _languages(
-    summary: Mapping[str, Any], probes: Mapping[str, Probe], scores: Mapping[str, Sequence[Score]]
+    summary: Mapping[str, Any],
+    probes: Mapping[str, Probe],
+    scores: Mapping[str, Sequence[Score]],
+    transfers: Sequence[Mapping[str, Transfer]],
 ) -> dict[str, LanguageView]:
     described = [_described(entry) for entry in summary.get("languages", ())]
     found = {language.code: language for language in described}
     others = [code for probe in probes.values() for code in probe.languages]
+    others += [code for found in transfers for transfer in found.values() for code in transfer.languages]
     others += [score.language for entries in scores.values() for score in entries if score.language]
     return found | {code: _language(code) for code in dict.fromkeys(others) if code not in found}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from midalign.report.charts import projection_chart
-from midalign.report.read import number
+from midalign.report.form import number
 from midalign.report.views import RunView
 from midalign.report.words import system_name
 

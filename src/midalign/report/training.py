@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from midalign.report.charts import Series, line_chart
-from midalign.report.read import number
+from midalign.report.form import number
 from midalign.report.results import style_of
 from midalign.report.views import Curve, Estimate, RunView
 from midalign.report.words import seconds, system_name

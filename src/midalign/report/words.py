@@ -187,7 +187,7 @@ def differences(entries: Iterable[Mapping[str, Any]]) -> list[Difference]:
             baseline=str(entry["baseline"]),
             system=str(entry["system"]),
             metric=str(entry["metric"]),
-            key=str(entry.get("group") or entry.get("language")),
+            key=str(entry.get("group") or entry["language"]),
             difference=float(entry["difference"]),
             low=float(entry["low"]),
             high=float(entry["high"]),
