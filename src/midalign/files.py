@@ -117,12 +117,10 @@ def unpacked(path: Path) -> bytes:
         MissingFileError: There is no such file.
         DataError: It cannot be read, is an archive of files, or is damaged.
     """
-    if not path.exists():
-        raise missing_file(path)
-    try:
+    with readable(path):
+        if not path.exists():
+            raise missing_file(path)
         data = path.read_bytes()
-    except OSError as fault:
-        raise DataError(f"{path} cannot be read: {fault.strerror}. Give a file that you may read.") from None
     while (unpack := next((unpack for begins, unpack in _PACKED if begins.match(data)), None)) is not None:
         try:
             data = unpack(data)
@@ -136,16 +134,38 @@ def unpacked(path: Path) -> bytes:
     return data
 
 
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Context in which what the system says against a path is an error of the user's.
+
+    Raises:
+        DataError: The path cannot be read, such as for lack of permission, or a name that is too long.
+    """
+    try:
+        yield
+    except OSError as fault:
+        if isinstance(fault, UserError):
+            raise
+        raise DataError(
+            f"{fault.filename or path} cannot be read: {fault.strerror}. Give a file or folder that you may read."
+        ) from None
+
+
 def is_blank(text: str) -> bool:
     """Whether a text is empty or has only whitespace, control and invisible characters."""
     return _INVISIBLE.fullmatch(text) is not None
 
 
 def local_path(path: str | Path) -> Path:
-    """A path as a user writes it: ``~`` and ``~name`` at the beginning are home folders, unless such a file exists."""
+    """A path as a user writes it: ``~`` and ``~name`` at the beginning are home folders, unless such a file exists.
+
+    Raises:
+        DataError: The system refuses to say whether it exists.
+    """
     plain = Path(path)
-    if plain.exists():
-        return plain
+    with readable(plain):
+        if plain.exists():
+            return plain
     try:
         return plain.expanduser()
     except RuntimeError:  # no user of that name
@@ -312,32 +332,46 @@ def hash_paths(paths: Iterable[str | Path]) -> dict[str, str]:
 
     A folder's ``manifest.json`` is ignored: it tells when and where the folder was made, not what is in it. Links to
     folders are followed, as all readers do.
+
+    Raises:
+        DataError: A file or folder cannot be read.
     """
     hashes = {}
     for path in map(local_path, paths):
         if not path.exists():
             continue
         digest = hashlib.sha256()
-        files = [path] if path.is_file() else sorted(_files_below(path))
-        for file in files:
-            if file == path / MANIFEST:
-                continue
-            digest.update(str(file.relative_to(path)).encode())
-            known = file.stat()
-            digest.update(_digest(file, known.st_size, known.st_mtime_ns))
+        with readable(path):
+            files = [path] if path.is_file() else sorted(_files_below(path))
+            for file in files:
+                if file == path / MANIFEST:
+                    continue
+                digest.update(str(file.relative_to(path)).encode())
+                known = file.stat()
+                digest.update(_digest(file, known.st_size, known.st_mtime_ns))
         hashes[str(path)] = digest.hexdigest()
     return hashes
 
 
 def _files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """The files in a folder and in its folders, but not in those (by a link) that hold the folder itself."""
+    """The files in a folder and in its folders, but not in those (by a link) that hold the folder itself.
+
+    An inner folder that may not be listed, such as ``lost+found``, has none: no reader reads any there.
+    """
     real = folder.resolve()
-    if real not in above:
-        for entry in folder.iterdir():
-            if entry.is_dir():
-                yield from _files_below(entry, (*above, real))
-            elif entry.is_file():
-                yield entry
+    if real in above:
+        return
+    try:
+        entries = list(folder.iterdir())
+    except PermissionError:
+        if not above:
+            raise
+        return
+    for entry in entries:
+        if entry.is_dir():
+            yield from _files_below(entry, (*above, real))
+        elif entry.is_file():
+            yield entry
 
 
 @cache  # a run asks for the hash of its model and data once for each stage

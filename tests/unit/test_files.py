@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from midalign.data.file_names import data_files
 from midalign.errors import DataError, MissingFileError, RunError
 from midalign.files import (
     disk_is_full,
@@ -173,6 +174,25 @@ def test_home_folders_are_meant_by_a_tilde(tmp_path, monkeypatch):
     assert local_path("~nobody-of-that-name/data") == Path("~nobody-of-that-name/data")
     (tmp_path / "~").mkdir()
     assert local_path("~") == Path("~"), "a folder that really has this name"
+
+
+def test_what_the_system_does_not_let_read_is_the_users_mistake(tmp_path, monkeypatch):
+    for read in (read_lines, local_path, lambda path: hash_paths([path])):
+        with pytest.raises(DataError, match=r"xxx cannot be read: File name too long\. Give"):
+            read(tmp_path / ("x" * 300))
+
+    def refuse(path, *args, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    (tmp_path / "private").mkdir()
+    (tmp_path / "notes").write_text("secret")
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
+    for name in ("private", "notes"):
+        with pytest.raises(DataError, match=f"{name} cannot be read: Permission denied"):
+            hash_paths([tmp_path / name])
+    with pytest.raises(DataError, match="private cannot be read: Permission denied"):
+        data_files(tmp_path / "private")
 
 
 # JSON

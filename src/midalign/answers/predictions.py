@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from midalign.errors import DataError, MissingFileError, RunError
-from midalign.files import read_json_lines, write_atomically
+from midalign.files import local_path, read_json_lines, write_atomically
 from midalign.records import Prediction
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def read_predictions(path: str | Path) -> list[Prediction]:
         >>> [(found.id, found.prediction) for found in midalign.read_predictions("predictions.jsonl")]
         [('en.test:0', 'time: nine')]
     """
-    path = Path(path)
+    path = local_path(path)
     if not path.is_file():
         raise MissingFileError(f"predictions file {str(path)!r} does not exist; `midalign generate` writes one")
     found = [_prediction(record, f"{path}:{number}") for number, record in read_json_lines(path, _FORM)]

@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from midalign.files import readable
 from midalign.languages import known, languages_by_name
 
 SPLITS: dict[str, tuple[str, ...]] = {  # our name, and what the corpora call it
@@ -47,9 +48,14 @@ def bare(path: Path) -> Path:
 
 
 def data_files(folder: Path) -> list[Path]:
-    """The data files of a folder, sorted by name, without hidden files, README and the like; none if it is a file."""
-    entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [file for file in entries if file.is_file() and not is_note(file)]
+    """The data files of a folder, sorted by name, without hidden files, README and the like; none if it is a file.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    with readable(folder):
+        entries = sorted(folder.iterdir()) if folder.is_dir() else []
+        return [file for file in entries if file.is_file() and not is_note(file)]
 
 
 def is_note(path: Path) -> bool:

@@ -93,6 +93,8 @@ class _ChatForm(NamedTuple):
     parts: bool
 
 
+# What a template raises for turns that it does not take, by itself or because it expects others.
+_REFUSALS = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _FORMS = tuple(_ChatForm(system_turn, parts) for parts in (False, True) for system_turn in (True, False))
 
 
@@ -119,7 +121,7 @@ def render(example: TaskExample, tokenizer: Any, answer_format: AnswerFormat = A
     `PROMPT_DATE`.
 
     Raises:
-        ModelError: If the chat template leaves out a turn or a tool, or changes it.
+        ModelError: If the chat template refuses the turns, or leaves out a turn or a tool, or changes it.
     """
     asked = turns(example, answer_format)
     if not asked:
@@ -129,7 +131,16 @@ def render(example: TaskExample, tokenizer: Any, answer_format: AnswerFormat = A
     template = chat_template(tokenizer)
     if not template:
         return Prompt(cut("\n\n".join(turn["content"] for turn in safe) + _ANSWER), from_template=False)
-    text = _apply(_chat_form(tokenizer, template), safe, tokenizer, template, example.tools)
+    form = _chat_form(tokenizer, template)
+    try:
+        text = _apply(form, safe, tokenizer, template, example.tools)
+    except _REFUSALS as fault:
+        raise ModelError(
+            f"item {example.id}: the chat template of the tokenizer refuses its turns "
+            f"({', '.join(turn['role'] for turn in asked)}): {str(fault) or type(fault).__name__}. So the model cannot "
+            "be asked. Write turns that the template takes, mostly those of user and assistant in turn with a user's "
+            "turn as the last before the answer, or take the item out."
+        ) from fault
     prompt = Prompt(cut(text), from_template=True)
     _check_whole(prompt.text, asked, example)
     return prompt
@@ -189,7 +200,7 @@ def _chat_form(tokenizer: Any, template: str) -> _ChatForm:
     for form in _FORMS:
         try:
             text = _apply(form, _SAMPLE, tokenizer, template)
-        except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as fault:
+        except _REFUSALS as fault:
             reason = str(fault) or type(fault).__name__
             continue
         # In quotes, the list of parts itself was written.
@@ -215,6 +226,8 @@ def _apply(
     **arguments: Any,
 ) -> str:
     if not form.system_turn and asked[0]["role"] == "system":
+        if len(asked) == 1:
+            raise ValueError("it takes no system turn, and there is no other turn to put the text into")
         instruction, first, *others = asked
         joined = "\n\n".join(filter(None, (instruction["content"], first["content"])))
         asked = [{**first, "content": joined}, *others]

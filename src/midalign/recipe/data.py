@@ -176,9 +176,13 @@ def evaluation_texts(task: TaskData, probe: ParallelCorpus | None = None) -> set
 
 
 def read_probe_corpus(recipe: Recipe) -> ParallelCorpus:
-    """Read the corpus that a recipe probes on."""
+    """Read the corpus that a recipe probes on.
+
+    Raises:
+        UserError: From the reader; or if no row has all languages.
+    """
     section = recipe.probe
-    return read_parallel(
+    corpus = read_parallel(
         section.data,
         format=section.format,
         languages=section.languages,
@@ -187,6 +191,11 @@ def read_probe_corpus(recipe: Recipe) -> ParallelCorpus:
         columns=section.columns,
         on_empty=section.on_empty,
     )
+    try:
+        corpus.multiway()
+    except DataError as fault:
+        raise DataError(f"{section.data}: {fault}") from None
+    return corpus
 
 
 def data_paths(recipe: Recipe) -> list[str]:

@@ -14,7 +14,8 @@ import yaml
 
 from midalign.data.examples import read_examples
 from midalign.data.parallel.corpus import read_parallel
-from midalign.errors import UserError
+from midalign.errors import RecipeError, UserError
+from midalign.languages import ENGLISH
 from midalign.recipe.file import load_text
 from midalign.recipe.memory import training_memory
 from midalign.recipe.sections import Recipe
@@ -68,7 +69,8 @@ class NewRecipe:
         """The recipe as commented YAML.
 
         Raises:
-            RecipeError: If what was given makes no recipe, such as an unknown language.
+            RecipeError: If what was given makes no recipe, such as an unknown language, or pairs to probe on of which
+                none is in all languages.
         """
         text = _TEMPLATE.format(
             schema=folder() / SCHEMA,
@@ -133,9 +135,19 @@ class NewRecipe:
     def _probe(self) -> str:
         if self.probe is not None:
             return f"  data: {_yaml(self.probe)}\n"
-        limit = _probed(self.parallel, self.aligned)
+        own = (ENGLISH, *self.aligned)
+        rows, named = _common_rows(self.parallel), ""
+        if not rows and (among := _common_rows(self.parallel, own)) is not None:
+            rows, named = among, f"  languages: {_yaml(list(own))}   # no sentence is in all of the corpus\n"
+        if rows == 0:
+            raise RecipeError(
+                f"no sentence of {self.parallel} is in all of {', '.join(own)}, so the model cannot be probed on it. "
+                "Name a corpus that is parallel across all languages by --probe, such as FLORES-200 or NTREX-128"
+            )
+        limit = _PROBED if rows is None else max(2, min(_PROBED, rows // 4))  # most are left to train on
         return (
-            f"  data: {_yaml(self.parallel)}\n  limit: {limit}   # its first sentences, which are then not trained on\n"
+            f"  data: {_yaml(self.parallel)}\n{named}"
+            f"  limit: {limit}   # its first sentences, which are then not trained on\n"
         )
 
 
@@ -213,10 +225,10 @@ def _billion_weights(model: str) -> float | None:
     return float(named[1]) if named else None
 
 
-def _probed(parallel: str, languages: tuple[str, ...]) -> int:
-    """How many sentences of a parallel corpus to probe on, so that most are left to train on."""
+def _common_rows(parallel: str, languages: tuple[str, ...] | None = None) -> int | None:
+    """Number of rows of a corpus that have all of some languages (None: all of its own); None if it cannot be read."""
     try:
-        rows = len(read_parallel(parallel, languages=("eng_Latn", *languages)).rows)
-    except UserError:
-        return _PROBED
-    return max(2, min(_PROBED, rows // 4))
+        corpus = read_parallel(parallel, languages=languages)
+    except UserError:  # what is wrong with the data is for `validate` to say
+        return None
+    return sum(row.texts.keys() >= set(corpus.languages) for row in corpus.rows)

@@ -137,6 +137,24 @@ def test_a_row_of_chat_is_asked_with_its_own_turns() -> None:
     assert plain == "Be short.\n\nhi\n\nwhen?\n\nnine\nAnswer:\n"
 
 
+@pytest.mark.parametrize(
+    ("roles", "says"),
+    [
+        (("user", "user"), r"refuses its turns \(user, user\): roles must alternate\. .* Write turns"),
+        (("system",), r"refuses its turns \(system\): it takes no system turn, and there is no other turn"),
+        (("system", "assistant", "user"), "roles must alternate"),
+    ],
+)
+def test_turns_that_the_template_refuses_are_named_with_its_reason(roles, says) -> None:
+    alternating = (
+        "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}"
+    )
+    messages = tuple({"role": role, "content": f"{role} {number}"} for number, role in enumerate(roles))
+    with pytest.raises(ModelError, match=f"^item x:7: .*{says}"):
+        render(replace(ROW, id="x:7", messages=messages), bpe("gpt2", alternating + REFUSING))
+
+
 def test_a_system_text_goes_before_the_turns_of_a_row_that_has_none() -> None:
     formatted = AnswerFormat(system="Be short.")
     assert "<|im_start|>system\nBe short.<|im_end|>" in render(ROW, TOKENIZERS[2], formatted).text

@@ -334,6 +334,13 @@ def test_the_probe_corpus_follows_languages_and_limit(recipe):
     assert len(corpus.rows) == 5
 
 
+def test_a_probe_without_a_row_in_all_languages_is_refused_when_it_is_read(recipe, tmp_path):
+    for code in ("deu", "swh"):
+        (tmp_path / f"eng-{code}.tsv").write_text(f"a word of it\t{code} here too\n")
+    with pytest.raises(DataError, match=rf"^{tmp_path}: no row has all of eng_Latn, deu_Latn, swh_Latn"):
+        read_probe_corpus(recipe(f"probe.data={tmp_path}", "probe.format=tsv", "probe.limit=null"))
+
+
 def test_data_paths_are_all_that_is_read_and_a_prefix_is_its_files(recipe, tmp_path):
     for code in ("en", "de"):
         (tmp_path / f"train.{code}").write_text("a\n")

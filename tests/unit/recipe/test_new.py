@@ -42,6 +42,21 @@ def test_a_new_recipe_is_valid_as_it_is_written(world, changes, monkeypatch):
     jsonschema.validate(read_yaml(made.text(), recipe_schema(), recipe_schema())[0], json_schema())
 
 
+def test_pairs_that_no_probe_can_take_need_a_corpus_of_their_own(world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for code in ("deu", "swh", "fra"):
+        rows = "".join(f"english {code} {number}\t{code} {number}\n" for number in range(20))
+        (tmp_path / f"eng-{code}.tsv").write_text(rows)
+    two = ("deu_Latn", "swh_Latn")
+    with pytest.raises(RecipeError, match=r"no sentence of \. is in all of eng_Latn, deu_Latn, swh_Latn.* --probe"):
+        plan(world, parallel=".", aligned=two).text()
+    assert plan(world, parallel=".", aligned=two, probe="probe").recipe().probe.data == "probe"
+    one = plan(world, parallel=".").recipe().probe
+    assert (one.languages, one.limit) == (("eng_Latn", "deu_Latn"), 5)
+    assert plan(world).recipe().probe.languages is None
+    assert plan(world, parallel="absent").recipe().probe.limit == 200
+
+
 def test_words_of_yaml_in_what_is_given_stay_words(world):
     made = plan(world, name="no", data="a: b # c", aligned=("nob_Latn",), parallel="~/x y", metric="m:f", task="chat")
     recipe = made.recipe()

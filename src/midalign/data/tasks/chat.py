@@ -31,7 +31,16 @@ from midalign.data.tasks.ids import check_ids_differ
 from midalign.data.tasks.layout import files_of_split
 from midalign.data.tasks.row_language import check_all_tell, language_of_row
 from midalign.errors import DataError, LanguageError, MissingLanguageError
-from midalign.files import is_blank, local_path, missing_file, parse_json, read_json_lines, read_lines, read_parquet
+from midalign.files import (
+    is_blank,
+    local_path,
+    missing_file,
+    parse_json,
+    read_json_lines,
+    read_lines,
+    read_parquet,
+    readable,
+)
 from midalign.languages import canonical, known
 from midalign.records import Message, TaskExample
 
@@ -144,7 +153,9 @@ def _the_only(wanted: Sequence[str] | None) -> str | None:
 def _files_of_split(folder: Path, split: str) -> list[Path]:
     """The files of a folder whose name names the split; those in a folder of that name; or all, where none is named."""
     name = split_name(split)
-    folder = next((inner for inner in folder.iterdir() if inner.is_dir() and split_name(inner.name) == name), folder)
+    with readable(folder):
+        inner = (each for each in folder.iterdir() if each.is_dir() and split_name(each.name) == name)
+        folder = next(inner, folder)
     files = [file for file in data_files(folder) if bare(file).suffix in SUFFIXES]
     of_split = files_of_split(files, name)
     if not of_split:
