@@ -17,7 +17,7 @@ from midalign.files import write_json
 from midalign.metrics.chat import chat_strata, check_metric
 from midalign.metrics.comparison import PairedScore, compare_strata
 from midalign.metrics.extraction import extraction_strata
-from midalign.metrics.loss import has_loss, with_loss
+from midalign.metrics.loss import has_comparable_loss, has_loss, with_loss
 from midalign.metrics.scoring import Groups, Predictions, Stratum, score_strata
 from midalign.metrics.seeds import SeedScore, score_seeds
 from midalign.metrics.slots import slot_strata
@@ -163,7 +163,7 @@ def score_over_seeds(
     _check_one_model(segments)
     beside: list[SegmentScores | None] = [*segments] or [None] * len(runs)
     kept = [_kept(predictions) for predictions in runs]
-    loss = all(map(has_loss, kept))
+    loss = has_comparable_loss(kept)
     by_seed = [
         _all_strata(examples, predictions, answer_format, scores, loss)
         for predictions, scores in zip(kept, beside, strict=True)
@@ -209,7 +209,7 @@ def compare_runs(
     """
     _check_one_model(segments or ())
     before, after = _kept(baseline), _kept(predictions)
-    loss = has_loss(before) and has_loss(after)
+    loss = has_comparable_loss([before, after])
     first = _all_strata(examples, before, answer_format, segments[0] if segments else None, loss)
     second = _all_strata(examples, after, answer_format, segments[1] if segments else None, loss)
     return [

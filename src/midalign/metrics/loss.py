@@ -39,6 +39,28 @@ def has_loss(predictions: Predictions) -> bool:
     return not without
 
 
+def has_comparable_loss(runs: Sequence[Predictions]) -> bool:
+    """Whether all runs have a loss (`has_loss`) over the same tokens; warns where they count different ones."""
+    if not all(map(has_loss, runs)):
+        return False
+    counts: dict[str, int | None] = {}
+    for predictions in runs:
+        assert not isinstance(predictions, Mapping)
+        for prediction in predictions:
+            known = counts.setdefault(prediction.id, prediction.gold_tokens)
+            if known != prediction.gold_tokens:
+                logger.warning(
+                    "the gold answer of %s has %s tokens in one file of predictions and %s in another, so that a mean "
+                    "over tokens is not the same quantity in both; the metric loss is left out. Compare losses only of "
+                    "models with one tokenizer and chat template",
+                    prediction.id,
+                    known,
+                    prediction.gold_tokens,
+                )
+                return False
+    return True
+
+
 def with_loss(strata: Sequence[Stratum], examples: Sequence[TaskExample], predictions: Predictions) -> list[Stratum]:
     """Strata of a task with the loss of the gold answers as a further measure.
 

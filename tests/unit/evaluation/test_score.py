@@ -216,6 +216,20 @@ def test_a_loss_that_not_every_prediction_has_is_left_out_with_a_warning(caplog)
     assert "loss" not in {one.metric for one in seeds}
 
 
+def test_losses_over_different_tokens_are_left_out_with_a_warning(caplog):
+    one = with_losses(SLOTS)
+    other = [*one[:-1], replace(one[-1], gold_tokens=one[-1].gold_tokens + 1)]
+    compared = compare_runs(SLOTS, one, other, resamples=10, trials=10)
+    assert compared == compare_runs(SLOTS, predict(SLOTS), predict(SLOTS), resamples=10, trials=10)
+    (said,) = caplog.messages
+    assert said.startswith(
+        f"the gold answer of {one[-1].id} has {one[-1].gold_tokens} tokens in one file of predictions"
+    )
+    seeds = score_over_seeds(SLOTS, [one, one, other], resamples=10)
+    assert "loss" not in {found.metric for found in seeds}
+    assert "loss" in {found.metric for found in score(SLOTS, other, resamples=10)}
+
+
 def test_losses_of_two_runs_and_of_several_seeds_are_compared_item_by_item():
     one, other = with_losses(SLOTS), with_losses(SLOTS)
     other = [replace(p, gold_loss=p.gold_loss + 0.5 * p.gold_tokens) for p in other]
