@@ -19,10 +19,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from transformers.utils import GENERATION_CONFIG_NAME
+
 from midalign.data.prompt_check import check_prompt
 from midalign.errors import RunError
 from midalign.evaluation.score import check_metrics
-from midalign.files import check_target, write_json
+from midalign.files import check_target, read_json, write_json
 from midalign.functional.merge_methods import Weight, check_method
 from midalign.functional.names import MergeOptions
 from midalign.generation.engine import end_tokens
@@ -131,11 +133,22 @@ class MergeJob(Job[Mapping[str, Weight]]):
         with run.timed("merge"):
             done = merge_adapters(paths, chosen, self.method, out=run.out / ADAPTER, base_model=model, **options)
             tokenizer.save_pretrained(run.out / ADAPTER)  # which says what prompts look like, and how answers end
+            summary = {"method": self.method, "export": self.export, "merge": asdict(done)}
+            write_json(run.out / MERGE_FILE, tuned | summary)
             if self.export == "base":
-                settings = model.generation_config
-                settings.eos_token_id = end_tokens(settings.eos_token_id, tokenizer)
-                export_merged_base(model, run.out / ADAPTER, out=run.out / MODEL)
-                tokenizer.save_pretrained(run.out / MODEL)
-        write_json(run.out / MERGE_FILE, tuned | {"method": self.method, "export": self.export, "merge": asdict(done)})
+                _export_base(model, tokenizer, run.out)
         run.finish()
         return chosen
+
+
+def _export_base(model: Any, tokenizer: Any, out: Path) -> None:
+    """Write the base model with the merged adapter in its weights, its tokenizer, and how its answers end."""
+    own = model.generation_config.eos_token_id
+    export_merged_base(model, out / ADAPTER, out=out / MODEL)
+    tokenizer.save_pretrained(out / MODEL)
+    ends = end_tokens(own, tokenizer)
+    if own != ends and [own] != ends:
+        # Into the file: settings with a change are saved only if transformers finds no fault in any of them, and many
+        # published ones sample without `do_sample`.
+        settings = out / MODEL / GENERATION_CONFIG_NAME
+        write_json(settings, read_json(settings) | {"eos_token_id": ends})

@@ -26,6 +26,7 @@ from midalign.models.source import ModelSource
 from midalign.recipe.data import read_task_data
 from midalign.recipe.file import build_recipe
 from tests.conftest import build_model, build_tokenizer
+from tests.tiny_adapter import save_adapter
 from tests.tiny_world import recipe_content, write_lines, write_slots
 
 GRID = ["merge.task_weights=[0.5, 1.0]", "merge.alignment_weights=[0.0, 0.7, 2.0]"]
@@ -228,6 +229,31 @@ def test_the_exported_base_answers_as_the_adapter_in_plain_peft_does(tmp_path, a
     assert job.start(out).was_done
     with pytest.raises(RunError, match="other inputs"):
         MergeJob(ModelSource(str(base_folder)), paths, {"task": 1.0, "alignment": 0.7}).start(out)
+
+
+@pytest.mark.parametrize("own_end", [1, 2])
+def test_a_base_whose_settings_transformers_would_not_write_anew_is_exported_with_them(tmp_path, own_end, base_folder):
+    """Sampling settings without do_sample, as several published models have them."""
+    settings = {"eos_token_id": own_end, "temperature": 0.9, "top_p": 0.6}
+    (base_folder / "generation_config.json").write_text(json.dumps(settings))
+    one = str(save_adapter(tmp_path / "one", build_model("llama")))
+    job, out = MergeJob(ModelSource(str(base_folder)), {"one": one}, {"one": 1.0}, export="base"), tmp_path / "out"
+    job.finish(job.start(out))
+    written = json.loads((out / "model" / "generation_config.json").read_text())
+    assert {name: written[name] for name in ("temperature", "top_p")} == {"temperature": 0.9, "top_p": 0.6}
+    assert written["eos_token_id"] == (2 if own_end == 2 else [1, 2])
+
+
+def test_the_weights_are_written_before_the_base_is_exported(tmp_path, adapters, base_folder, monkeypatch):
+    def full(*_, **__):
+        raise RunError("the disk is full")
+
+    monkeypatch.setattr("midalign.merging.job.export_merged_base", full)
+    job = MergeJob(ModelSource(str(base_folder)), adapters, {"task": 1.0, "alignment": 0.5}, export="base")
+    with pytest.raises(RunError, match="full"):
+        job.finish(job.start(tmp_path / "out"))
+    written = json.loads((tmp_path / "out" / "merge.json").read_text())
+    assert written["merge"]["weights"] == {"task": 1.0, "alignment": 0.5}
 
 
 def test_a_weight_per_band_can_be_given_and_moves_its_layers_only(tmp_path, adapters, base_folder, monkeypatch):
