@@ -123,7 +123,8 @@ class MergeJob(Job[Mapping[str, Weight]]):
             dev = read_task_data(self.recipe).dev if dev is None else dev
             for item in dev[:1]:
                 check_prompt(item, tokenizer, self.recipe.answer_format)
-        model = self.base.load_exact()
+        weights_matter = self.recipe is not None or self.export == "base"
+        model = self.base.load_exact() if weights_matter else self.base.empty()
         paths = {name: Path(path) for name, path in self.adapters.items()}
         tuned: dict[str, Any] = {}
         if self.recipe is not None:

@@ -100,6 +100,16 @@ def load_config(
         return AutoConfig.from_pretrained(found, **options)
 
 
+def empty_model(config: PretrainedConfig, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """A model on the meta device: its modules with their names and shapes, without its weights.
+
+    Raises:
+        ModelError: If transformers has no causal language model of this configuration.
+    """
+    with _refused(f"cannot build the model {config.name_or_path!r}"), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+
+
 def load_end_tokens(name: str, config: PretrainedConfig, *, revision: str | None = None) -> list[int]:
     """A model's own end-of-sequence tokens, without its weights: of its generation settings, else of its `config`."""
     try:

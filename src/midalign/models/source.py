@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from midalign.models.chat import fix_arguments, take_over
-from midalign.models.loading import full_precision_on_cpu, load_config, load_model, load_tokenizer
+from midalign.models.loading import empty_model, full_precision_on_cpu, load_config, load_model, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,10 @@ class ModelSource:
     def load_exact(self, **options: Any) -> Any:
         """The model to train or to merge into: as `load`, but ``auto`` is float32 on a CPU."""
         return self.load(dtype=full_precision_on_cpu(self.dtype), **options)
+
+    def empty(self) -> Any:
+        """The model without its weights; errors as of `config` and `midalign.models.loading.empty_model`."""
+        return empty_model(self.config(), trust_remote_code=self.trust_remote_code)
 
     def config(self) -> Any:
         """The model's configuration, without its weights; errors as of `midalign.models.loading.load_config`."""

@@ -26,7 +26,6 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.checkpoint import checkpoint
 from transformers import (
-    AutoModelForCausalLM,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -40,7 +39,7 @@ from midalign.errors import ModelError, RecipeError, did_you_mean
 from midalign.models.adapter_fit import linear_shape
 from midalign.models.chat import choose, fix_arguments
 from midalign.models.hidden import find_decoder
-from midalign.models.loading import cpu_computes_in_bfloat16, default_device
+from midalign.models.loading import cpu_computes_in_bfloat16, default_device, empty_model
 from midalign.models.source import ModelSource
 from midalign.recipe.file import all_faults
 from midalign.recipe.lora import LORA_DEFAULTS
@@ -224,9 +223,9 @@ def check_lora(recipe: Recipe, config: PretrainedConfig) -> None:
 
     Raises:
         RecipeError: As `lora_config`; or the model has no router.
+        ModelError: As `midalign.models.loading.empty_model`.
     """
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=recipe.model.trust_remote_code)
+    model = empty_model(config, trust_remote_code=recipe.model.trust_remote_code)
     lora_config(recipe, model)
     weight = recipe.training.router_aux_loss_coef
     if weight and not hasattr(config.get_text_config(), "output_router_logits"):

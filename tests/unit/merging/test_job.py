@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from midalign.answers.format import AnswerFormat
 from midalign.cli.main import main
 from midalign.data.prompt_tokens import training_rows
-from midalign.errors import DataError, RecipeError, RunError
+from midalign.errors import DataError, ModelError, RecipeError, RunError
 from midalign.evaluation.score import score
 from midalign.generation.answer_loss import answer_losses
 from midalign.generation.generate import generate
@@ -254,6 +254,32 @@ def test_the_weights_are_written_before_the_base_is_exported(tmp_path, adapters,
         job.finish(job.start(tmp_path / "out"))
     written = json.loads((tmp_path / "out" / "merge.json").read_text())
     assert written["merge"]["weights"] == {"task": 1.0, "alignment": 0.5}
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
+def test_given_weights_are_merged_without_those_of_the_base(family, tmp_path, base_folder, monkeypatch):
+    for name in ("model.safetensors", "generation_config.json", "config.json"):
+        (base_folder / name).unlink(missing_ok=True)
+    base = build_model(family, tie_word_embeddings=False)
+    base.save_pretrained(base_folder)
+    one = save_adapter(tmp_path / "one", base, target_modules="all-linear")
+    job = MergeJob(ModelSource(str(base_folder)), {"one": str(one)}, {"one": [0.5, 2.0]})
+    loaded = ModelSource(str(base_folder)).load()
+    monkeypatch.setattr(ModelSource, "load", None)
+    job.finish(job.start(tmp_path / "out"))
+    merge_adapters({"one": one}, {"one": [0.5, 2.0]}, out=tmp_path / "again", base_model=loaded)
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (tmp_path / "out" / "adapter" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+    assert json.loads((tmp_path / "again" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
+        base_folder
+    )
+
+
+def test_an_adapter_of_another_shape_is_refused_without_the_weights_of_the_base(tmp_path, base_folder):
+    wide = str(save_adapter(tmp_path / "wide", build_model("llama", hidden_size=64)))
+    job = MergeJob(ModelSource(str(base_folder)), {"wide": wide}, {"wide": 1.0})
+    with pytest.raises(ModelError, match=r"the model's weight is \(\d+, 32\)"):
+        job.finish(job.start(tmp_path / "out"))
 
 
 def test_a_weight_per_band_can_be_given_and_moves_its_layers_only(tmp_path, adapters, base_folder, monkeypatch):
