@@ -84,7 +84,7 @@ def read_chat(data: str | Path, *, languages: Sequence[str] | None = None, split
     Raises:
         DataError: Nothing to read, or a row that is none of the above; with file and row.
         LanguageError: A code that is not known, or rows whose language nothing tells.
-        MissingFileError: ``data`` looks like a path and does not exist.
+        MissingFileError: ``data`` looks like a path, or its folder is there, but it does not exist.
     """
     wanted = None if languages is None else [canonical(code) for code in languages]
     found: list[TaskExample] = []
@@ -134,7 +134,8 @@ def _rows(table: _Table) -> Iterator[tuple[int, str, str, Mapping[str, Any]]]:
 def _tables(data: str | Path, split: str, wanted: Sequence[str] | None) -> Iterator[_Table]:
     path = local_path(data)
     if not path.exists():
-        if str(data).startswith((".", "/", "~")) or str(data).count("/") != 1:
+        of_hub = str(data).count("/") == 1 and not str(data).startswith((".", "/", "~"))
+        if not of_hub or path.parent.exists() or bare(path).suffix in SUFFIXES:
             raise missing_file(path)
         yield from _hub_tables(str(data), split, _the_only(wanted))
         return

@@ -109,6 +109,15 @@ def test_a_folder_for_each_split_and_names_without_any(tmp_path):
     assert len(read_chat(tmp_path / "b", split="dev")) == 1
 
 
+def test_a_mistyped_path_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "mood").mkdir(parents=True)
+    with pytest.raises(MissingFileError, match="Did you mean mood in"):
+        read_chat("data/mod")
+    with pytest.raises(MissingFileError, match="Did you mean data in"):
+        read_chat("dta/mood.jsonl.gz")
+
+
 def test_a_hub_dataset_by_configuration_or_by_column(monkeypatch):
     import datasets
 
