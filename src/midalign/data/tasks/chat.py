@@ -29,7 +29,7 @@ from typing import Any
 from midalign.data.file_names import bare, data_files, language_of_each, shown, split_name
 from midalign.data.tasks.ids import check_ids_differ
 from midalign.data.tasks.layout import files_of_split
-from midalign.data.tasks.row_language import check_all_tell, language_of_row
+from midalign.data.tasks.row_language import check_all_tell, told_by_row
 from midalign.errors import DataError, LanguageError, MissingLanguageError
 from midalign.files import (
     is_blank,
@@ -84,7 +84,7 @@ def read_chat(data: str | Path, *, languages: Sequence[str] | None = None, split
     Raises:
         DataError: Nothing to read, or a row that is none of the above; with file and row.
         LanguageError: A code that is not known, or rows whose language nothing tells.
-        MissingFileError: ``data`` looks like a path and does not exist.
+        MissingFileError: ``data`` looks like a path, or its folder is there, but it does not exist.
     """
     wanted = None if languages is None else [canonical(code) for code in languages]
     found: list[TaskExample] = []
@@ -95,6 +95,8 @@ def read_chat(data: str | Path, *, languages: Sequence[str] | None = None, split
             continue
         for number, place, language, row in _rows(table):
             present.add(language)
+            if wanted is None:
+                canonical(language, place)
             if wanted is None or language in wanted:
                 found.append(_example(row, f"{table.name}:{number}", language, place))
     if missing := [code for code in wanted or [] if code not in present]:
@@ -109,13 +111,14 @@ def read_chat(data: str | Path, *, languages: Sequence[str] | None = None, split
 
 
 def _rows(table: _Table) -> Iterator[tuple[int, str, str, Mapping[str, Any]]]:
-    """The rows of a table, each with its number, place and language.
+    """The rows of a table, each with its number, place and language, which need not be a known one.
 
     Raises:
+        DataError: A row tells another language than the name of its file.
         LanguageError: Nothing tells the language of a row.
     """
     rows = list(table.rows)
-    told = {place: language_of_row(row, place) for place, row in rows}
+    told = {place: told_by_row(row, place) for place, row in rows}
     if table.beside and not any(told.values()):
         if told:
             logger.warning("%s: not read, because neither its name nor its rows say the language", next(iter(told)))
@@ -128,13 +131,20 @@ def _rows(table: _Table) -> Iterator[tuple[int, str, str, Mapping[str, Any]]]:
                 f"{place}: the language of this row is unknown, so it is unclear whether to train on it. Name the "
                 "file <language>.<split>.jsonl, add a column 'language', or ask for exactly one language"
             )
+        if table.language not in (None, language):
+            raise DataError(
+                f"{place}: the row says that its language is {language}, but the name {table.name} says "
+                f"{table.language}, so it would be read as the wrong one. Correct one of the two, or rename the column "
+                "if it holds something else"
+            )
         yield number, place, language, row
 
 
 def _tables(data: str | Path, split: str, wanted: Sequence[str] | None) -> Iterator[_Table]:
     path = local_path(data)
     if not path.exists():
-        if str(data).startswith((".", "/", "~")) or str(data).count("/") != 1:
+        of_hub = str(data).count("/") == 1 and not str(data).startswith((".", "/", "~"))
+        if not of_hub or path.parent.exists() or bare(path).suffix in SUFFIXES:
             raise missing_file(path)
         yield from _hub_tables(str(data), split, _the_only(wanted))
         return

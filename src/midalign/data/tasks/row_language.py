@@ -6,13 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from midalign.errors import DataError
-from midalign.languages import canonical
+from midalign.languages import canonical, known, languages_by_name
 
 KEYS = ("language", "locale", "lang")
 
 
 def language_of_row(row: Mapping[str, Any], place: str) -> str:
-    """Canonical code, or the empty string where the row has none of the keys, or nothing under them.
+    """Canonical code by a code or an English name, or the empty string where the row tells none.
+
+    Raises:
+        DataError: As `told_by_row`.
+        LanguageError: A language that is not known.
+    """
+    told = told_by_row(row, place)
+    return canonical(told, place) if told else ""
+
+
+def told_by_row(row: Mapping[str, Any], place: str) -> str:
+    """The language as `language_of_row` gives it, but one that is not known as it is written.
 
     Args:
         row: One object of a JSONL file, or one row of a table.
@@ -20,7 +31,6 @@ def language_of_row(row: Mapping[str, Any], place: str) -> str:
 
     Raises:
         DataError: A value is not a string, or two keys tell different languages.
-        LanguageError: A code that is not known.
     """
     found: dict[str, str] = {}
     for key in KEYS:
@@ -29,8 +39,8 @@ def language_of_row(row: Mapping[str, Any], place: str) -> str:
             continue
         if not isinstance(value, str):
             raise DataError(f"{place}: {key!r} is {value!r}, not a string; write a code, or leave the key out")
-        if value.strip():
-            found[key] = canonical(value.strip(), place)
+        if word := value.strip():
+            found[key] = known(word) or languages_by_name().get(word.casefold()) or word
     if len(set(found.values())) > 1:
         told = " and ".join(f"{key!r} says {language}" for key, language in found.items())
         raise DataError(f"{place}: {told}, so the row's language is unclear; keep one of the two")

@@ -109,6 +109,15 @@ def test_a_folder_for_each_split_and_names_without_any(tmp_path):
     assert len(read_chat(tmp_path / "b", split="dev")) == 1
 
 
+def test_a_mistyped_path_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "mood").mkdir(parents=True)
+    with pytest.raises(MissingFileError, match="Did you mean mood in"):
+        read_chat("data/mod")
+    with pytest.raises(MissingFileError, match="Did you mean data in"):
+        read_chat("dta/mood.jsonl.gz")
+
+
 def test_a_hub_dataset_by_configuration_or_by_column(monkeypatch):
     import datasets
 
@@ -243,9 +252,26 @@ def test_rows_tell_their_language_all_or_none(tmp_path, key):
         with pytest.raises(DataError, match=r"test\.jsonl:2: the row has no language, but other rows of test have"):
             read_chat(tmp_path, languages=["fr"])
     write(tmp_path / "test.jsonl", [row | {key: "fr"}])
-    (tmp_path / "test.jsonl").rename(tmp_path / "deu.test.jsonl")
     with pytest.raises(LanguageError, match="no test rows in deu_Latn; there are rows in fra_Latn"):
         read_chat(tmp_path, languages=["de"])
+
+
+def test_rows_tell_their_language_by_code_or_name_and_others_may_be_unknown(tmp_path):
+    rows = [SHAPES["text"] | {"language": word} for word in ("haw-wiki", "English", "swahili", "deu")]
+    write(tmp_path / "test.jsonl", rows)
+    assert [example.language for example in read_chat(tmp_path, languages=["eng", "swh"])] == ["eng_Latn", "swh_Latn"]
+    with pytest.raises(LanguageError, match=r"no test rows in fra_Latn; .* haw-wiki"):
+        read_chat(tmp_path, languages=["fra"])
+    with pytest.raises(LanguageError, match=r"test\.jsonl:1: unknown language 'haw-wiki'"):
+        read_chat(tmp_path)
+
+
+@pytest.mark.parametrize(("word", "shown"), [("deu", "deu_Latn"), ("python", "python")])
+@pytest.mark.parametrize("languages", [None, ["eng"]])
+def test_a_row_of_another_language_than_the_name_of_its_file_is_refused(tmp_path, word, shown, languages):
+    write(tmp_path / "eng.test.jsonl", [SHAPES["text"] | {"lang": "en"}, SHAPES["text"] | {"lang": word}])
+    with pytest.raises(DataError, match=rf"eng\.test\.jsonl:2: .* language is {shown}, but .* eng\.test says eng_Latn"):
+        read_chat(tmp_path, languages=languages)
 
 
 def test_rows_whose_language_nothing_tells_are_refused_by_line(tmp_path):
