@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -24,9 +25,10 @@ def same_base(first: str, second: str) -> bool | None:
     # One hub name and one folder: a download keeps the name, as its last part or in the hub cache's form.
     hubs = [name for name in (first, second) if _is_hub_name(name)]
     if len(hubs) == 1:
-        parts = [part.casefold() for part in Path(second if hubs[0] == first else first).parts]
+        folder = os.path.abspath(second if hubs[0] == first else first)  # noqa: PTH100 - of "." or "..", not of a link
+        parts = [part.casefold() for part in Path(folder).parts]
         hub = hubs[0].casefold()
-        if parts[-1] == hub.split("/")[-1] or "models--" + hub.replace("/", "--") in parts:
+        if parts[-1:] == [hub.split("/")[-1]] or "models--" + hub.replace("/", "--") in parts:
             return True
     return None
 

@@ -10,6 +10,7 @@ from midalign.errors import ModelError
 from midalign.models.adapter_files import read_adapter, read_adapters
 from midalign.models.adapter_fit import fitted
 from midalign.models.adapters import attach_adapter, merge_into_base
+from midalign.models.base_names import same_base
 from tests.tiny_adapter import edit_config, edit_tensors, rename, save_adapter
 
 
@@ -58,6 +59,14 @@ def test_adapters_of_different_bases_are_refused_and_copies_are_not(first, secon
         return
     with pytest.raises(ModelError, match="do not add up to anything meaningful"):
         read_adapters(paths)
+
+
+@pytest.mark.parametrize("here", [".", "./", "../Meta-Llama-3-8B"])
+def test_the_folder_that_one_is_in_has_its_own_name(here, tmp_path, monkeypatch):
+    (tmp_path / "Meta-Llama-3-8B").mkdir()
+    monkeypatch.chdir(tmp_path / "Meta-Llama-3-8B")
+    assert same_base(here, "meta-llama/Meta-Llama-3-8B") is same_base("meta-llama/Meta-Llama-3-8B", here) is True
+    assert same_base(here, "meta-llama/Meta-Llama-3-8B-Instruct") is None
 
 
 def test_adapters_of_different_revisions_are_refused(save):
