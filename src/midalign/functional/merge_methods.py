@@ -41,13 +41,6 @@ class Merged:
     factors: LoraFactors
     lost: float = 0.0
 
-    @property
-    def error(self) -> float:
-        """`lost` relative to the norm of the untruncated formula, from 0 to 1."""
-        # What an SVD keeps and what it cuts off are orthogonal.
-        whole = math.hypot(self.lost, self.factors.norm())
-        return self.lost / whole if whole > 0 else 0.0
-
 
 def merge_sum(factors: Sequence[LoraFactors], weights: Sequence[float]) -> Merged:
     """Exact weighted sum of updates: ``dW = sum_i w_i s_i B_i A_i``.
@@ -136,7 +129,7 @@ def merge_svd(factors: Sequence[LoraFactors], weights: Sequence[float], *, rank:
 
     Returns:
         Factors of rank ``min(rank, sum of ranks, out, in)``, each carrying the square root of the singular
-        values, and the relative error of the truncation.
+        values, and the norm of what was cut off.
 
     Raises:
         ModelError: If `rank` is below 1, the updates differ in shape, or the counts do not match.

@@ -1,8 +1,8 @@
 """The job of ``midalign merge``: tune the weights on dev data if asked, merge, export.
 
-Tuning loads the base once and writes nothing. Both adapters are live on one model, only their scales change between
-candidates, and their exact weighted sum is folded into the weights, so that a candidate costs what a plain model does.
-The chosen weights are exported once.
+Tuning loads the base once. Both adapters are live on one model, only their scales change between candidates, and their
+exact weighted sum is folded into the weights, so that a candidate costs what a plain model does. Finished candidates
+are kept in a file, from which the same command continues. The chosen weights are exported once.
 
 1. `tune_weights` runs the recipe's search (`midalign.merging.search`) over one of two objectives:
 2. *score*: the main metric of greedy answers to the dev items;
@@ -95,7 +95,7 @@ class MergeJob(Job[Mapping[str, Weight]]):
     def finish(
         self, run: Run, progress: Progress | None = None, *, dev: Sequence[TaskExample] | None = None
     ) -> Mapping[str, Weight]:
-        """Tune, merge and export into the run's folder.
+        """Tune, merge and export into the run's folder; an interrupted tuning resumes after its last candidate.
 
         Args:
             run: The run.
@@ -126,10 +126,14 @@ class MergeJob(Job[Mapping[str, Weight]]):
         weights_matter = self.recipe is not None or self.export == "base"
         model = self.base.load_exact() if weights_matter else self.base.empty()
         paths = {name: Path(path) for name, path in self.adapters.items()}
+        partial = run.out / f".{MERGE_FILE}.partial"
         tuned: dict[str, Any] = {}
         if self.recipe is not None:
             with run.timed("tune"):
-                tuned = tune_weights(model, tokenizer, paths, self.recipe, dev or [], progress=progress)
+                tuned = tune_weights(
+                    model, tokenizer, paths, self.recipe, dev or [],
+                    progress=progress, partial=partial, begin=run.begin,
+                )  # fmt: skip
         chosen: Mapping[str, Weight] = tuned["chosen"] if tuned else self.weights or {}
         with run.timed("merge"):
             done = merge_adapters(paths, chosen, self.method, out=run.out / ADAPTER, base_model=model, **options)
@@ -138,6 +142,7 @@ class MergeJob(Job[Mapping[str, Weight]]):
             write_json(run.out / MERGE_FILE, tuned | summary)
             if self.export == "base":
                 _export_base(model, tokenizer, run.out)
+        partial.unlink(missing_ok=True)
         run.finish()
         return chosen
 

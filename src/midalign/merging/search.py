@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,15 +55,16 @@ class Memo:
 
     Args:
         evaluate: The outcome of weights; expensive.
+        known: Outcomes of the same search that was interrupted, in the order of evaluation.
     """
 
-    def __init__(self, evaluate: Callable[[Weights], Outcome]) -> None:
+    def __init__(self, evaluate: Callable[[Weights], Outcome], known: Iterable[Outcome] = ()) -> None:
         self._evaluate = evaluate
-        self._known: dict[tuple[float, ...], Outcome] = {}
+        self._known = {_key(outcome.weights["task"], outcome.weights["alignment"]): outcome for outcome in known}
 
     def __call__(self, task: float, bands: Sequence[float]) -> Outcome:
         """The outcome of a task weight and of one alignment weight per band; one band is written as a number."""
-        key = (float(task), *map(float, bands))
+        key = _key(task, bands)
         if key not in self._known:
             alignment: Weight = key[1] if len(key) == 2 else list(key[1:])
             self._known[key] = self._evaluate({"task": key[0], "alignment": alignment})
@@ -73,6 +74,10 @@ class Memo:
     def outcomes(self) -> list[Outcome]:
         """What was evaluated, in that order."""
         return list(self._known.values())
+
+
+def _key(task: Weight, alignment: Weight) -> tuple[float, ...]:
+    return tuple(float(value) for value in np.hstack([task, alignment]))
 
 
 def grid(memo: Memo, task_weights: Sequence[float], alignment_weights: Sequence[float]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from midalign.data.prompt_tokens import training_rows
 from midalign.errors import DataError
 from midalign.evaluation.score import main_metric, strata_of
+from midalign.files import read_json, write_json
 from midalign.functional.statistics import FloatArray, paired_result, percentiles, resample_sums
 from midalign.generation.answer_loss import answer_losses
 from midalign.generation.generate import generate
@@ -47,6 +49,8 @@ def tune_weights(
     dev: Sequence[TaskExample],
     *,
     progress: Progress | None = None,
+    partial: Path | None = None,
+    begin: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Search the merge weights of the recipe's ``merge:`` section on dev data.
 
@@ -57,6 +61,8 @@ def tune_weights(
         recipe: Gives the search, the objective, and the settings of prompts, generation and bootstrap.
         dev: Dev examples; never the test set.
         progress: Called with a description, the number of finished candidates and the expected total.
+        partial: File of finished candidates, to resume from; None keeps nothing.
+        begin: Called once the adapters and the dev items have been checked, before the first candidate.
 
     Returns:
         ``metric`` (of the objective: the task's main metric, or ``loss`` in nats a token, which is better where it
@@ -69,6 +75,7 @@ def tune_weights(
     Raises:
         DataError: There are no dev items, or one does not fit into the model's window.
         ModelError: An adapter is refused, or there are more bands than the model has blocks.
+        RunError: `partial` cannot be written to, or is damaged.
     """
     if not dev:
         raise DataError("there are no dev items to tune merge weights on; check task.dev_split and task.limit_dev")
@@ -87,9 +94,14 @@ def tune_weights(
             done = len(memo.outcomes) + 1
             if progress is not None:
                 progress("tuning weights", done, max(done, expected))
-            return Outcome(weights, sign * value, sign * draws)
+            outcome = Outcome(weights, sign * value, sign * draws)
+            if partial is not None:
+                _keep([*memo.outcomes, outcome], partial)
+            return outcome
 
-        memo = Memo(evaluate)
+        if begin is not None:
+            begin()
+        memo = Memo(evaluate, _kept(partial))
         _search(memo, recipe.merge)
     if progress is not None and len(memo.outcomes) < expected:
         progress("tuning weights", expected, expected)
@@ -105,6 +117,18 @@ def tune_weights(
         "chosen": best.weights,
         "flat": not any(row["worse"] for row in table),
     }
+
+
+def _keep(outcomes: Sequence[Outcome], partial: Path) -> None:
+    """Write the finished candidates to a file, whole."""
+    write_json(partial, [asdict(outcome) | {"draws": outcome.draws.tolist()} for outcome in outcomes])
+
+
+def _kept(partial: Path | None) -> list[Outcome]:
+    """The candidates that an interrupted call has finished; JSON keeps every digit of a number."""
+    if partial is None or not partial.exists():
+        return []
+    return [Outcome(row["weights"], row["value"], np.array(row["draws"])) for row in read_json(partial)]
 
 
 def _search(memo: Memo, section: MergeSection) -> None:

@@ -21,20 +21,25 @@ logger = logging.getLogger(__name__)
 _ENOUGH = 200  # pairs of each two languages: the standard error of an accuracy is 3.5 points at most
 
 
-def choose_layer(
-    model: Any, tokenizer: Any, pairs: Sequence[ParallelPair], config: AlignmentConfig
-) -> tuple[int, dict[int, float]]:
+def choose_layer(model: Any, tokenizer: Any, pairs: Sequence[ParallelPair], config: AlignmentConfig) -> int:
     """The layer at which the base model retrieves translations best.
+
+    Among equal layers the lowest wins; layer 0 has no block to train and never wins. Arguments as of `accuracies`.
+    """
+    found = accuracies(model, tokenizer, pairs, config)
+    best = max(range(1, len(found)), key=lambda layer: (found[layer], -layer))
+    logger.info("aligning layer %d: retrieval of the base model is best there (%.3f)", best, found[best])
+    return best
+
+
+def accuracies(model: Any, tokenizer: Any, pairs: Sequence[ParallelPair], config: AlignmentConfig) -> dict[int, float]:
+    """Retrieval of the base model at every layer, by cosine, averaged over both directions and the pairs of languages.
 
     Args:
         model: The base model.
         tokenizer: Its tokenizer.
         pairs: Pairs to retrieve among; of each two languages only the first 200 are used.
         config: Gives the pooling.
-
-    Returns:
-        The best layer and the accuracy of every layer: retrieval by cosine, averaged over both directions and the pairs
-        of languages. Among equal layers the lowest wins; layer 0 has no block to train and never wins.
     """
     tokenize = sentence_tokenizer(tokenizer, config.pooling)
     data = PairDataset(pairs, tokenize, context_window(unwrap(model).config, tokenizer))
@@ -51,9 +56,7 @@ def choose_layer(
         for layer in totals:
             found = retrieval_accuracy(source[layer], target[layer], margin="cosine", k=1)
             totals[layer] += sum(found) / 2 / len(groups)
-    best = max(range(1, depth + 1), key=lambda layer: (totals[layer], -layer))
-    logger.info("aligning layer %d: retrieval of the base model is best there (%.3f)", best, totals[best])
-    return best, totals
+    return totals
 
 
 def _tokens(sides: Sequence[Any]) -> Tokens:

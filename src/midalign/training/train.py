@@ -187,7 +187,7 @@ def build_trainer(
         alignment = alignment.model_copy(update={"schedule": objective})
     if alignment.layer == "auto" and objective != "task":
         with _on_the_accelerator(model, cpu=bool(recipe.training.given().get("use_cpu"))), eager_on_a_cpu(model):
-            best, _ = choose_layer(model, tokenizer, pair_data.held_out or pair_data.train, alignment)
+            best = choose_layer(model, tokenizer, pair_data.held_out or pair_data.train, alignment)
         alignment = alignment.model_copy(update={"layer": best})
     arguments = training_arguments(recipe, out / _CHECKPOINTS, objective=objective, held_out=bool(pair_data.held_out))
     arguments.max_length = longest_row(arguments.max_length, model.config, tokenizer)

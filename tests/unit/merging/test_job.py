@@ -326,6 +326,53 @@ def test_25_settings_load_the_base_once_and_the_merge_command_exports_the_best(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize(
+    ("search", "objective"), [("grid", "score"), ("golden", "score"), ("coordinate", "score"), ("coordinate", "loss")]
+)
+def test_an_interrupted_tuning_continues_and_finds_what_an_uninterrupted_one_does(
+    search, objective, tmp_path, adapters, base_folder, recipe, monkeypatch
+):
+    changes = {"search": search, "objective": objective, "bands": 2 if search == "coordinate" else 1, "tolerance": 0.3}
+    if search == "golden":
+        changes["task_weights"] = (1.0,)
+    recipe = recipe.model_copy(update={"merge": recipe.merge.model_copy(update=changes)})
+    work = "generate" if objective == "score" else "answer_losses"
+    real, calls = getattr(tune, work), []
+
+    def counted(*args, **kwargs):
+        if len(calls) in stops[:1]:
+            stops.pop(0)
+            raise KeyboardInterrupt
+        calls.append(work)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(tune, work, counted)
+    job, found = MergeJob(ModelSource(str(base_folder)), adapters, recipe=recipe), {}
+    for name, stops in (("whole", []), ("cut", [2, 3])):
+        calls.clear()
+        while stops:
+            with pytest.raises(KeyboardInterrupt):
+                job.finish(job.start(tmp_path / name))
+            with pytest.raises(RunError, match="other inputs"):
+                MergeJob(ModelSource(str(base_folder)), adapters, {"task": 1.0, "alignment": 0.0}).start(
+                    tmp_path / name
+                )
+        job.finish(job.start(tmp_path / name))
+        written = json.loads((tmp_path / name / "merge.json").read_text())
+        assert written["merge"].pop("out") == str(tmp_path / name / "adapter")
+        found[name] = written, len(calls)
+        assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["adapter", "manifest.json", "merge.json"]
+    assert found["cut"] == found["whole"]
+    assert found["whole"][1] == found["whole"][0]["evaluations"] > 3
+
+
+def test_a_mistake_that_tuning_finds_leaves_nothing_behind(tmp_path, adapters, base_folder, recipe):
+    job = MergeJob(ModelSource(str(base_folder)), adapters, recipe=recipe)
+    with pytest.raises(DataError, match="no dev items"):
+        job.finish(job.start(tmp_path / "out"), dev=[])
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_a_killed_call_left_is_done_anew_and_what_is_the_users_is_kept(tmp_path, adapters, base_folder):
     job = MergeJob(ModelSource(str(base_folder)), adapters, {"task": 1.0, "alignment": 0.5}, export="base")
     out = tmp_path / "out"

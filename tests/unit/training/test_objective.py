@@ -8,7 +8,7 @@ from midalign.errors import ModelError
 from midalign.functional.info_nce import info_nce
 from midalign.recipe.alignment import AlignmentConfig
 from midalign.records import ParallelPair
-from midalign.training.layer_choice import choose_layer
+from midalign.training.layer_choice import accuracies, choose_layer
 from midalign.training.objective import AlignmentObjective, held_out_metrics
 from midalign.training.pair_batches import PairCollator, PairDataset
 from tests.conftest import build_line_break_tokenizer, build_model, build_plain_tokenizer, build_tokenizer
@@ -159,17 +159,17 @@ def test_held_out_retrieval_of_a_language_is_that_of_its_pairs_alone():
 
 def test_automatic_layer_is_the_one_where_retrieval_is_best():
     model, tokenizer = build_model("llama"), build_tokenizer()
-    best, accuracies = choose_layer(model, tokenizer, PAIRS, AlignmentConfig())
-    assert sorted(accuracies) == [0, 1, 2, 3, 4]
-    assert accuracies[best] == max(accuracies[layer] for layer in (1, 2, 3, 4))
+    found = accuracies(model, tokenizer, PAIRS, AlignmentConfig())
+    assert sorted(found) == [0, 1, 2, 3, 4]
+    assert found[choose_layer(model, tokenizer, PAIRS, AlignmentConfig())] == max(found[n] for n in (1, 2, 3, 4))
 
 
 def test_behind_a_sink_the_automatic_layer_is_that_of_a_tokenizer_which_adds_one():
     model = build_model("llama")
-    found = choose_layer(model, build_plain_tokenizer(), PAIRS, AlignmentConfig(pooling="mean_after_sink"))
+    found = accuracies(model, build_plain_tokenizer(), PAIRS, AlignmentConfig(pooling="mean_after_sink"))
     oracle = build_line_break_tokenizer()
-    assert found == choose_layer(model, oracle, PAIRS, AlignmentConfig(pooling="mean_no_special"))
-    assert found != choose_layer(model, build_plain_tokenizer(), PAIRS, AlignmentConfig(pooling="mean_no_special"))
+    assert found == accuracies(model, oracle, PAIRS, AlignmentConfig(pooling="mean_no_special"))
+    assert found != accuracies(model, build_plain_tokenizer(), PAIRS, AlignmentConfig(pooling="mean_no_special"))
 
 
 def test_the_automatic_layer_is_found_without_the_pairs_that_the_models_window_does_not_hold(caplog):
@@ -178,8 +178,8 @@ def test_the_automatic_layer_is_found_without_the_pairs_that_the_models_window_d
         build_model("gpt2", n_positions=32, max_position_embeddings=32),
         ParallelPair("say " * 60, "скажи", "eng_Latn", "rus_Cyrl", "x"),
     )
-    expected = choose_layer(model, build_tokenizer(), PAIRS, AlignmentConfig())
-    assert choose_layer(model, build_tokenizer(), [*PAIRS, long], AlignmentConfig()) == expected
+    expected = accuracies(model, build_tokenizer(), PAIRS, AlignmentConfig())
+    assert accuracies(model, build_tokenizer(), [*PAIRS, long], AlignmentConfig()) == expected
     assert "left out 1 of 9 pairs" in caplog.text
 
 
