@@ -83,15 +83,15 @@ def choice(name: str, value: str, allowed: tuple[str, ...]) -> Any:
     return value
 
 
-def codes(text: str | None) -> tuple[str, ...] | None:
-    """The canonical codes of a comma-separated list, each once.
+def codes(text: str | None, option: str = "languages") -> tuple[str, ...] | None:
+    """The canonical codes of a comma-separated list, each once; `option` is what messages name.
 
     Raises:
         LanguageError: If a code is not known.
     """
     if text is None:
         return None
-    return tuple(dict.fromkeys(canonical(code.strip(), "--languages") for code in text.split(",") if code.strip()))
+    return tuple(dict.fromkeys(canonical(code.strip(), f"--{option}") for code in text.split(",") if code.strip()))
 
 
 def columns_of(text: str | None) -> dict[str, str | int] | None:

@@ -27,7 +27,9 @@ SPLITS: dict[str, tuple[str, ...]] = {  # our name, and what the corpora call it
 PACKED = (".gz", ".bz2", ".xz")
 
 _NOTES = re.compile(
-    r"_?(readme|licen[cs]e|copying|changelog|citation)([._-].*)?"
+    r"_?readme([._-].*)?"
+    # `LICENSE_CC-BY.txt` is a note, but `citation_intent.eng.test.jsonl` is data.
+    r"|_?(licen[cs]e|copying|changelog|citation)([._-](?!.*\.(jsonl?|csv|tsv|parquet|conllu?|bio|iob2?|tmx)$).*)?"
     r"|_?(about|authors|changes|checksums?|contributors|credits|document_ids|info|languages|manifest|notes?|notice|"
     r"requirements|sources?|version|[a-z0-9]*sums?)(\.(txt|md|rst|tsv|csv|json|ya?ml))?",
     re.IGNORECASE,

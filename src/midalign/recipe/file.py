@@ -225,7 +225,18 @@ def _reason(error: Any) -> str:
         hint = did_you_mean(str(error["input"]), re.findall("'([^']*)'", expected))
         return f"must be {expected}.{hint}"
     if error["type"] == "string_type" and error["input"] is None:
-        return "null is not text; leave the key out, or put it in quotes (for the home folder write ~/)"
+        return (
+            "null is not text; leave the key out, or put it in quotes (for the home folder write ~/), or in braces "
+            "write a blank after the colon ({eng: 0})"
+        )
+    if error["type"] == "tuple_type":
+        given = error["input"]
+        items = (
+            re.split(r"[\s,]+", given) if isinstance(given, str) else ["a", "b"] if isinstance(given, dict) else [given]
+        )
+        return f"write a list: [{','.join(map(str, items))}]"
+    if error["type"] == "dict_type":
+        return "write keys and values in braces, with a blank after the colon: {eng: 0}"
     return message[:1].lower() + message[1:]
 
 

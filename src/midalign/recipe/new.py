@@ -51,6 +51,9 @@ class NewRecipe:
         probe: Corpus parallel over all languages to probe on; None takes the first sentences of `parallel`.
         gpu_memory: Memory of the GPU in GB; 0 for none.
         metric: What answers of chat are scored by.
+
+    Raises:
+        RecipeError: If the memory is below 0.
     """
 
     name: str
@@ -64,6 +67,12 @@ class NewRecipe:
     probe: str | None = None
     gpu_memory: float = 0.0
     metric: str = "exact_match"
+
+    def __post_init__(self) -> None:
+        if not self.gpu_memory >= 0:
+            raise RecipeError(
+                f"gpu_memory is {self.gpu_memory:g}, and batch sizes follow from it; give it in GB, 0 for no GPU"
+            )
 
     def text(self) -> str:
         """The recipe as commented YAML.

@@ -91,6 +91,7 @@ def test_new_refuses_what_makes_no_recipe_and_writes_nothing(world, tmp_path, fl
     fault = invoke("new", *flags(world, **{flag: value}), "--out", tmp_path / "mine.yaml").exception
     assert isinstance(fault, cli.UserError)
     assert not (tmp_path / "mine.yaml").exists()
+    assert value != "klingon" or str(fault).startswith(f"--{flag}: unknown language")
 
 
 def test_the_schema_is_printed_or_written(tmp_path):

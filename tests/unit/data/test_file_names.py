@@ -94,14 +94,25 @@ def test_a_split_has_one_name():
 @pytest.mark.parametrize(
     "name", ["README", "README.md", "Readme_de.txt", "LICENSE", "LICENCE.txt", ".DS_Store", "._eng.txt", "eng.txt~",
              "about.txt", "_about.txt", "MD5SUMS", "sha256sums.txt", "DOCUMENT_IDS.tsv", "CITATION.cff",
-             "info.json.gz"],
+             "info.json.gz", "LICENSE_CC-BY.txt", "license.json", "Changelog.tsv", "README_files.tsv"],
 )  # fmt: skip
 def test_what_lies_beside_data_is_a_note(name):
     assert is_note(Path(name))
 
 
 @pytest.mark.parametrize(
-    "name", ["eng.txt", "notes_de.bio", "about.de.txt", "source.en", "info_de.tsv", "readable.txt"]
+    "name",
+    [
+        "eng.txt",
+        "notes_de.bio",
+        "about.de.txt",
+        "source.en",
+        "info_de.tsv",
+        "readable.txt",
+        "citation_intent.eng.test.jsonl",
+        "license_de.csv.gz",
+        "changelog-eng.train.parquet",
+    ],
 )
 def test_data_is_no_note(name):
     assert not is_note(Path(name))

@@ -1,6 +1,7 @@
 """Reading a recipe: strict YAML, the environment, overrides, and all faults at once."""
 
 import math
+import re
 import string
 
 import pytest
@@ -191,6 +192,21 @@ def test_norwegian_is_not_false(content):
     assert "put the word in quotes" in faults(content)
     content["languages"]["aligned"] = ["no"]
     assert build_recipe(content).languages.aligned == ("nob_Latn",)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("languages.aligned=deu,swh", r"languages\.aligned = 'deu,swh': write a list: \[deu,swh\]$"),
+        ("languages.aligned=deu", r"write a list: \[deu\]$"),
+        ("merge.alignment_weights=0.3", r"write a list: \[0\.3\]$"),
+        ("languages.aligned={deu: 1}", r"write a list: \[a,b\]$"),
+        ("parallel.columns=eng=0", r"write .* in braces, with a blank after the colon: \{eng: 0\}$"),
+        ("parallel.columns={eng:0,deu:1}", r"in braces write a blank after the colon \(\{eng: 0\}\)"),
+    ],
+)
+def test_the_form_of_lists_and_mappings_is_shown(content, override, says):
+    assert re.search(says, faults(content, override), re.MULTILINE)
 
 
 def test_a_layer_of_the_wrong_kind_is_one_fault(content):

@@ -85,6 +85,12 @@ def test_a_model_that_is_large_for_the_gpu_is_quantised(world, model, memory, fo
     assert training.bf16 == (True if memory else None)
 
 
+@pytest.mark.parametrize("memory", [-1.0, float("nan")])
+def test_a_memory_below_zero_is_refused(world, memory):
+    with pytest.raises(RecipeError, match=r"gpu_memory is (-1|nan), .* 0 for no GPU"):
+        plan(world, gpu_memory=memory)
+
+
 def test_few_task_data_are_given_a_smaller_batch(world):
     training = plan(world).recipe().training
     assert training.per_device_train_batch_size * training.gradient_accumulation_steps == 4, "of 12 items"

@@ -82,10 +82,11 @@ def exact_duplicates(rows: list[RawRow], order: Sequence[str]) -> dict[LanguageP
     for row in rows:
         repeated = [language for language, text in row.texts.items() if counts[language, text] > 1]
         for a, b in _couples(repeated, order):
-            place = row.place(b)
-            earlier = first.setdefault((a, b, row.texts[a], row.texts[b]), place)
-            if earlier != place:
-                places.setdefault((a, b), []).append(f"{place} (repeats {earlier})")
+            place, both = row.place(b), (a, b, row.texts[a], row.texts[b])
+            if both in first:
+                places.setdefault((a, b), []).append(f"{place} (repeats {first[both]})")
+            else:
+                first[both] = place
     return _findings(places)
 
 

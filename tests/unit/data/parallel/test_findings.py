@@ -27,6 +27,12 @@ def test_identical_sides_and_duplicates_are_counted_and_kept(tmp_path, caplog):
     assert json.loads(json.dumps(corpus.report.as_dict()))["identical"]["eng_Latn deu_Latn"]["count"] == 1
 
 
+def test_duplicates_on_one_line_of_a_translation_memory_are_counted(tmp_path):
+    unit = '<tu><tuv xml:lang="en"><seg>hello</seg></tuv><tuv xml:lang="de"><seg>hallo</seg></tuv></tu>'
+    (tmp_path / "m.tmx").write_text(f'<tmx version="1.4"><body>{unit * 5}</body></tmx>')
+    assert read_parallel(tmp_path / "m.tmx").report.duplicates[EN, DE].count == 4
+
+
 @settings(deadline=None, max_examples=50)
 @given(rows=st.lists(st.tuples(*[st.sampled_from("abc")] * 3), min_size=1, max_size=12))
 def test_counts_equal_those_of_a_plain_double_loop(rows):
