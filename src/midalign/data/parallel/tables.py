@@ -46,7 +46,7 @@ def read_tsv(path: Path, wanted: Sequence[str] | None, columns: Mapping[str, str
     cells = [line.split("\t") for _, line in lines]
     if not cells:
         raise DataError(f"{path} is empty. Write a first line with the languages' codes, then one row per line.")
-    if columns is None and not _is_header(cells[0], wanted):
+    if columns is None and not _is_header(cells[0], path, wanted):
         cells = [row[:-1] if len(row) > 2 and _ATTRIBUTION.fullmatch(row[-1]) else row for row in cells]
     for (number, _), row in zip(lines, cells, strict=True):
         if len(row) != len(cells[0]):
@@ -75,14 +75,22 @@ def _columns(
         return {language: _column(header, str(column), path) for language, column in columns.items()}, 1
     if len(cells) > 1 and all(word.strip().casefold() in _HEADER for word in header):
         return _headless_languages(cells[1:], path, wanted), 1
-    if _is_header(header, wanted):
+    if _is_header(header, path, wanted):
         return _header_languages(cells, path, wanted), 1
     return _headless_languages(cells, path, wanted), 0
 
 
-def _is_header(cells: Sequence[str], wanted: Sequence[str] | None) -> bool:
-    """Whether a first line names languages: each cell tells another, or one is written as a code or a usual heading."""
+def _is_header(cells: Sequence[str], path: Path, wanted: Sequence[str] | None) -> bool:
+    """Whether a first line names languages: each cell tells another, or one is written as a code or a usual heading.
+
+    In a file whose name tells two languages, a line of words that would mean others (``it``, ``es``) is a row.
+    """
     languages = _languages_of_cells(cells, wanted)
+    stem = bare(path).stem
+    here, told = set(languages) - {None}, set(told_by_name(stem, wanted))
+    both_told = bool(told) and told <= {named.language for named in languages_in(stem)}  # English may be a guess
+    if both_told and here and here.isdisjoint(told):
+        return False
     if None not in languages and len(set(languages)) == len(languages):
         return True
     words = [cell.strip() for cell in cells]

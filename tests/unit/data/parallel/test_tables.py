@@ -263,3 +263,23 @@ def test_manythings_pairs_are_read(data_folder, code, rows):
     assert all("tatoeba.org" not in text for row in corpus.rows for text in row.texts.values())
     both = read_parallel(data_folder / "manythings")
     assert len(both.pairs([code])) == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "row"), [("eng-deu", "it\tes"), ("eng-deu", "no\tnein"), ("eng-nob", "he\that"), ("news.en-de", "it\tes")]
+)
+def test_words_that_would_mean_other_languages_than_the_name_are_a_row(tmp_path, name, row):
+    (tmp_path / f"{name}.tsv").write_text(f"{row}\nyes\tja\n")
+    corpus = read_parallel(tmp_path / f"{name}.tsv")
+    assert ["\t".join(found.texts.values()) for found in corpus.rows] == [row, "yes\tja"]
+    assert corpus.languages[0] == EN
+
+
+def test_a_header_is_trusted_where_the_name_tells_one_language_or_the_same(tmp_path):
+    other = {"fra_Latn", "ita_Latn"}
+    for name, header, languages in (
+        ("corpus_de", "fr\tit", other), ("my_data_de", "fr\tit", other), ("eng-deu", "de\ten", {EN, DE}),
+    ):  # fmt: skip
+        (tmp_path / f"{name}.tsv").write_text(f"{header}\nhaus\thouse\n")
+        corpus = read_parallel(tmp_path / f"{name}.tsv")
+        assert (set(corpus.languages), len(corpus.rows)) == (languages, 1)
