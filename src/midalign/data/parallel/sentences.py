@@ -26,7 +26,12 @@ logger = logging.getLogger(__name__)
 _BEFORE_SPACE = ".!?…।॥۔؟։።፧။។"
 _ANYWHERE = "。！？｡"
 _CLOSING = r"\"'”’»›)\]」』）】"
-_END = re.compile(rf"[{_BEFORE_SPACE}]+[{_CLOSING}]*(?=\s|$)|[{_ANYWHERE}][{_BEFORE_SPACE}{_ANYWHERE}]*[{_CLOSING}]*")
+# A run of marks is tried once, from its beginning and as a whole, so that long ones (tables of contents) cost no more.
+_END = re.compile(
+    rf"(?<![{_BEFORE_SPACE}])[{_BEFORE_SPACE}]++[{_CLOSING}]*+(?=\s|$)"
+    rf"|[{_ANYWHERE}][{_BEFORE_SPACE}{_ANYWHERE}]*[{_CLOSING}]*"
+)
+_BLANKS = re.compile(r"\s*")
 # What most often made counts differ on NTREX-128.
 _TITLES = {
     "Mr", "Mrs", "Ms", "Dr", "Prof", "St", "Sen", "Sens", "Rep", "Reps", "Rev", "Gen", "Gov", "Capt", "Sgt", "Lt",
@@ -78,7 +83,8 @@ def _goes_on(text: str, end: re.Match[str]) -> bool:
     """Whether the sentence goes on behind a mark that could end it."""
     if end.group()[0] in _ANYWHERE:
         return False
-    if text[end.end() :].lstrip()[:1].islower():
+    blanks = _BLANKS.match(text, end.end())
+    if blanks and text[blanks.end() : blanks.end() + 1].islower():
         return True
     at = end.start()
     if not end.group().startswith(".") or end.group().startswith("..") or at == 0:
@@ -86,9 +92,9 @@ def _goes_on(text: str, end: re.Match[str]) -> bool:
     last, before = text[at - 1], text[at - 2 : at - 1]
     # Combining marks belong to the word (Marathi), and so does an apostrophe (don't).
     alone = not before or (unicodedata.category(before)[0] not in "LMN" and before not in "'’")
-    return last.isdigit() or (last.isalpha() and alone) or _last_word(text[:at]) in _TITLES
+    return last.isdigit() or (last.isalpha() and alone) or _last_word(text[max(0, at - 20) : at]) in _TITLES
 
 
 def _last_word(text: str) -> str:
-    found = re.search(r"[^\W\d_]+$", text[-20:])
+    found = re.search(r"[^\W\d_]+$", text)
     return found.group() if found else ""

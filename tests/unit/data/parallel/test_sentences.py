@@ -45,6 +45,13 @@ def test_sentences_end_where_a_reader_would_end_them(text, expected):
     assert sentences(text) == expected
 
 
+def test_long_texts_take_time_in_proportion_to_their_length():
+    """In quadratic time each of these would take minutes."""
+    assert sentences("a" + "." * 200_000 + "b")[0].startswith("a...")
+    assert len(sentences("This is a sentence. " * 100_000)) == 100_000
+    assert len(sentences("It goes on etc. and " * 100_000)) == 1
+
+
 @settings(deadline=None)
 @given(TEXTS)
 def test_joined_sentences_are_the_text_but_for_white_space(text):
