@@ -97,11 +97,13 @@ class ParallelCorpus:
         """
         _check_choice("directions", directions, get_args(Directions))
         order = self._chosen(languages)
-        if directions == "english":
-            couples = list(itertools.product(self._chosen([pivot]), order))
-        else:
-            couples = list(itertools.combinations(order, 2))
-        found = [pair for row in self.rows for a, b in couples if (pair := row.pair(a, b))]
+        source = self._chosen([pivot]) if directions == "english" else []
+        place = {language: number for number, language in enumerate(order)}
+        found: list[ParallelPair] = []
+        for row in self.rows:
+            there = sorted(place.keys() & row.texts.keys(), key=place.__getitem__)
+            couples = itertools.product(source, there) if source else itertools.combinations(there, 2)
+            found += [pair for a, b in couples if (pair := row.pair(a, b))]
         paired = {language for pair in found for language in (pair.source_language, pair.target_language)}
         lacking = [language for language in order if language not in paired]
         if not found or (lacking and languages is not None):

@@ -1,10 +1,11 @@
 """Parallel corpora as a whole: formats, arguments, pairs, n-way lists."""
 
+import itertools
 import logging
 
 import pytest
 
-from midalign.data.parallel.corpus import read_parallel
+from midalign.data.parallel.corpus import ParallelCorpus, ParallelRow, read_parallel
 from midalign.errors import DataError, LanguageError, MissingFileError
 from tests.unit.data.parallel.corpora import DE, EN, TR, WORDS, fails, flores, jsonl, plain, tatoeba, write
 
@@ -146,3 +147,15 @@ def test_tatoeba_reads_all_its_pairs(data_folder):
     assert len({pair.target_language for pair in pairs}) == 45
     lines = sum(file.read_bytes().count(b"\n") for file in (data_folder / "tatoeba").glob("*.eng"))
     assert len(pairs) == len(corpus.rows) == lines
+
+
+def test_only_the_languages_that_a_row_has_are_combined(monkeypatch):
+    codes = ("eng_Latn", "deu_Latn", "fra_Latn", "ita_Latn", "spa_Latn")
+    rows = [ParallelRow(f"x:{n}", {codes[(n + 1) % 5]: "b", codes[n % 5]: "a"}) for n in range(10)]
+    corpus = ParallelCorpus(tuple(rows), codes, None)
+    asked = []
+    plain = ParallelRow.pair
+    monkeypatch.setattr(ParallelRow, "pair", lambda row, a, b: asked.append((a, b)) or plain(row, a, b))
+    pairs = corpus.pairs(directions="all")
+    assert asked == [(pair.source_language, pair.target_language) for pair in pairs]
+    assert asked[:5] == [*itertools.pairwise(codes), (codes[0], codes[4])]
