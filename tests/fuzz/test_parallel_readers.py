@@ -126,7 +126,8 @@ def oracle(layout: str, files: dict[str, bytes]) -> list[dict[str, str]]:
 
     if layout == "tsv":
         header, *cells = [line.split("\t") for line in plain(files["t.tsv"]) if not is_blank(line)]
-        return [dict(zip(map(known, header), row, strict=True)) for row in cells]
+        codes = [known(re.sub(r"^[\W_]+|[\W_]+$", "", cell)) for cell in header]  # a heading may be "text-eng" too
+        return [dict(zip(codes, row, strict=True)) for row in cells]
     sides = [plain(data) for data in files.values()]
     return [dict(zip(LAYOUTS[layout].languages, row, strict=True)) for row in zip(*sides, strict=True)]
 
