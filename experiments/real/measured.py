@@ -24,7 +24,7 @@ from midalign.experiment.named import resolve_names
 from midalign.files import read_json
 from midalign.functional.statistics import FloatArray, mean_interval, seed_summary
 from midalign.merging.job import MERGE_FILE
-from midalign.metrics.scoring import Stratum, resampled_values
+from midalign.metrics.scoring import Stratum, mean_draw, mean_value, resampled_values
 from midalign.probing.result import PROBE_FILE, ProbeResult
 from midalign.recipe.data import read_task_data
 from midalign.records import RESAMPLES, TaskExample
@@ -132,9 +132,9 @@ class Runs:
 
     def _mean(self, seed: int, arm: str, languages: Sequence[str], metric: str) -> tuple[float, FloatArray]:
         """The mean over languages in points, and its values on resamples of the items, the same for every arm."""
-        value = np.mean([self.strata(seed, arm)[code].value(metric) for code in languages])
-        drawn = [values[metric] for values in self._drawn(seed, arm, tuple(languages))]
-        return _scale(metric) * float(value), _scale(metric) * np.mean(drawn, axis=0)
+        value = mean_value([self.strata(seed, arm)[code] for code in languages], metric)
+        drawn = mean_draw(self._drawn(seed, arm, tuple(languages)), metric)
+        return _scale(metric) * value, _scale(metric) * drawn
 
     def level(self, arm: str, languages: Sequence[str], metric: str) -> float | None:
         """The mean over seeds and languages, in points."""

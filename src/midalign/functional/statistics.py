@@ -115,11 +115,11 @@ def resample_together(
     if isinstance(seed, int) and seed < 0:
         raise OptionError(f"seed is {seed}, and the seed of a random generator is not negative; write 0 or more")
     found: list[list[FloatArray]] = [[] for _ in tables]
-    together = list(zip(found, map(_table, tables), _places(items), strict=True))
-    names = 1 + max(int(places.max()) for _, _, places in together)
+    places, names = _places(items)
+    together = list(zip(found, map(_table, tables), places, strict=True))
     for block in _draws(names, resamples, np.random.default_rng(seed)):
-        for sums, table, places in together:
-            sums.append(block[:, places] @ table)
+        for sums, table, at in together:
+            sums.append(block[:, at] @ table)
     return [np.concatenate(sums) for sums in found]
 
 
@@ -188,14 +188,14 @@ def randomize_together(
         seed: Seed of the draw. For languages of the same items it is that of `randomized_sums`.
     """
     found: list[list[FloatArray]] = [[] for _ in pairs]
-    together = [(sums, a - b, at) for sums, (a, b), at in zip(found, pairs, _places(items), strict=True)]
-    names = 1 + max(int(places.max()) for _, _, places in together)
+    places, names = _places(items)
+    together = [(sums, a - b, at) for sums, (a, b), at in zip(found, pairs, places, strict=True)]
     random = np.random.default_rng(seed)
     rows = max(1, _BLOCK // names // 32) * 32  # 32 flags are one random number: blocks draw what the whole would
     for start in range(0, trials, rows):
         keep = random.integers(2, size=(min(rows, trials - start), names), dtype=bool)
-        for sums, difference, places in together:
-            sums.append(keep[:, places] @ difference)
+        for sums, difference, at in together:
+            sums.append(keep[:, at] @ difference)
     ones = [np.concatenate(sums) + b.sum(0) for sums, (_, b) in zip(found, pairs, strict=True)]
     return [(one, a.sum(0) + b.sum(0) - one) for one, (a, b) in zip(ones, pairs, strict=True)]
 
@@ -242,10 +242,11 @@ def _table(stats: npt.ArrayLike) -> FloatArray:
     return table
 
 
-def _places(items: Sequence[Sequence[Hashable]]) -> list[npt.NDArray[np.int64]]:
-    """The number of each row's item among all names, which are numbered as they come."""
+def _places(items: Sequence[Sequence[Hashable]]) -> tuple[list[npt.NDArray[np.int64]], int]:
+    """The number of each row's item among all names, which are numbered as they come; and how many names there are."""
     numbers: dict[Hashable, int] = {}
-    return [np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64) for names in items]
+    places = [np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64) for names in items]
+    return places, len(numbers)
 
 
 def _draws(items: int, resamples: int, rng: np.random.Generator) -> Iterator[FloatArray]:

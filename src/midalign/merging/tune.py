@@ -31,7 +31,7 @@ from midalign.merging.search import (
     grid,
 )
 from midalign.metrics.loss import LOSS
-from midalign.metrics.scoring import resampled_values
+from midalign.metrics.scoring import mean_draw, mean_value, resampled_values
 from midalign.models.hidden import unwrap
 from midalign.models.limits import context_window
 from midalign.progress import Progress
@@ -182,8 +182,7 @@ def _score_of(
         )
         strata = strata_of(dev, predictions, recipe.answer_format, only=name)
         draws = resampled_values(strata, recipe.evaluation.resamples)
-        drawn = np.mean([of_language[name] for of_language in draws], axis=0)
-        return float(np.mean([stratum.value(name) for stratum in strata])), drawn
+        return mean_value(strata, name), mean_draw(draws, name)
 
     return measure
 

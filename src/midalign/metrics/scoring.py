@@ -179,8 +179,8 @@ def score_strata(
         members = [strata[at] for at in places]
         together = [drawn[at] for at in places] if same_items(members) else resampled_values(members, resamples, seed)
         for name in (measure.name for measure in members[0].measures):
-            low, high = percentiles(np.mean([values[name] for values in together], axis=0))
-            value = float(np.mean([member.value(name) for member in members]))
+            low, high = percentiles(mean_draw(together, name))
+            value = mean_value(members, name)
             n = sum(len(member.stats) for member in members)
             scores.append(Score(name, value, low, high, n, group_signature(name, members) + suffix, group=group))
     return scores
@@ -198,6 +198,16 @@ def resampled_values(members: Sequence[Stratum], resamples: int, seed: int = SEE
         {measure.name: measure.of_sums(drawn) for measure in member.measures}
         for member, drawn in zip(members, sums, strict=True)
     ]
+
+
+def mean_value(members: Sequence[Stratum], name: str) -> float:
+    """A measure's mean over languages."""
+    return float(np.mean([member.value(name) for member in members]))
+
+
+def mean_draw(drawn: Sequence[Mapping[str, FloatArray]], name: str) -> FloatArray:
+    """The mean over languages of a measure's `resampled_values`, ``(resamples,)``."""
+    return np.asarray(np.mean([of_language[name] for of_language in drawn], axis=0), dtype=np.float64)
 
 
 def same_items(members: Sequence[Stratum]) -> bool:

@@ -6,18 +6,18 @@ Per language and per group, as in `midalign.metrics.scoring`. The interval is th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from midalign.errors import DataError
-from midalign.functional.statistics import FloatArray, SeedSummary, seed_summary
+from midalign.functional.statistics import SeedSummary, seed_summary
 from midalign.metrics.scoring import (
     Groups,
     Stratum,
     group_members,
     group_signature,
+    mean_draw,
+    mean_value,
     resampled_values,
     same_items,
     settings,
@@ -73,19 +73,11 @@ def score_seeds(
         if not same_items(members):
             together = [resampled_values([strata[at] for at in places], resamples, seed) for strata in by_seed]
         for measure in members[0].measures:
-            values = [_mean_value([strata[at] for at in places], measure.name) for strata in by_seed]
-            found = seed_summary(values, [_mean_draw(own, measure.name) for own in together], seed)
+            values = [mean_value([strata[at] for at in places], measure.name) for strata in by_seed]
+            found = seed_summary(values, [mean_draw(own, measure.name) for own in together], seed)
             signature, n = group_signature(measure.name, members) + suffix, sum(len(member.stats) for member in members)
             scores.append(_score(measure.name, found, n, signature, None, group))
     return scores
-
-
-def _mean_value(members: Sequence[Stratum], name: str) -> float:
-    return float(np.mean([member.value(name) for member in members]))
-
-
-def _mean_draw(drawn: Sequence[Mapping[str, FloatArray]], name: str) -> FloatArray:
-    return np.asarray(np.mean([of_language[name] for of_language in drawn], axis=0))
 
 
 def _score(name: str, found: SeedSummary, n: int, signature: str, language: str | None, group: str | None) -> SeedScore:
